@@ -1,0 +1,364 @@
+"""The settings of a run: one tree of frozen dataclasses, read from a preset or a YAML file, strict about every key.
+
+Defaults are the published TecoGAN settings (``runGan.py 3`` of thunil/TecoGAN). A variant of a run is a YAML file in
+``presets/``; a single setting is changed on the command line by its dotted name (``--loss.adversarial 0.005``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import tyro
+import yaml
+
+from tecogan_dist.errors import UserError
+
+STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+REQUIRED = "required"
+RANDOM = "random"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The recurrent upscaler: flow network and generator, 4x."""
+
+    __pydantic_config__ = STRICT
+
+    blocks: int = 16
+    """Residual blocks of the generator (16 in TecoGAN, 10 in FRVSR)."""
+    channels: int = 64
+    """Feature channels of the generator."""
+    flow_width: int = 32
+    """Channels of the flow network's first level; deeper levels are multiples of it."""
+    output_init_scale: float = 1.0
+    """Factor on the initial weights of the generator's last convolution; small values start at the bicubic skip."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """The spatio-temporal discriminator. It exists when ``loss.adversarial`` is positive."""
+
+    __pydantic_config__ = STRICT
+
+    temporal_only: bool = False
+    """True: it sees warped triplets only (9 channels) instead of warped, unwarped and low-resolution ones (27)."""
+    temporal_crop: float = 0.75
+    """Central part of a warped frame that is shown, as a fraction of its side; the rest moves out of sight."""
+    balance_threshold: float = 0.4
+    """The discriminator is updated only while the running balance (real and fake log-scores) is below this."""
+    learning_rate_scale: float = 1.0
+    """Its learning rate as a multiple of the generator's (0.3 in the original when temporal_only)."""
+    global_batch_norm: bool = True
+    """Batch-norm statistics over the global batch of all workers; False: over each worker's own part."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the losses; 0 turns a loss off together with what it needs. The content loss has weight 1."""
+
+    __pydantic_config__ = STRICT
+
+    warp: float = 1.0
+    """Flow warping loss on the low-resolution frames; trains the flow network only."""
+    perceptual: float = 0.2
+    """VGG19 cosine distance."""
+    adversarial: float = 0.01
+    """Generator's adversarial loss; 0 means no discriminator at all."""
+    pingpong: float = 0.5
+    """Ping-pong loss; when positive, windows are played forth and back (2n - 1 frames)."""
+    feature_match: float = 0.02
+    """Distance of the discriminator's four feature layers between real and generated triplets."""
+    feature_match_norms: tuple[float, float, float, float] = (12.0, 14.0, 24.0, 100.0)
+    """Divisor of each layer's distance."""
+    fade_in_start: float = 1.0
+    """Factor on adversarial and feature-match losses at step 0 ..."""
+    fade_in_increment: float = 0.0
+    """... what it grows by each step ..."""
+    fade_in_maximum: float = 1.0
+    """... and where it stops."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PerceptualConfig:
+    """Where the VGG19 of the perceptual loss comes from, and how it is run."""
+
+    __pydantic_config__ = STRICT
+
+    weights: str | None = None
+    """A torchvision VGG19 state dict (.pth, .safetensors), a file made by ``tecogan convert`` from the TF-slim
+    checkpoint, or the word ``random`` (for smoke runs only)."""
+    chunk: int = 8
+    """Frames that go through VGG19 at a time; bounds memory, changes nothing else."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Adam for generator, flow network and discriminator, each with its own moments."""
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["adam", "adam_tf1"] = "adam"
+    """adam: torch.optim.Adam. adam_tf1: TensorFlow 1's form, whose epsilon is not bias-corrected."""
+    learning_rate: float = 5e-5
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    decay_rate: float = 1.0
+    """Exponential decay: learning_rate * decay_rate ** (step / decay_steps); 1 is no decay."""
+    decay_steps: int = 500_000
+    decay_staircase: bool = True
+    """Decay in steps of ``decay_steps`` instead of smoothly."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What a training sample is, and how the stream makes it."""
+
+    __pydantic_config__ = STRICT
+
+    sequence_length: int = 10
+    """Frames of a window."""
+    crop_size: int = 32
+    """Side of the low-resolution crop; the high-resolution one is 4 times that, cut with 4 pixels of margin."""
+    flip: bool = True
+    """Mirror half of the windows left to right."""
+    moving_first_frame: float = 0.3
+    """Probability that a window is its first frame moved along a random walk."""
+    train_scenes: tuple[int, int] | None = None
+    """First and last scene number used for training; none: all that are not for validation."""
+    validation_scenes: tuple[int, int] | None = None
+    """First and last scene number kept for validation; none: no validation."""
+    windows_per_decode: int = 8
+    """Windows taken each time a scene is decoded: more is faster, fewer is more diverse."""
+    scenes_in_mix: int = 16
+    """Scenes that consecutive samples rotate through."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """Where a run happens and what it takes there."""
+
+    __pydantic_config__ = STRICT
+
+    address: str | None = None
+    """Ray address to connect to; none: the cluster this process runs in, or an embedded local Ray."""
+    workers: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda when the cluster has GPUs."""
+    cpus_per_worker: int = 1
+    """CPUs reserved for a worker; its torch threads on a CPU run."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast of convolutions; weights, losses and optimiser stay in fp32."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage of both engines."""
+    max_failures: int = 3
+    """Times a lost worker is replaced before the run ends."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """How a run reports. Metrics always go to ``metrics.jsonl`` and TensorBoard files in the output folder."""
+
+    __pydantic_config__ = STRICT
+
+    display_every: int = 20
+    """Steps between progress lines."""
+    summary_every: int = 100
+    """Steps between TensorBoard / W&B scalars, validation losses and animated samples."""
+    save_every: int = 10_000
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 3
+    """Newest checkpoints to keep."""
+    wandb_project: str | None = None
+    """W&B project; none: W&B is not used. The client's own WANDB_MODE=offline works."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that decides a run, stored with every checkpoint."""
+
+    __pydantic_config__ = STRICT
+
+    seed: int = 1
+    steps: int = 500_000
+    batch_size: int = 4
+    """Windows of a step, over all workers."""
+    initial_weights: str | None = None
+    """Weights to start anew from: a .safetensors file, a checkpoint or a run. The word ``required`` in a preset asks
+    the user for one. Fewer residual blocks than the model has are accepted: the rest keep their initial values."""
+    model: ModelConfig = ModelConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    loss: LossConfig = LossConfig()
+    perceptual: PerceptualConfig = PerceptualConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    data: DataConfig = DataConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+_CONFIG_ADAPTER = pydantic.TypeAdapter(Config)
+_MODEL_ADAPTER = pydantic.TypeAdapter(ModelConfig)
+
+
+def preset_names() -> list[str]:
+    """Names of the shipped presets, sorted."""
+    folder = resources.files("tecogan_dist") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load(preset_or_file: str) -> Config:
+    """Read a preset by name or a YAML file by path. Raises :class:`UserError` for anything but a valid config."""
+    path = Path(preset_or_file)
+    if preset_or_file in preset_names():
+        text = (resources.files("tecogan_dist") / "presets" / f"{preset_or_file}.yaml").read_text("utf-8")
+    elif path.is_file():
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} cannot be read as a YAML text file ({error}).") from error
+    else:
+        raise UserError(
+            f"no preset or file is named {preset_or_file!r}: presets are {', '.join(preset_names())}, "
+            "anything else is the path of a YAML file."
+        )
+    return parse_yaml(text, source=preset_or_file)
+
+
+def parse_yaml(text: str, *, source: str) -> Config:
+    """A config from YAML text; ``source`` names it in error messages."""
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}.") from error
+    return from_tree({} if tree is None else tree, source=source)
+
+
+def from_tree(tree: Any, *, source: str) -> Config:
+    """A validated config from plain nested dictionaries."""
+    try:
+        config = _CONFIG_ADAPTER.validate_python(tree)
+    except pydantic.ValidationError as error:
+        raise UserError(_first_problem(error, source)) from error
+    check(config)
+    return config
+
+
+def model_from_tree(tree: Any, *, source: str) -> ModelConfig:
+    """The model part alone, as weights files carry it."""
+    try:
+        return _MODEL_ADAPTER.validate_python(tree)
+    except pydantic.ValidationError as error:
+        raise UserError(_first_problem(error, source)) from error
+
+
+def to_tree(config: Config | ModelConfig) -> dict[str, Any]:
+    """Plain nested dictionaries of strings, numbers and lists; ``from_tree`` is the way back."""
+    adapter: pydantic.TypeAdapter[Any] = _CONFIG_ADAPTER if isinstance(config, Config) else _MODEL_ADAPTER
+    return adapter.dump_python(config, mode="json")
+
+
+def to_yaml(config: Config) -> str:
+    return yaml.safe_dump(to_tree(config), sort_keys=False)
+
+
+def override(config: Config, arguments: list[str], *, program: str = "train") -> Config:
+    """Apply dotted command-line overrides (``["--loss.adversarial", "0.005"]``) and check the result.
+
+    Unknown names and values of the wrong type end the process with status 2 and tyro's message, which names the
+    nearest valid option.
+    """
+    with_flags_off = tyro.conf.FlagConversionOff[Config]
+    changed = tyro.cli(with_flags_off, default=config, args=arguments, prog=program, use_underscores=True)
+    return from_tree(dataclasses.asdict(changed), source="the command line")
+
+
+def learning_rate_at(optimizer: OptimizerConfig, step: int) -> float:
+    """Learning rate of the step with this 0-based number (tf.train.exponential_decay)."""
+    exponent = step / optimizer.decay_steps
+    if optimizer.decay_staircase:
+        exponent = float(step // optimizer.decay_steps)
+    return optimizer.learning_rate * optimizer.decay_rate**exponent
+
+
+def fade_in_at(loss: LossConfig, step: int) -> float:
+    """Factor on the adversarial and feature-match losses at the step with this 0-based number."""
+    return min(loss.fade_in_maximum, loss.fade_in_start + loss.fade_in_increment * step)
+
+
+def check(config: Config) -> None:
+    """Rules that types cannot express. Raises :class:`UserError`."""
+    at_least_one = {
+        "batch_size": config.batch_size,
+        "model.blocks": config.model.blocks,
+        "model.channels": config.model.channels,
+        "model.flow_width": config.model.flow_width,
+        "perceptual.chunk": config.perceptual.chunk,
+        "optimizer.decay_steps": config.optimizer.decay_steps,
+        "data.windows_per_decode": config.data.windows_per_decode,
+        "data.scenes_in_mix": config.data.scenes_in_mix,
+        "cluster.workers": config.cluster.workers,
+        "cluster.cpus_per_worker": config.cluster.cpus_per_worker,
+        "tracking.display_every": config.tracking.display_every,
+        "tracking.summary_every": config.tracking.summary_every,
+        "tracking.save_every": config.tracking.save_every,
+        "tracking.keep_checkpoints": config.tracking.keep_checkpoints,
+    }
+    not_negative = {
+        "seed": config.seed,
+        "steps": config.steps,
+        "cluster.max_failures": config.cluster.max_failures,
+        "loss.warp": config.loss.warp,
+        "loss.perceptual": config.loss.perceptual,
+        "loss.adversarial": config.loss.adversarial,
+        "loss.pingpong": config.loss.pingpong,
+        "loss.feature_match": config.loss.feature_match,
+    }
+    positive = {
+        "optimizer.learning_rate": config.optimizer.learning_rate,
+        "optimizer.epsilon": config.optimizer.epsilon,
+        "optimizer.decay_rate": config.optimizer.decay_rate,
+        "discriminator.temporal_crop": config.discriminator.temporal_crop,
+        "discriminator.learning_rate_scale": config.discriminator.learning_rate_scale,
+        **{f"loss.feature_match_norms[{i}]": norm for i, norm in enumerate(config.loss.feature_match_norms)},
+    }
+    fractions = {
+        "data.moving_first_frame": config.data.moving_first_frame,
+        "optimizer.beta1": config.optimizer.beta1,
+        "optimizer.beta2": config.optimizer.beta2,
+        "discriminator.temporal_crop": config.discriminator.temporal_crop,
+    }
+    problems = [f"{name} must be at least 1, not {value}" for name, value in at_least_one.items() if value < 1]
+    problems += [f"{name} must not be negative, it is {value}" for name, value in not_negative.items() if value < 0]
+    problems += [f"{name} must be above 0, not {value}" for name, value in positive.items() if value <= 0]
+    problems += [f"{name} must be between 0 and 1, not {value}" for name, value in fractions.items() if value > 1]
+    if config.batch_size % max(config.cluster.workers, 1):
+        problems.append(
+            f"batch_size {config.batch_size} cannot be divided among {config.cluster.workers} workers: "
+            "make it a multiple of cluster.workers"
+        )
+    if config.data.sequence_length < (3 if config.loss.adversarial > 0 else 2):
+        problems.append("data.sequence_length must be at least 2, and at least 3 with a discriminator")
+    if config.data.crop_size < 8 or config.data.crop_size % 8:
+        problems.append(f"data.crop_size must be a multiple of 8 for the flow network, not {config.data.crop_size}")
+    if config.loss.adversarial == 0 and config.loss.feature_match > 0:
+        problems.append("loss.feature_match needs the discriminator: set it to 0, or loss.adversarial above 0")
+    if config.cluster.precision == "bf16" and config.cluster.zero_stage == 0:
+        problems.append("cluster.precision bf16 needs cluster.zero_stage 1, 2 or 3 (stage 0 drifts)")
+    if config.data.train_scenes and config.data.validation_scenes:
+        (first, last), (held_first, held_last) = config.data.train_scenes, config.data.validation_scenes
+        if first <= held_last and held_first <= last:
+            problems.append("data.train_scenes and data.validation_scenes overlap: give them separate ranges")
+    if problems:
+        raise UserError("; ".join(problems) + ".")
+
+
+def _first_problem(error: pydantic.ValidationError, source: str) -> str:
+    problem = error.errors()[0]
+    name = ".".join(str(part) for part in problem["loc"]) or "the top level"
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{source}: unknown key {name!r}; 'tecogan train --help' lists all."
+    return f"{source}: {name}: {problem['msg'].lower()}, not {problem['input']!r}."

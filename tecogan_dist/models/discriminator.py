@@ -1,0 +1,98 @@
+"""The spatio-temporal discriminator of TecoGAN: scores triplets of frames, patch by patch."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tecogan_dist.models.layers import Conv3x3, HalvingConv4x4
+
+WIDTHS = (64, 64, 128, 256)
+
+
+class Discriminator(nn.Module):
+    """Four strided blocks with batch norm, then a linear layer and a sigmoid for every 16x16 patch."""
+
+    def __init__(self, *, in_channels: int = 27, global_batch_norm: bool = True) -> None:
+        super().__init__()
+        self.input = Conv3x3(in_channels, 64)
+        self.blocks = nn.ModuleList(
+            [
+                _Block(inputs, outputs, global_batch_norm=global_batch_norm)
+                for inputs, outputs in zip((64, *WIDTHS), WIDTHS, strict=False)
+            ]
+        )
+        self.score = nn.Linear(WIDTHS[-1], 1)
+        nn.init.xavier_uniform_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+
+    def forward(self, triplets: Tensor, *, update_statistics: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """Score triplets (N, in_channels, H, W), H and W divisible by 16.
+
+        Returns the probability of being real, (N, 1, H / 16, W / 16), and the features of the four blocks. Batch norm
+        always uses the batch's own statistics; ``update_statistics`` also folds them into the moving averages, which
+        are kept for checkpoints and never influence a result.
+        """
+        x = F.leaky_relu(self.input(triplets), 0.2)
+        features = []
+        for block in self.blocks:
+            x = block(x, update_statistics)
+            features.append(x)
+        # tf.layers.dense on the last axis: one linear map shared by all patches.
+        score = self.score(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return torch.sigmoid(score.float()), features
+
+
+class _Block(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int, *, global_batch_norm: bool) -> None:
+        super().__init__()
+        self.conv = HalvingConv4x4(in_channels, out_channels)
+        self.norm = BatchNorm(out_channels, over_workers=global_batch_norm)
+
+    def forward(self, x: Tensor, update_statistics: bool) -> Tensor:
+        return F.leaky_relu(self.norm(self.conv(x), update_statistics), 0.2)
+
+
+class BatchNorm(nn.Module):
+    """Batch norm without a scale: gamma is 1, beta trained, eps 1e-3, moving averages with decay 0.9.
+
+    ``over_workers``: statistics of the batches of all workers of ``torch.distributed`` together (equal sizes), so that
+    N workers train as one would. torch's SyncBatchNorm does the same on GPUs only.
+    """
+
+    EPSILON = 1e-3
+    MOMENTUM = 0.1
+
+    moving_mean: Tensor
+    moving_variance: Tensor
+
+    def __init__(self, channels: int, *, over_workers: bool) -> None:
+        super().__init__()
+        self.over_workers = over_workers
+        self.beta = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("moving_mean", torch.zeros(channels))
+        self.register_buffer("moving_variance", torch.ones(channels))
+
+    def forward(self, x: Tensor, update_statistics: bool) -> Tensor:
+        x = x.float()
+        if self.over_workers and dist.is_initialized() and dist.get_world_size() > 1:
+            return self._normalize_globally(x, update_statistics)
+        mean = self.moving_mean if update_statistics else None
+        variance = self.moving_variance if update_statistics else None
+        return F.batch_norm(x, mean, variance, None, self.beta, True, self.MOMENTUM, self.EPSILON)
+
+    def _normalize_globally(self, x: Tensor, update_statistics: bool) -> Tensor:
+        workers = dist.get_world_size()
+        mean = dist_nn.all_reduce(x.mean((0, 2, 3))) / workers
+        centred = x - mean.view(1, -1, 1, 1)
+        variance = dist_nn.all_reduce(centred.square().mean((0, 2, 3))) / workers
+        if update_statistics:
+            count = workers * x.numel() // x.shape[1]
+            with torch.no_grad():
+                self.moving_mean.lerp_(mean, self.MOMENTUM)
+                self.moving_variance.lerp_(variance * (count / (count - 1)), self.MOMENTUM)
+        scale = (variance + self.EPSILON).rsqrt()
+        return centred * scale.view(1, -1, 1, 1) + self.beta.view(1, -1, 1, 1)

@@ -1,0 +1,47 @@
+"""Convolutions as TensorFlow's SAME padding makes them, initialised as the original initialises them."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Conv3x3(nn.Conv2d):
+    """3x3, stride 1, SAME. Glorot-uniform weights, zero bias (tf.contrib.layers.xavier_initializer)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
+
+    def reset_parameters(self) -> None:
+        _glorot(self)
+
+
+class HalvingConv4x4(nn.Conv2d):
+    """4x4, stride 2, SAME on even sizes, without bias."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=False)
+
+    def reset_parameters(self) -> None:
+        _glorot(self)
+
+
+class DoublingConv3x3(nn.ConvTranspose2d):
+    """Transposed 3x3, stride 2, SAME: the last row and column of the full result are cut.
+
+    ``padding=1, output_padding=1`` would shift the image by one pixel.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3, stride=2)
+
+    def reset_parameters(self) -> None:
+        _glorot(self)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        return super().forward(x, output_size)[..., :-1, :-1]
+
+
+def _glorot(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    nn.init.xavier_uniform_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -1,0 +1,91 @@
+"""The frame-recurrent upscaler: flow network and generator, one frame at a time or unrolled over a window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tecogan_dist.models.flow import FlowNetwork
+from tecogan_dist.models.generator import Generator
+from tecogan_dist.ops import SCALE, pad_symmetric, resize_bilinear, space_to_depth, to_unit, warp
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """What a window became. T frames; T - 1 steps between them."""
+
+    sr_frames: Tensor
+    """(N, T, 3, 4 h, 4 w), around -1..1."""
+    lr_flow: Tensor
+    """(N, T - 1, 2, h, w) from each frame to the next, in low-resolution pixels."""
+    hr_flow: Tensor
+    """(N, T - 1, 2, 4 h, 4 w), the same in high-resolution pixels."""
+    warped: Tensor
+    """(N, T - 1, 3, 4 h, 4 w): each output warped onto the next frame, what the generator was given."""
+    return_flow: Tensor | None
+    """(N, T // 3, 2, 4 h, 4 w): from each triplet's last frame back to its middle one; None if not asked for."""
+
+
+class RecurrentUpscaler(nn.Module):
+    """The network that is trained and shipped, 4x. Its sub-modules are ``flow`` and ``generator``."""
+
+    def __init__(
+        self, *, blocks: int = 16, channels: int = 64, flow_width: int = 32, output_init_scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.flow = FlowNetwork(flow_width)
+        self.generator = Generator(blocks=blocks, channels=channels, output_init_scale=output_init_scale)
+
+    def forward(self, lr_frames: Tensor, *, with_return_flow: bool = False) -> Unrolled:
+        """Unroll over ``lr_frames`` (N, T, 3, h, w), 0..1, h and w divisible by 8, T at least 2.
+
+        All flows are computed in one pass; the generator runs frame by frame, each on the warped output of the last.
+        ``with_return_flow`` adds ``return_flow``, without a gradient: a discriminator needs it where the sequence does
+        not play backwards by itself.
+        """
+        n, t = lr_frames.shape[:2]
+        lr_flow = self.flow(lr_frames[:, :-1].flatten(0, 1), lr_frames[:, 1:].flatten(0, 1))
+        hr_flow = enlarge_flow(lr_flow).unflatten(0, (n, t - 1))
+        sr_frames = [self.first_frame(lr_frames[:, 0])]
+        warped = []
+        for i in range(1, t):
+            warped.append(warp(sr_frames[-1], hr_flow[:, i - 1]))
+            sr_frames.append(self.generator(lr_frames[:, i], space_to_depth(to_unit(warped[-1]))))
+        return Unrolled(
+            sr_frames=torch.stack(sr_frames, dim=1),
+            lr_flow=lr_flow.unflatten(0, (n, t - 1)),
+            hr_flow=hr_flow,
+            warped=torch.stack(warped, dim=1),
+            return_flow=self._return_flow(lr_frames) if with_return_flow else None,
+        )
+
+    @torch.no_grad()
+    def _return_flow(self, lr_frames: Tensor) -> Tensor:
+        n, t = lr_frames.shape[:2]
+        triplets = lr_frames[:, : t // 3 * 3].unflatten(1, (t // 3, 3))
+        lr_flow = self.flow(triplets[:, :, 2].flatten(0, 1), triplets[:, :, 1].flatten(0, 1))
+        return enlarge_flow(lr_flow).unflatten(0, (n, t // 3))
+
+    def first_frame(self, lr_frame: Tensor) -> Tensor:
+        """Upscale (N, 3, h, w), 0..1, without a past; returns (N, 3, 4 h, 4 w) around -1..1."""
+        n, c, h, w = lr_frame.shape
+        return self.generator(lr_frame, lr_frame.new_zeros(n, c * SCALE * SCALE, h, w))
+
+    def next_frame(self, lr_frame: Tensor, previous_lr: Tensor, previous_sr: Tensor) -> Tensor:
+        """Upscale a frame (N, 3, h, w), 0..1, after ``previous_lr`` and the output it gave, ``previous_sr``.
+
+        Any h and w of at least 8: the flow of the part divisible by 8 is mirrored outwards at the bottom and right,
+        as the original's inference does.
+        """
+        h, w = lr_frame.shape[-2:]
+        lr_flow = self.flow(previous_lr, lr_frame)
+        lr_flow = pad_symmetric(lr_flow, h - lr_flow.shape[-2], w - lr_flow.shape[-1])
+        warped = warp(previous_sr, enlarge_flow(lr_flow))
+        return self.generator(lr_frame, space_to_depth(to_unit(warped)))
+
+
+def enlarge_flow(lr_flow: Tensor) -> Tensor:
+    """Low-resolution flow (N, 2, h, w) to high resolution (N, 2, 4 h, 4 w), in high-resolution pixels."""
+    return resize_bilinear(lr_flow * SCALE, SCALE)

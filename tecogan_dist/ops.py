@@ -1,0 +1,174 @@
+"""Stateless tensor operations of TecoGAN, equal to the original TensorFlow graph's (tests/parity).
+
+Images are (N, C, H, W) in any memory format; channels_last stays channels_last. Values are 0..1 unless a docstring says
+otherwise. Flow has 2 channels in pixels of the image it belongs to: channel 0 is along rows (y), channel 1 along
+columns (x).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SCALE = 4
+"""Factor between low and high resolution."""
+BLUR_SIGMA = 1.5
+"""Standard deviation of the BD degradation's Gaussian, in high-resolution pixels (TecoGAN, section 4)."""
+BLUR_MARGIN = 4
+"""High-resolution pixels that the 9x9 blur consumes on every side of a crop: int(3 * BLUR_SIGMA)."""
+
+
+def to_signed(x: Tensor) -> Tensor:
+    """0..1 to -1..1."""
+    return x * 2 - 1
+
+
+def to_unit(x: Tensor) -> Tensor:
+    """-1..1 to 0..1."""
+    return (x + 1) / 2
+
+
+def warp(frames: Tensor, flow: Tensor) -> Tensor:
+    """Sample ``frames`` (N, C, H, W) bilinearly at ``p - flow(p)``, flow (N, 2, H, W) in pixels, edges held.
+
+    H and W are at least 2. The gradient with respect to the flow follows TensorFlow's dense_image_warp where a position
+    is clamped or falls on a pixel: zero where the fraction is exactly 0, alive where it is exactly 1.
+    """
+    n, c, h, w = frames.shape
+    top, fraction_y = _split_position(torch.arange(h, device=flow.device).view(1, h, 1) - flow[:, 0], h)
+    left, fraction_x = _split_position(torch.arange(w, device=flow.device).view(1, 1, w) - flow[:, 1], w)
+    corner = (top * w + left).view(n, h * w, 1).expand(-1, -1, c)
+    pixels = frames.permute(0, 2, 3, 1).reshape(n, h * w, c)
+
+    def at(offset: int) -> Tensor:
+        return pixels.gather(1, corner + offset)
+
+    fraction_y, fraction_x = fraction_y.view(n, h * w, 1), fraction_x.view(n, h * w, 1)
+    top_left, top_right, bottom_left, bottom_right = at(0), at(1), at(w), at(w + 1)
+    upper = fraction_x * (top_right - top_left) + top_left
+    lower = fraction_x * (bottom_right - bottom_left) + bottom_left
+    sampled = fraction_y * (lower - upper) + upper
+    return sampled.view(n, h, w, c).permute(0, 3, 1, 2)
+
+
+def _split_position(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Index of the pixel before a position and the fraction beyond it, both clamped to the image."""
+    before = position.detach().floor().clamp(0, size - 2)
+    fraction = position - before
+    # torch.clamp passes gradient at both bounds; TensorFlow's max/min pair blocks it at 0 and passes it at 1.
+    inside = (fraction > 0) & (fraction <= 1)
+    return before.long(), torch.where(inside, fraction, fraction.detach().clamp(0, 1))
+
+
+def resize_bilinear(x: Tensor, factor: int) -> Tensor:
+    """Enlarge (N, C, H, W) by an integer factor; output pixel i samples position i / factor, the last edge held.
+
+    This is TensorFlow 1's ``resize_bilinear`` without half-pixel centres: interpolation on a grid whose last row
+    and column are doubled, with aligned corners.
+    """
+    h, w = x.shape[-2:]
+    padded = F.pad(x, (0, 1, 0, 1), mode="replicate")
+    grown = F.interpolate(padded, size=(h * factor + 1, w * factor + 1), mode="bilinear", align_corners=True)
+    return grown[..., : h * factor, : w * factor]
+
+
+def resize_bicubic(x: Tensor) -> Tensor:
+    """Enlarge (N, C, H, W) 4 times by cubic convolution with a = -0.75, sampling position i / 4, edges held.
+
+    The generator's skip connection; aligned with :func:`degrade`, whose pixel i is centred on target pixel 4 i.
+    """
+    n, c, h, w = x.shape
+    kernel = _bicubic_kernel().to(x.device)
+    padded = F.pad(x, (1, 2, 1, 2), mode="replicate").reshape(n * c, 1, h + 3, w + 3)
+    return F.pixel_shuffle(_filter(padded, kernel), SCALE).reshape(n, c, h * SCALE, w * SCALE)
+
+
+def _filter(planes: Tensor, kernel: Tensor, stride: int | tuple[int, int] = 1) -> Tensor:
+    """Convolution with a fixed kernel, in full precision under autocast too: these are images, not features."""
+    with torch.autocast(planes.device.type, enabled=False):
+        return F.conv2d(planes, kernel, stride=stride)
+
+
+@functools.cache
+def _bicubic_kernel() -> Tensor:
+    """(16, 1, 4, 4): weights of the 4x4 neighbourhood for each of the 4x4 output phases."""
+    a = -0.75
+
+    def cubic(distance: float) -> float:
+        d = abs(distance)
+        if d <= 1:
+            return (a + 2) * d**3 - (a + 3) * d**2 + 1
+        return a * (d**3 - 5 * d**2 + 8 * d - 4)
+
+    phases = torch.tensor([[cubic(phase / SCALE - tap) for tap in (-1, 0, 1, 2)] for phase in range(SCALE)])
+    return torch.einsum("ai,bj->abij", phases, phases).reshape(SCALE * SCALE, 1, 4, 4)
+
+
+def space_to_depth(x: Tensor) -> Tensor:
+    """(N, C, 4 H, 4 W) to (N, 16 C, H, W); output channel is (dy * 4 + dx) * C + c, as in TensorFlow."""
+    n, c, h, w = x.shape
+    pixels = x.permute(0, 2, 3, 1).reshape(n, h // SCALE, SCALE, w // SCALE, SCALE, c)
+    blocks = pixels.permute(0, 1, 3, 2, 4, 5).reshape(n, h // SCALE, w // SCALE, SCALE * SCALE * c)
+    return blocks.permute(0, 3, 1, 2)
+
+
+def degrade(hr: Tensor) -> Tensor:
+    """BD degradation of crops: 9x9 Gaussian of sigma 1.5, every 4th pixel, no padding.
+
+    ``hr`` is (N, C, 4 h + 8, 4 w + 8) with BLUR_MARGIN pixels of margin; returns (N, C, h, w). Low-resolution pixel i
+    is centred on pixel 4 i of the crop without its margin.
+    """
+    n, c, h, w = hr.shape
+    taps = 2 * BLUR_MARGIN + 1
+    profile = np.exp(-0.5 * (np.arange(taps) - BLUR_MARGIN) ** 2 / BLUR_SIGMA**2)
+    kernel = np.outer(profile, profile)
+    weight = torch.from_numpy(kernel / kernel.sum()).to(hr).view(1, 1, taps, taps)
+    lr = _filter(hr.reshape(n * c, 1, h, w), weight, SCALE)
+    return lr.view(n, c, *lr.shape[-2:])
+
+
+def degrade_frames(hr: Tensor) -> Tensor:
+    """BD degradation of whole frames, as the original's inference from HR does it with OpenCV.
+
+    ``hr`` is (N, C, H, W); sigma 1.5 with the 13 taps that OpenCV picks for it on float images, edges mirrored without
+    repeating the edge pixel, every 4th pixel: returns (N, C, ceil(H / 4), ceil(W / 4)). H and W are at least 7.
+    """
+    n, c, h, w = hr.shape
+    radius = 6  # round(8 * sigma + 1) | 1 = 13 taps
+    profile = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / BLUR_SIGMA) ** 2)
+    profile = (profile / profile.sum()).to(hr)
+    planes = F.pad(hr.reshape(n * c, 1, h, w), (radius,) * 4, mode="reflect")
+    rows = _filter(planes, profile.view(1, 1, 1, -1), (1, SCALE))
+    lr = _filter(rows, profile.view(1, 1, -1, 1), (SCALE, 1))
+    return lr.view(n, c, *lr.shape[-2:])
+
+
+def windows_to_frames(windows: Tensor) -> tuple[Tensor, Tensor]:
+    """Training frames from the stream's windows, on the windows' device.
+
+    ``windows``: (N, T, 4 h + 8, 4 w + 8, 3) uint8. Returns ``lr_frames`` (N, T, 3, h, w) in 0..1, degraded from the
+    unrounded crop, and ``hr_frames`` (N, T, 3, 4 h, 4 w) in -1..1, the crop without its margin.
+    """
+    n, t = windows.shape[:2]
+    hr = windows.flatten(0, 1).permute(0, 3, 1, 2).float() * (1 / 255)
+    lr = degrade(hr)
+    inner = hr[..., BLUR_MARGIN:-BLUR_MARGIN, BLUR_MARGIN:-BLUR_MARGIN]
+    return lr.unflatten(0, (n, t)), to_signed(inner).unflatten(0, (n, t))
+
+
+def pad_symmetric(x: Tensor, bottom: int, right: int) -> Tensor:
+    """Mirror rows and columns outwards at the bottom and right, the edge pixel repeated first."""
+    if bottom:
+        x = torch.cat([x, x[..., -bottom:, :].flip(-2)], dim=-2)
+    if right:
+        x = torch.cat([x, x[..., -right:].flip(-1)], dim=-1)
+    return x
+
+
+def quantize(x: Tensor) -> Tensor:
+    """0..1 floats to uint8, truncating as the original's image writer does."""
+    return (x * 255).clamp(0, 255).to(torch.uint8)
