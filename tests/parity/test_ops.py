@@ -98,7 +98,7 @@ def test_convolution(vectors: dict[str, np.ndarray], name: str, layer: type, axe
     module = layer(x.shape[1], images(vectors[f"{name}:out"]).shape[1])
     with torch.no_grad():
         module.weight.copy_(torch.from_numpy(kernel.transpose(axes).copy()))
-        close(pixels(module(x)), vectors[f"{name}:out"], absolute=TOLERANCE, what=name)
+        close(pixels(module(x)), vectors[f"{name}:out"], absolute=TOLERANCE, relative=1e-6, what=name)
 
 
 def test_leaky_relu(vectors: dict[str, np.ndarray]) -> None:

@@ -1,0 +1,228 @@
+"""``tecogan upscale``: a video or a folder of images, 4 times as large.
+
+Decoding, the network and encoding run at the same time, each in a thread of its own with a short queue between them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from tecogan_dist.errors import UserError, run_command
+from tecogan_dist.inference import Upscaled, to_host, to_image, upscale_float
+from tecogan_dist.ops import SCALE, resize_bicubic
+from tecogan_dist.progress import Progress
+from tecogan_dist.video import FrameWriter, open_video
+from tecogan_dist.weights import load_upscaler
+
+QUEUE = 4
+"""Frames that wait, at most, between two threads."""
+
+T = TypeVar("T")
+Images = NDArray[np.uint8]
+
+
+def read_ahead(items: Iterable[T], *, depth: int = QUEUE) -> Iterator[T]:
+    """The same items, drawn up to ``depth`` ahead by a thread; an error in drawing one surfaces in its place."""
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
+        waiting = deque(pool.submit(next, iterator, end) for _ in range(depth))
+        try:
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(pool.submit(next, iterator, end))
+                yield item  # type: ignore[misc]  # not the end
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class WriteBehind(Generic[T]):
+    """Calls ``write`` in a thread, in order, with up to ``depth`` calls waiting.
+
+    A context manager. An error in a call surfaces in a later :meth:`put` or, at the latest, at the end of the block;
+    when the block itself fails, the calls that wait are dropped.
+    """
+
+    def __init__(self, write: Callable[[T], None], *, depth: int = QUEUE) -> None:
+        self._write = write
+        self._depth = depth
+        self._waiting: deque[Future[None]] = deque()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write")
+
+    def __enter__(self) -> WriteBehind[T]:
+        return self
+
+    def put(self, item: T) -> None:
+        """Have ``write(item)`` called; waits while the queue is full."""
+        if len(self._waiting) == self._depth:
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(self._write, item))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            while self._waiting and error is None:
+                self._waiting.popleft().result()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+
+def panels(images: dict[str, Images]) -> Images:
+    """Images of one size beside each other, each under a strip with its name: (H + strip, n W, 3) uint8."""
+    height, width = next(iter(images.values())).shape[:2]
+    text_height = max(12, height // 20)
+    columns = [np.concatenate([_label(name, width, text_height), image]) for name, image in images.items()]
+    return np.concatenate(columns, axis=1)
+
+
+@functools.cache
+def _label(name: str, width: int, text_height: int) -> Images:
+    strip = Image.new("RGB", (width, 2 * text_height))
+    font = ImageFont.load_default(text_height)
+    ImageDraw.Draw(strip).text((width / 2, text_height), name, fill="white", font=font, anchor="mm")
+    return np.asarray(strip)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command. Raises :class:`UserError`."""
+    options = _options(argv)
+    _check_outputs(options)
+    device = _device(options.device)
+    source = open_video(options.input)
+    start = options.start_frame
+    if source.count is not None and start >= source.count:
+        raise UserError(f"{options.input} has {source.count} frames: --start-frame must be below that.")
+    stop = None if options.frames is None else start + options.frames
+    total = None if source.count is None else min(source.count, stop or source.count) - start
+    names = source.names[start:stop] if source.names else itertools.repeat(None)
+    model, _ = load_upscaler(options.weights, device)
+    height, width = source.height, source.width
+    if not options.degrade:
+        height, width = SCALE * height, SCALE * width
+
+    truths: deque[Images] = deque()  # the inputs of the frames that are under way
+
+    def frames() -> Iterator[Tensor]:
+        for frame in read_ahead(source.frames(start, stop)):
+            if options.side_by_side and options.degrade:
+                truths.append(frame)
+            yield torch.tensor(frame)  # a copy: arrays of images are read-only
+
+    def images(upscaled: Upscaled) -> tuple[Tensor, ...]:
+        model_image = to_image(upscaled.sr_frame)
+        if not options.side_by_side:
+            return (model_image,)
+        return model_image, to_image(resize_bicubic(upscaled.lr_frame.unsqueeze(0))[0])
+
+    results = to_host(
+        images(upscaled)
+        for upscaled in upscale_float(
+            model, frames(), device=device, degrade=options.degrade, precision=options.precision
+        )
+    )
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_explain_write_errors(options))
+        progress = stack.enter_context(Progress(total))
+        output = stack.enter_context(FrameWriter(options.output, rate=source.rate, crf=options.crf))
+        outputs: WriteBehind[tuple[Images, str | None]] = WriteBehind(
+            lambda image_and_name: output.write(*image_and_name)
+        )
+        stack.enter_context(outputs)
+        if options.side_by_side:
+            comparison = stack.enter_context(FrameWriter(options.side_by_side, rate=source.rate, crf=options.crf))
+            comparisons: WriteBehind[dict[str, Images]] = WriteBehind(lambda shown: comparison.write(panels(shown)))
+            stack.enter_context(comparisons)
+        for result, name in zip(results, names, strict=False):
+            model_image, *bicubic = [image.numpy()[:height, :width] for image in result]
+            outputs.put((model_image, name))
+            if options.side_by_side:
+                truth = {"truth": truths.popleft()} if options.degrade else {}
+                comparisons.put({"bicubic": bicubic[0], "model": model_image, **truth})
+            progress.advance()
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="tecogan upscale", description="Upscale a video or a folder of images 4 times with trained weights."
+    )
+    parser.add_argument("input", type=Path, help="a video file or a folder of images")
+    parser.add_argument("output", type=Path, help="the video file or folder to make; images keep their input's names")
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="a .safetensors file, a checkpoint's folder or a run's folder"
+    )
+    parser.add_argument(
+        "--degrade",
+        action="store_true",
+        help="the input is high resolution: blur it (sigma 1.5), keep every 4th pixel, and upscale that to its size",
+    )
+    parser.add_argument(
+        "--side-by-side",
+        type=Path,
+        metavar="FILE",
+        help="also make a video of bicubic and model beside each other, with --degrade of the truth too",
+    )
+    parser.add_argument("--start-frame", type=_whole(0), default=0, metavar="N", help="first input frame (default 0)")
+    parser.add_argument("--frames", type=_whole(1), metavar="N", help="input frames to upscale (default all)")
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto (default) takes CUDA where there is one"
+    )
+    parser.add_argument(
+        "--precision", choices=["fp32", "bf16"], default="fp32", help="bf16 is faster on recent GPUs (default fp32)"
+    )
+    parser.add_argument("--crf", type=_whole(0), default=16, help="quality of videos, lower is better (default 16)")
+    parser.add_argument("--overwrite", action="store_true", help="replace videos that exist")
+    return parser.parse_args(argv)
+
+
+def _whole(minimum: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        value = int(text)
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"must be at least {minimum}, not {value}")
+        return value
+
+    return whole_number
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    outputs = [path for path in (options.output, options.side_by_side) if path]
+    paths = [path.resolve() for path in (options.input, *outputs)]
+    if len(set(paths)) < len(paths):
+        raise UserError("input and outputs must be different files or folders: name others.")
+    for path in outputs:  # folders are FrameWriter's to refuse
+        if path.is_file() and not options.overwrite:
+            raise UserError(f"{path} exists: name another output, or replace it with --overwrite.")
+
+
+@contextlib.contextmanager
+def _explain_write_errors(options: argparse.Namespace) -> Iterator[None]:
+    """A full disk and its like as a :class:`UserError`; reading raises none of these itself."""
+    try:
+        yield
+    except OSError as error:
+        outputs = " or ".join(str(path) for path in (options.output, options.side_by_side) if path)
+        raise UserError(f"{outputs} cannot be written ({error.strerror}): make room or name another place.") from error
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("there is no CUDA device here: use --device cpu.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+if __name__ == "__main__":
+    run_command(main)
