@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Lint, types, import contracts and all tests; arguments go to pytest (-m "not slow" for the quick ones).
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=scripts/setup.sh
+source "$root/scripts/setup.sh"
+setup_environment "$root"
+cd "$root"
+bin=$root/.venv/bin
+echo "== lint";      "$bin/ruff" check .; "$bin/ruff" format --check --quiet .
+echo "== types";     "$bin/mypy"
+echo "== contracts"; "$bin/lint-imports" --no-logo
+echo "== tests";     exec "$bin/python" -m pytest "$@"
