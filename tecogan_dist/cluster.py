@@ -1,0 +1,86 @@
+"""Which Ray a command runs on, and whether it is large enough."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+import ray.autoscaler.sdk
+
+from tecogan_dist.config import Config
+from tecogan_dist.errors import UserError
+
+CLUSTER_PATIENCE = 600.0
+"""Seconds that a cluster which is too small is given to grow (an autoscaler may be about to start machines)."""
+
+
+@contextlib.contextmanager
+def connected(config: Config) -> Iterator[None]:
+    """Ray as this process already has it; else the cluster that the config names or the process runs in; else here."""
+    if ray.is_initialized():
+        yield
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = _address(config)
+    if address:
+        try:
+            ray.init(address, **quiet)
+        except (ConnectionError, ValueError) as error:
+            raise UserError(f"no Ray cluster answers at {address} ({error}): check cluster.address.") from error
+    else:
+        _check_machine(config)
+        # Numbers for scheduling only: the data stream of every worker needs a CPU next to the worker's own.
+        needed = config.cluster.workers * (config.cluster.cpus_per_worker + 1)
+        ray.init("local", num_cpus=max(os.cpu_count() or 1, needed), include_dashboard=False, **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _address(config: Config) -> str | None:
+    return config.cluster.address or os.environ.get("RAY_ADDRESS")
+
+
+def _check_machine(config: Config) -> None:
+    workers, cpus_per_worker, there = config.cluster.workers, config.cluster.cpus_per_worker, os.cpu_count() or 1
+    if workers * cpus_per_worker > there:
+        raise UserError(
+            f"this machine has {there} CPUs and the run asks for {workers} workers with {cpus_per_worker} each: use "
+            f"--cluster.workers {max(1, there // cpus_per_worker)}, fewer CPUs for each (--cluster.cpus_per_worker 1), "
+            "or a cluster (--cluster.address)."
+        )
+
+
+def check_cluster(config: Config) -> bool:
+    """Whether the run uses GPUs. Raises :class:`UserError` if the cluster cannot hold its workers and does not grow."""
+    cluster = config.cluster
+    use_gpu = cluster.device == "cuda" or (cluster.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
+    bundle = {"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if use_gpu else {})
+    started = time.monotonic()
+    while True:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        places = sum(min(int(node.get(kind, 0) // count) for kind, count in bundle.items()) for node in nodes)
+        # Next to each worker its stream needs a CPU somewhere.
+        cpus = int(sum(node.get("CPU", 0) for node in nodes))
+        if places >= cluster.workers and cpus >= cluster.workers * (cluster.cpus_per_worker + 1):
+            return use_gpu
+        sentence = (
+            f"{len(nodes)} machine{'s' if len(nodes) > 1 else ''} with {cpus} CPUs and "
+            f"{int(sum(node.get('GPU', 0) for node in nodes))} GPUs cannot hold {cluster.workers} workers of "
+            f"{cluster.cpus_per_worker} CPUs{' and a GPU' if use_gpu else ''}, with a CPU more for the data of each"
+        )
+        advice = f"ask for fewer (--cluster.workers {max(1, min(places, cpus // (cluster.cpus_per_worker + 1)))})"
+        if use_gpu:
+            advice += " or train without GPUs (--cluster.device cpu)"
+        if not _address(config) or time.monotonic() - started > CLUSTER_PATIENCE:
+            raise UserError(f"{sentence}: {advice}.")
+        if time.monotonic() - started < 1:
+            print(f"{sentence}; waiting {CLUSTER_PATIENCE / 60:.0f} minutes for more machines, or {advice}", flush=True)
+            ray.autoscaler.sdk.request_resources(bundles=[bundle] * cluster.workers)
+        time.sleep(2)

@@ -1,0 +1,252 @@
+"""The training stream: batches of windows in step order, cut from clips by Ray Data tasks beside the workers.
+
+Every worker builds its own stream inside its training function. What it yields is a function of (seed, step, rank)
+alone, so it can start at any step, on any number of workers. A task decodes one draw (see :mod:`windows`) and returns
+its windows as one block; the stream puts windows of several draws together into batches, so that a worker holds the
+windows of one mix at most.
+
+Why one row a block, in segments: with ``preserve_order`` only tasks of *different* blocks run ahead of each other,
+and a large block holds the next ones back until it is used up. Measured on 2 busy cores with 3 decoders, a draw of
+4.4 MB every 26 ms being the ideal: 62 ms a draw with blocks of one row from ``repartition`` (20,000 draws planned,
+first batch after 7 s), 85 ms with read blocks of 16 rows. That repartition is one task, which on a single free CPU
+finishes before the first decoding starts (63 s for 20,000 rows): hence segments. The next segment is started shortly
+before the end of the current one, so its start-up is not waited for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+import torch
+
+from tecogan_dist.config import DataConfig
+from tecogan_dist.data.clips import Scene, open_clip
+from tecogan_dist.data.windows import crop_side, cut_windows, draw_of, needed_frames, sample_spec, scene_of_draw
+from tecogan_dist.errors import UserError
+
+SEGMENT_DRAWS = 1024
+OVERLAP_DRAWS = 64
+"""Draws before the end of a segment at which the next one is started; while both run they share the decoders' CPUs."""
+MAX_DECODERS = 8
+DRAWS_AHEAD = 4
+"""Draws that may wait in the object store for each decoder."""
+SMALLEST_STORE_SHARE = 64 * 2**20
+
+
+def check_scenes(scenes: Sequence[Scene], data: DataConfig) -> None:
+    """Raise :class:`UserError` unless there are scenes and a window fits into every one of them."""
+    if not scenes:
+        raise UserError("no scene of the clip store is selected: check data.train_scenes and data.validation_scenes.")
+    short = [scene for scene in scenes if scene.frames < data.sequence_length]
+    if short:
+        raise UserError(
+            f"{len(short)} of {len(scenes)} scenes are shorter than data.sequence_length {data.sequence_length}, the "
+            f"first is scene {short[0].number} with {short[0].frames} frames: lower it, or select other scenes."
+        )
+    side = crop_side(data)
+    small = [scene for scene in scenes if min(scene.height, scene.width) < side]
+    if small:
+        raise UserError(
+            f"{len(small)} of {len(scenes)} scenes are smaller than the {side}x{side} crop of data.crop_size "
+            f"{data.crop_size}, the first is scene {small[0].number} with {small[0].width}x{small[0].height} pixels: "
+            "lower it, or select other scenes."
+        )
+
+
+def training_stream(
+    store_path: str | Path,
+    *,
+    data: DataConfig,
+    seed: int,
+    batch_size: int,
+    rank: int,
+    world_size: int,
+    first_step: int,
+    steps: int,
+    scenes: Sequence[Scene],
+    decoders: int | None = None,
+) -> Iterator[torch.Tensor]:
+    """This rank's part of the batches of steps ``first_step`` to ``first_step + steps - 1``, in order.
+
+    ``batch_size`` is that of a step over all ranks and a multiple of ``world_size``; rank r has its samples
+    ``r * N`` to ``r * N + N - 1`` with N = batch_size / world_size. Yields (N, T, H, W, 3) uint8 RGB tensors on the
+    CPU, each in memory of its own (pin it at will), H and W being ``crop_side(data)``. A validation stream is the same
+    thing with other scenes and another seed.
+
+    ``decoders``: decoding tasks at a time, one CPU each; by default this rank's share of the cluster's CPUs less one
+    for the worker itself, at most 8. At least one CPU of the cluster must be left over by the workers. Needs an
+    initialised Ray. Raises :class:`UserError` for unfit scenes, and later for a clip that is missing or damaged.
+    """
+    assert batch_size % world_size == 0, (batch_size, world_size)
+    assert 0 <= rank < world_size, (rank, world_size)
+    check_scenes(scenes, data)
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # it reports the start and end of every segment
+    if decoders is None:
+        decoders = max(1, min(MAX_DECODERS, int(ray.cluster_resources()["CPU"]) // world_size - 1))
+    part = _Part(
+        store_path=str(Path(store_path).resolve()),
+        data=data,
+        seed=seed,
+        scenes=tuple(scenes),
+        batch_size=batch_size,
+        rank=rank,
+        world_size=world_size,
+        first_step=first_step,
+        steps=steps,
+    )
+    return _batches(part, decoders)
+
+
+def find_user_error(error: BaseException) -> UserError | None:
+    """The :class:`UserError` behind an exception that came through Ray, or None.
+
+    Ray wraps what a task raised, Ray Data and Ray Train wrap it again, each with another attribute to look into.
+    """
+    waiting, seen = [error], set[int]()
+    while waiting:
+        current = waiting.pop(0)
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        # Ray derives a class from UserError on the way; its text holds the remote trace, the original's does not.
+        cause = getattr(current, "cause", None)
+        if isinstance(current, UserError) and not isinstance(cause, BaseException):
+            return UserError(str(current).splitlines()[0])  # Ray Data adds lines of advice to the sentence
+        inner: list[Any] = [cause, current.__cause__, getattr(current, "controller_failure", None)]
+        inner += list((getattr(current, "worker_failures", None) or {}).values())
+        waiting += [other for other in inner if isinstance(other, BaseException)]
+    return None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Everything that decides which windows a rank needs; travels to the decoding tasks."""
+
+    store_path: str
+    data: DataConfig
+    seed: int
+    scenes: tuple[Scene, ...]
+    batch_size: int
+    rank: int
+    world_size: int
+    first_step: int
+    steps: int
+
+    def samples_of_step(self, step: int) -> range:
+        count = self.batch_size // self.world_size
+        first = step * self.batch_size + self.rank * count
+        return range(first, first + count)
+
+    def samples_of_draw(self, draw: int) -> list[int]:
+        """Samples of a draw that are this rank's, within the stream's steps."""
+        lanes = self.data.scenes_in_mix
+        first = draw // lanes * lanes * self.data.windows_per_decode + draw % lanes
+        of_draw = range(first, first + lanes * self.data.windows_per_decode, lanes)
+        return [i for i in of_draw if i in self.samples_of_step(i // self.batch_size) and self._has_step(i)]
+
+    def _has_step(self, sample: int) -> bool:
+        return self.first_step <= sample // self.batch_size < self.first_step + self.steps
+
+    def draws(self) -> Iterator[int]:
+        """Draws in the order in which their first window is needed."""
+        lanes, seen, mix = self.data.scenes_in_mix, set[int](), -1
+        for step in range(self.first_step, self.first_step + self.steps):
+            for sample in self.samples_of_step(step):
+                draw = draw_of(sample, self.data)
+                if draw // lanes != mix:
+                    mix, seen = draw // lanes, set()  # draws of a mix serve no later sample
+                if draw not in seen:
+                    seen.add(draw)
+                    yield draw
+
+
+def _batches(part: _Part, decoders: int) -> Iterator[torch.Tensor]:
+    held: dict[int, list[np.ndarray]] = {}
+    decoded = _decoded_draws(part, decoders)
+    for step in range(part.first_step, part.first_step + part.steps):
+        windows = []
+        for sample in part.samples_of_step(step):
+            draw = draw_of(sample, part.data)
+            while draw not in held:
+                arrived, block = next(decoded)
+                held[arrived] = list(block[::-1])
+            windows.append(held[draw].pop())
+            if not held[draw]:
+                del held[draw]
+        yield torch.from_numpy(np.stack(windows))
+
+
+def _decoded_draws(part: _Part, decoders: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(draw, its windows (K, T, H, W, 3)) in the order of ``part.draws()``, decoded ahead."""
+    draws = part.draws()
+
+    def start(segment: list[int]) -> tuple[Any, Iterator[Any]]:
+        rows = iter(_segment(segment, part, decoders))
+        return next(rows), rows
+
+    try:
+        with ThreadPoolExecutor(1, thread_name_prefix="next-segment") as thread:
+            segment = _take(draws)
+            upcoming = thread.submit(start, segment) if segment else None
+            while upcoming is not None:
+                row, rows = upcoming.result()
+                upcoming = None
+                for position in range(len(segment)):
+                    if position == max(0, len(segment) - OVERLAP_DRAWS) and (following := _take(draws)):
+                        upcoming = thread.submit(start, following)
+                    yield int(row["draw"][0]), row["windows"][0]
+                    if position + 1 < len(segment):
+                        row = next(rows)
+                segment = following if upcoming is not None else []
+    except Exception as error:
+        user_error = find_user_error(error)
+        if user_error is None:
+            raise
+        raise user_error from error
+
+
+def _take(draws: Iterator[int]) -> list[int]:
+    return [draw for _, draw in zip(range(SEGMENT_DRAWS), draws, strict=False)]
+
+
+def _segment(draws: list[int], part: _Part, decoders: int) -> Any:
+    """One Ray Data execution: a block for each draw, in order."""
+    rows = ray.data.from_arrow(pa.table({"draw": np.array(draws, np.int64)}))
+    dataset = rows.repartition(target_num_rows_per_block=1).map_batches(
+        functools.partial(_decode, part=part),
+        batch_size=1,
+        num_cpus=1,
+        compute=ray.data.TaskPoolStrategy(size=decoders),
+    )
+    side = crop_side(part.data)
+    draw_bytes = part.data.windows_per_decode * part.data.sequence_length * side * side * 3
+    context = dataset.context
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    context.execution_options.resource_limits = ray.data.ExecutionResources(
+        object_store_memory=max(SMALLEST_STORE_SHARE, DRAWS_AHEAD * decoders * draw_bytes)
+    )
+    return dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
+
+
+def _decode(batch: Any, part: _Part) -> Iterator[dict[str, np.ndarray]]:
+    """Runs in a task: the windows of each draw that this rank needs."""
+    for draw in batch["draw"].tolist():
+        scene = scene_of_draw(draw, seed=part.seed, scenes=part.scenes)
+        specs = [
+            sample_spec(index, seed=part.seed, scenes=part.scenes, data=part.data)
+            for index in part.samples_of_draw(draw)
+        ]
+        positions = needed_frames(specs, part.data.sequence_length)
+        frames = open_clip(part.store_path, scene).frames_at(positions)
+        yield {"draw": np.array([draw]), "windows": cut_windows(frames, specs, part.data)[None]}

@@ -1,0 +1,153 @@
+"""What a training sample is: a function of the seed and the sample's number, and of nothing else.
+
+Plain arithmetic on numpy arrays, without Ray: whoever holds the settings and the list of scenes can say which frames
+and pixels sample 1,234,567 shows. Distributions are those of the original's ``loadHR`` (lib/dataloader.py of
+thunil/TecoGAN), with one exception: the original never uses a scene's last frame nor a crop's last position (it draws
+from half-open ranges that are one too short); here both ends are included.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from tecogan_dist.config import DataConfig
+from tecogan_dist.data.clips import Scene
+from tecogan_dist.errors import UserError
+
+SCALE = 4
+MARGIN = 8
+"""Extra pixels of an HR crop, 4 on each side, for the 9x9 blur of the degradation: int(1.5 * 3) in the original."""
+SAMPLE_STREAM, PERMUTATION_STREAM = 0, 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleSpec:
+    """Which pixels of which frames are sample ``index``."""
+
+    index: int
+    scene: Scene
+    start: int
+    """The window's first frame in the scene."""
+    y: int
+    x: int
+    """Top left corner of the crop, in pixels of the scene's frames."""
+    flip: bool
+    """Mirror left to right, after cropping."""
+    walk: tuple[tuple[int, int], ...] | None
+    """None: consecutive frames, one crop. Otherwise every frame is a crop of frame ``start``, moved from (x, y) by
+    this (x, y) offset; offsets are not negative and touch 0 on both axes."""
+
+
+def crop_side(data: DataConfig) -> int:
+    """Side of the square HR crop in pixels."""
+    return SCALE * data.crop_size + MARGIN
+
+
+def draw_of(index: int, data: DataConfig) -> int:
+    """The draw (one decoding of one scene) that sample ``index`` is cut from.
+
+    Samples come in mixes of ``scenes_in_mix`` draws; consecutive samples rotate through a mix's draws, each of which
+    serves ``windows_per_decode`` samples. A worker decodes only scenes that are its own if ``scenes_in_mix`` is a
+    multiple of the global batch size; otherwise workers share draws, which costs time and changes nothing.
+    """
+    mix_size = data.scenes_in_mix * data.windows_per_decode
+    return index // mix_size * data.scenes_in_mix + index % data.scenes_in_mix
+
+
+def scene_of_draw(draw: int, *, seed: int, scenes: Sequence[Scene]) -> Scene:
+    """Draws walk through a new permutation of the scenes on each pass, so that all are used equally often."""
+    return scenes[_permutation(seed, draw // len(scenes), len(scenes))[draw % len(scenes)]]
+
+
+def sample_spec(index: int, *, seed: int, scenes: Sequence[Scene], data: DataConfig) -> SampleSpec:
+    """The sample with this number. All scenes must be at least as long and large as a window.
+
+    A moving window draws its crop inside the frame less the walk's range, so that walk and crop stay in the frame;
+    in a frame too small for that, the walk stops at the border.
+    """
+    scene = scene_of_draw(draw_of(index, data), seed=seed, scenes=scenes)
+    length = data.sequence_length
+    uniform = _uniform(seed, index, 5 + 2 * (length - 1))
+    side = crop_side(data)
+    start = int(uniform[0] * (scene.frames - length + 1))
+    room = np.array([scene.width - side, scene.height - side])
+    walk = None
+    if uniform[1] < data.moving_first_frame:
+        walk = np.minimum(_random_walk(uniform[5:].reshape(length - 1, 2)), room)
+        room -= walk.max(axis=0)
+    x, y = (uniform[3:5] * (room + 1)).astype(int).tolist()
+    return SampleSpec(
+        index=index,
+        scene=scene,
+        start=start,
+        y=y,
+        x=x,
+        flip=bool(data.flip and uniform[2] < 0.5),
+        walk=None if walk is None else tuple((int(x), int(y)) for x, y in walk),
+    )
+
+
+def needed_frames(specs: Iterable[SampleSpec], length: int) -> list[int]:
+    """Positions, increasing, of a scene's frames that windows of ``length`` frames show."""
+    needed: set[int] = set()
+    for spec in specs:
+        needed.update(range(spec.start, spec.start + (length if spec.walk is None else 1)))
+    return sorted(needed)
+
+
+def cut_windows(frames: Iterator[np.ndarray], specs: Sequence[SampleSpec], data: DataConfig) -> np.ndarray:
+    """Cut windows out of one scene's frames as they pass by.
+
+    ``frames`` are (height, width, 3) uint8, those at ``needed_frames(specs)``. Returns (N, T, H, W, 3) uint8, windows
+    in the order of ``specs``. Raises :class:`UserError` if the scene has fewer frames than its index entry says.
+    """
+    length, side = data.sequence_length, crop_side(data)
+    windows = np.empty((len(specs), length, side, side, 3), np.uint8)
+    for position in needed_frames(specs, length):
+        frame = next(frames, None)
+        if frame is None:
+            scene = specs[0].scene
+            raise UserError(f"{scene.file} ends before the {scene.frames} frames of its index entry: make it anew.")
+        for window, spec in zip(windows, specs, strict=True):
+            if spec.walk is not None and position == spec.start:
+                for target, (x, y) in zip(window, spec.walk, strict=True):
+                    target[:] = _crop(frame, spec, y=spec.y + y, x=spec.x + x, side=side)
+            elif spec.walk is None and spec.start <= position < spec.start + length:
+                window[position - spec.start] = _crop(frame, spec, y=spec.y, x=spec.x, side=side)
+    return windows
+
+
+def _crop(frame: np.ndarray, spec: SampleSpec, *, y: int, x: int, side: int) -> np.ndarray:
+    crop = frame[y : y + side, x : x + side]
+    return crop[:, ::-1] if spec.flip else crop
+
+
+def _random_walk(uniform: np.ndarray) -> np.ndarray:
+    """(T - 1, 2) numbers in [0, 1) -> (T, 2) positions, x and y, from 0 up: the cumulative sum of floor(U(-3.5, 4.5)).
+
+    Steps of -3 to 3 have probability 1/8 each, -4 and 4 have 1/16.
+    """
+    steps = np.floor(uniform * 8 - 3.5).astype(int)
+    positions = np.concatenate([np.zeros((1, 2), int), np.cumsum(steps, axis=0)])
+    return positions - positions.min(axis=0)
+
+
+def _raw(seed: int, number: int, count: int, stream: int) -> np.ndarray:
+    """``count`` random 64-bit words for this (seed, number): counter-based, so that any sample costs the same.
+
+    The generator's raw words are used, since numpy may change how its distributions consume them.
+    """
+    return np.random.Philox(key=[seed, number], counter=[0, 0, 0, stream]).random_raw(count)
+
+
+def _uniform(seed: int, number: int, count: int) -> np.ndarray:
+    return (_raw(seed, number, count, SAMPLE_STREAM) >> np.uint64(11)) * 2.0**-53
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: int, number: int, length: int) -> np.ndarray:
+    return np.argsort(_raw(seed, number, length, PERMUTATION_STREAM), kind="stable")

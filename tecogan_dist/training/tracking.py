@@ -1,0 +1,118 @@
+"""What a run leaves to look at: ``metrics.jsonl``, TensorBoard files, and a W&B run if asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from torch import Tensor
+
+from tecogan_dist.config import Config, to_tree
+
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+SAMPLES = 4
+"""Windows in an animation, side by side, as in the original's summaries."""
+FRAMES_PER_SECOND = 3
+
+
+class Tracker:
+    """The records of one run in its output folder; made by the first worker only.
+
+    ``first_step`` steps are done: what an interrupted attempt recorded beyond them is dropped.
+    """
+
+    def __init__(self, folder: Path, config: Config, *, first_step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._metrics = folder / METRICS_FILE
+        _drop_after(self._metrics, first_step)
+        self._events = EventFileWriter(str(folder / TENSORBOARD_FOLDER))
+        # TensorBoard forgets what it read beyond this step.
+        restart = SessionLog(status=SessionLog.START)
+        self._events.add_event(Event(wall_time=time.time(), step=first_step + 1, session_log=restart))
+        self._wandb = _start_wandb(folder, config) if config.tracking.wandb_project else None
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """One line of ``metrics.jsonl``."""
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def summary(self, step: int, scalars: dict[str, float], animations: dict[str, Tensor]) -> None:
+        """Scalars and animations to TensorBoard and W&B.
+
+        An animation is (N, T, 3, H, W) frames, values clipped to 0..1; its first SAMPLES windows are shown.
+        """
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        images: dict[str, bytes] = {}
+        for name, frames in animations.items():
+            data, height, width = encode_animation(frames)
+            images[name] = data
+            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
+            values.append(Summary.Value(tag=name, image=image))
+        self._events.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        self._events.flush()
+        if self._wandb is not None:
+            import wandb
+
+            videos = {name: wandb.Video(io.BytesIO(data), format="gif") for name, data in images.items()}
+            self._wandb.log({"step": step, **scalars, **videos})
+
+    def close(self) -> None:
+        self._events.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def encode_animation(frames: Tensor) -> tuple[bytes, int, int]:
+    """A GIF of up to SAMPLES windows side by side, its height and its width. ``frames`` (N, T, 3, H, W), 0..1."""
+    shown = (frames[:SAMPLES].detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    pictures: np.ndarray[Any, Any] = shown.permute(1, 3, 0, 4, 2).flatten(2, 3).cpu().numpy()  # (T, H, N W, 3)
+    first, *others = [Image.fromarray(picture) for picture in pictures]
+    file = io.BytesIO()
+    milliseconds = round(1000 / FRAMES_PER_SECOND)
+    first.save(file, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
+    return file.getvalue(), first.height, first.width
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The lines of a run's ``metrics.jsonl``; none if it has not been written yet."""
+    path = folder / METRICS_FILE
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def _drop_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    # A killed process may have left half a line, which has no line end.
+    lines = [line for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    kept = path.with_name(f".{path.name}.tmp")
+    kept.write_text("".join(line for line in lines if json.loads(line)["step"] <= step), encoding="utf-8")
+    kept.replace(path)
+
+
+def _start_wandb(folder: Path, config: Config) -> Any:
+    import wandb
+
+    # One folder is one W&B run, whichever attempt writes it.
+    identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    run = wandb.init(
+        project=config.tracking.wandb_project,
+        name=folder.name,
+        id=identity,
+        resume="allow",
+        dir=str(folder),
+        config=to_tree(config),
+    )
+    # An axis of our own: W&B's drops the values of steps that are replayed after a failure.
+    run.define_metric("*", step_metric="step")
+    return run

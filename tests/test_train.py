@@ -1,0 +1,215 @@
+"""``tecogan train`` and ``tecogan``: what they refuse, and two real Ray workers from a clip store to a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tecogan_dist import cli, train
+from tecogan_dist.cluster import _check_machine
+from tecogan_dist.config import load, override
+from tecogan_dist.data.clips import ClipStoreWriter
+from tecogan_dist.errors import UserError
+from tecogan_dist.training.state import newest_checkpoint
+from tecogan_dist.training.tracking import read_metrics
+from tecogan_dist.weights import read_weights
+
+TINY = """
+steps: 6
+batch_size: 2
+model: {blocks: 1, channels: 8, flow_width: 4}
+loss: {perceptual: 0}
+data: {sequence_length: 3, crop_size: 16, validation_scenes: [2003, 2003]}
+tracking: {display_every: 1, save_every: 3}
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four scenes of 8 frames, 120x96, coloured noise that moves one pixel a frame."""
+    path = tmp_path_factory.mktemp("data") / "store"
+    generator = np.random.default_rng(1)
+    with ClipStoreWriter(path) as writer:
+        for number in range(2000, 2004):
+            coarse = generator.integers(0, 256, (16, 20, 3), dtype=np.uint8)
+            picture = coarse.repeat(8, axis=0).repeat(8, axis=1)
+            frames = [picture[:96, i : i + 120] for i in range(8)]
+            writer.add(number, frames, rate=Fraction(24), source="noise", source_start=0, downscale=1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(TINY)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--initial_weights", "required"], "starts from FRVSR weights: give --initial_weights FILE"),
+        (["--initial_weights", "nowhere.safetensors"], r"no weights are at .*nowhere"),
+        (["--data.train_scenes", "1", "9"], "no scene of the clip store is selected"),
+        (["--data.crop_size", "64"], "smaller than the 264x264 crop"),
+        (["--loss.perceptual", "0.2"], "the perceptual loss needs VGG19's weights"),
+        (["--steps", "0"], "steps must be at least 1"),
+        (["--resume", "nowhere"], "nowhere holds nothing to resume from"),
+        (["--config", "nosuch"], "no preset or file is named 'nosuch'"),
+    ],
+)
+def test_what_the_user_can_put_right_is_said_before_ray_starts(
+    store: Path, tiny: str, tmp_path: Path, arguments: list[str], problem: str
+) -> None:
+    with pytest.raises(UserError, match=problem):
+        train.main(["--config", tiny, "--data", str(store), "--output", str(tmp_path / "run"), *arguments])
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_options_are_named() -> None:
+    with pytest.raises(UserError, match="give --data and --output"):
+        train.main(["--config", "smoke_frvsr"])
+
+
+def test_store_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="make one with 'tecogan prepare"):
+        train.main(["--config", "smoke_frvsr", "--data", str(tmp_path / "x"), "--output", str(tmp_path / "run")])
+
+
+def test_initial_weights_none_is_an_answer() -> None:
+    arguments = ["--config", "tecogan", "--data", "store", "--output", "run", "--initial_weights"]
+    assert train.parse([*arguments, "none"])[1].initial_weights is None
+    assert train.parse([*arguments, "w.safetensors"])[1].initial_weights == str(Path("w.safetensors").resolve())
+
+
+def test_help_shows_own_options_and_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ending:
+        train.main(["--help"])
+    assert ending.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--resume auto|never|PATH" in shown
+    assert "--loss.adversarial" in shown
+
+
+def test_more_workers_than_this_machine_has_cpus() -> None:
+    workers = (os.cpu_count() or 1) + 1
+    config = override(load("smoke_frvsr"), ["--cluster.workers", str(workers), "--batch_size", str(workers)])
+    with pytest.raises(UserError, match=f"use --cluster.workers {workers - 1}"):
+        _check_machine(config)
+
+
+def test_clock_shows_hours_only_if_there_are_any() -> None:
+    assert [train.clock(seconds) for seconds in (0, 65, 3725)] == ["0:00", "1:05", "1:02:05"]
+
+
+def test_commands_are_listed_and_found(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in cli.COMMANDS)
+    with pytest.raises(SystemExit) as ending:
+        cli.main(["fly"])
+    assert ending.value.code == 2
+    assert "there is no command 'fly'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ending:
+        cli.main(["train", "--config", "smoke_frvsr"])
+    assert ending.value.code == 2
+    assert capsys.readouterr().err == ("error: give --data and --output: 'tecogan train --help' says what for.\n")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    import ray
+
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RAY_AUTH_MODE", "disabled")
+    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
+    yield
+    ray.shutdown()
+    patch.undo()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("cluster")
+def test_two_workers_train_stop_and_go_on_exactly(
+    store: Path, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--config", tiny, "--data", str(store), "--cluster.workers", "2"]
+    straight, halves, copied = tmp_path / "straight", tmp_path / "halves", tmp_path / "copied"
+    train.main([*command, "--output", str(straight), "--steps", "6"])
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "training starts from random weights"
+    assert re.match(r"step 3/6  \S+ steps/s  left 0:\d\d  content .*  wait \d+%", shown[4])
+    assert shown[-1].startswith("trained to step 6 in ")
+    assert shown[-1].endswith(str(newest_checkpoint(straight)))
+    assert [line["step"] for line in read_metrics(straight)] == [1, 2, 3, 4, 5, 6]
+    state = json.loads((newest_checkpoint(straight) / "state.json").read_text())  # type: ignore[operator]
+    assert (state["workers"], state["step"], state["discriminator_updates"]) == (2, 6, 6)
+
+    train.main([*command, "--output", str(straight), "--steps", "6"])
+    assert re.fullmatch(r".* is trained: 6 steps are done, .*\n", capsys.readouterr().out)
+
+    train.main([*command, "--output", str(halves), "--steps", "3"])
+    train.main([*command, "--output", str(halves), "--steps", "6"])
+    assert_same_weights(halves, straight)
+
+    first_half = next(halves.glob("checkpoint_00000003*"))
+    train.main([*command, "--output", str(copied), "--steps", "6", "--resume", str(first_half)])
+    assert_same_weights(copied, straight)
+
+    with pytest.raises(UserError, match="was written by 2 workers at ZeRO stage 1 and cannot go on with 1 worker"):
+        train.main([*command, "--output", str(halves), "--steps", "9", "--cluster.workers", "1"])
+    with pytest.raises(UserError, match=r"a run with loss\.warp 1\.0, not 3\.0"):
+        train.main([*command, "--output", str(halves), "--steps", "9", "--loss.warp", "3"])
+    with pytest.raises(UserError, match=r"cannot hold 4 workers .*ask for fewer"):
+        train.main([*command, "--output", str(tmp_path / "x"), "--cluster.workers", "4", "--batch_size", "4"])
+    with pytest.raises(UserError, match=r"and 0 GPUs cannot hold .*--cluster\.device cpu"):
+        train.main([*command, "--output", str(tmp_path / "x"), "--cluster.device", "cuda"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("cluster")
+def test_what_only_the_user_can_mend_ends_the_run_at_once(
+    store: Path, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--config", tiny, "--data", str(store), "--output", str(tmp_path / "run")]
+    with pytest.raises(UserError, match=r"'content' became (inf|nan) in step 1"):
+        train.main([*command, "--cluster.workers", "2", "--model.output_init_scale", "1e25"])
+    assert capsys.readouterr().out.count("begins") == 1  # no second attempt
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_error_is_one_sentence_and_status_2(store: Path, tiny: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tecogan_dist.train", "--config", tiny, "--data", str(store)]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path), "--cluster.workers", "999", "--batch_size", "999"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: this machine has ")
+    assert done.stderr.count("\n") == 1
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    a, b = read_weights(one), read_weights(other)
+    assert a.step == b.step
+    assert a.discriminator is not None
+    assert b.discriminator is not None
+    assert all(torch.equal(a.upscaler[name], b.upscaler[name]) for name in a.upscaler)
+    assert all(torch.equal(a.discriminator[name], b.discriminator[name]) for name in a.discriminator)
