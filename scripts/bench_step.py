@@ -11,6 +11,7 @@ On CPU the peak is the growth of the resident set of a fresh process; on CUDA it
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import statistics
 import time
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from tecogan_dist.config import Config, ModelConfig
+from tecogan_dist.models import layers
 from tecogan_dist.models.discriminator import Discriminator
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.models.vgg import Vgg19
@@ -51,16 +53,10 @@ class Variant:
         self.device = torch.device(options.device)
         config = Config(model=ModelConfig(blocks=options.blocks))
         config = replace(config, data=replace(config.data, sequence_length=options.sequence_length))
-        memory_format = torch.channels_last if ours else torch.contiguous_format
-
-        def placed(module: torch.nn.Module) -> torch.nn.Module:
-            return module.to(self.device, memory_format=memory_format)
-
-        self.upscaler = placed(RecurrentUpscaler(blocks=options.blocks))
-        self.discriminator = placed(Discriminator())
-        vgg = load_vgg("random", seed=1)
-        placed(vgg)
-        self.step = TrainingStep(config, vgg=vgg)
+        # Damped: an untrained generator's outputs would grow from frame to frame, and the losses beyond comparison.
+        self.upscaler = RecurrentUpscaler(blocks=options.blocks, output_init_scale=0.1).to(self.device)
+        self.discriminator = Discriminator().to(self.device)
+        self.step = TrainingStep(config, vgg=load_vgg("random", seed=1).to(self.device))
         side = 4 * config.data.crop_size + 8
         shape = (options.batch_size, options.sequence_length, side, side, 3)
         windows = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
@@ -70,7 +66,10 @@ class Variant:
         """Forward and both backward passes."""
         for module in (self.upscaler, self.discriminator):
             module.zero_grad(set_to_none=True)
-        with patch.object(losses, "perceptual", losses.perceptual if self.ours else straightforward_perceptual):
+        with contextlib.ExitStack() as stack:
+            if not self.ours:
+                stack.enter_context(patch.object(losses, "perceptual", straightforward_perceptual))
+                stack.enter_context(patch.object(layers, "channels_last", Tensor.contiguous))
             result = self.step(
                 upscaler=self.upscaler,
                 discriminator=self.discriminator,

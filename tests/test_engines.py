@@ -130,7 +130,7 @@ def test_deepspeed_pair_equals_plain_optimizers(
     for part in ("upscaler", "critic"):
         names = [name for name in expected if name.startswith(part)]
         error, moved = (
-            sum((a[name] - b[name]).square().sum() for name in names).sqrt()
+            torch.stack([(a[name] - b[name]).square().sum() for name in names]).sum().sqrt()
             for a, b in ((found, expected), (expected, start))
         )
         # Of the way that the weights went; what is left is the order of sums, magnified at the kinks of the networks.
@@ -162,7 +162,7 @@ def test_deepspeed_pair_on_cuda_equals_plain_optimizers(zero_stage: int) -> None
 
 def compare_on_cuda(zero_stage: int) -> None:
     """fp32 against the plain pair; bf16 against fp32, loosely; NCCL, fused Adam, frames and weights on the GPU."""
-    device = torch.device("cuda")
+    device = torch.device("cuda:0")
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     prepare_device(device, Config())
     dist.init_process_group("nccl", init_method="tcp://127.0.0.1:29571", rank=0, world_size=1)

@@ -117,7 +117,7 @@ def test_tensorboard_has_scalars_and_animations(tmp_path: Path) -> None:
     pictures = found[6, "generated"].tensor.string_val
     with Image.open(io.BytesIO(pictures[-1])) as animation:
         assert animation.format == "GIF"
-        assert animation.n_frames == 3
+        assert getattr(animation, "n_frames", 0) == 3
         assert animation.size == (2 * 64, 64)  # two windows side by side
 
 
@@ -127,7 +127,7 @@ def test_animation_shows_the_frames_at_three_a_second() -> None:
     data, height, width = encode_animation(frames)
     assert (height, width) == (8, 32)
     with Image.open(io.BytesIO(data)) as animation:
-        assert animation.n_frames == 2  # Pillow joins the equal first two
+        assert getattr(animation, "n_frames", 0) == 2  # Pillow joins the equal first two
         assert animation.info["duration"] == 2 * 330
         animation.seek(1)
         shown = animation.convert("RGB")
@@ -200,7 +200,7 @@ def test_folder_of_a_run_is_taken_up_only_with_its_settings(tmp_path: Path) -> N
     write_run_file(RunFolder(path=output, checkpoint=None, resume_from=None), config=config, data=data)
 
     def reopen(overrides: list[str], **changed: Any) -> RunFolder:
-        arguments = {"config": make_config(overrides), "data": data, "resume": AUTO} | changed
+        arguments: dict[str, Any] = {"config": make_config(overrides), "data": data, "resume": AUTO} | changed
         return open_run_folder(output, **arguments)
 
     assert reopen([]).checkpoint is None

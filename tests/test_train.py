@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -187,6 +188,33 @@ def test_what_only_the_user_can_mend_ends_the_run_at_once(
     with pytest.raises(UserError, match=r"'content' became (inf|nan) in step 1"):
         train.main([*command, "--cluster.workers", "2", "--model.output_init_scale", "1e25"])
     assert capsys.readouterr().out.count("begins") == 1  # no second attempt
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_interrupted_command_says_how_to_go_on(store: Path, tiny: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tecogan_dist.train", "--config", tiny, "--data", str(store), "--steps", "3000"]
+    process = subprocess.Popen(
+        [*command, "--output", str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"RAY_AUTH_MODE": "disabled"},
+        # A test runner in the background ignores Ctrl-C, and children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step 5/"):
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert re.search(r"stopped; the same command goes on from .*/checkpoint_0000000\d", out)
+    assert err == "interrupted\n"
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +29,7 @@ import pyarrow as pa
 import ray
 import ray.data
 import torch
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from tecogan_dist.config import DataConfig
 from tecogan_dist.data.clips import Scene, open_clip
@@ -41,6 +43,19 @@ MAX_DECODERS = 8
 DRAWS_AHEAD = 4
 """Draws that may wait in the object store for each decoder."""
 SMALLEST_STORE_SHARE = 64 * 2**20
+SCHEDULING_PAUSE = 0.02
+"""Seconds between two rounds of Ray Data's scheduler; a round starts and collects any number of tasks."""
+
+
+class Unhurried(ExecutionCallback):
+    """Lets the scheduler sleep between two rounds.
+
+    Its thread runs inside the training process and, once the stream is far enough ahead, does not wait for anything:
+    it took a whole core and the interpreter lock from the training step (Ray 2.60, py-spy).
+    """
+
+    def on_execution_step(self, executor: Any) -> None:  # noqa: ARG002
+        time.sleep(SCHEDULING_PAUSE)
 
 
 def check_scenes(scenes: Sequence[Scene], data: DataConfig) -> None:
@@ -232,6 +247,7 @@ def _segment(draws: list[int], part: _Part, decoders: int) -> Any:
     draw_bytes = part.data.windows_per_decode * part.data.sequence_length * side * side * 3
     context = dataset.context
     context.enable_progress_bars = False
+    context.custom_execution_callback_classes = [Unhurried]
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ray.data.ExecutionResources(
         object_store_memory=max(SMALLEST_STORE_SHARE, DRAWS_AHEAD * decoders * draw_bytes)

@@ -8,6 +8,7 @@ import torch.distributed.nn.functional as dist_nn
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tecogan_dist.models import layers
 from tecogan_dist.models.layers import Conv3x3, HalvingConv4x4
 
 WIDTHS = (64, 64, 128, 256)
@@ -36,7 +37,7 @@ class Discriminator(nn.Module):
         always uses the batch's own statistics; ``update_statistics`` also folds them into the moving averages, which
         are kept for checkpoints and never influence a result.
         """
-        x = F.leaky_relu(self.input(triplets), 0.2)
+        x = F.leaky_relu(self.input(layers.channels_last(triplets)), 0.2)
         features = []
         for block in self.blocks:
             x = block(x, update_statistics)
@@ -82,7 +83,9 @@ class BatchNorm(nn.Module):
             return self._normalize_globally(x, update_statistics)
         mean = self.moving_mean if update_statistics else None
         variance = self.moving_variance if update_statistics else None
-        return F.batch_norm(x, mean, variance, None, self.beta, True, self.MOMENTUM, self.EPSILON)
+        # A gamma of ones: without one, torch's CUDA kernel returns no gradient for beta.
+        gamma = torch.ones_like(self.beta)
+        return F.batch_norm(x, mean, variance, gamma, self.beta, True, self.MOMENTUM, self.EPSILON)
 
     def _normalize_globally(self, x: Tensor, update_statistics: bool) -> Tensor:
         workers = dist.get_world_size()

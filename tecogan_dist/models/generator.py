@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tecogan_dist.models import layers
 from tecogan_dist.models.layers import Conv3x3, DoublingConv3x3
 from tecogan_dist.ops import SCALE, resize_bicubic, to_signed
 
@@ -30,7 +31,7 @@ class Generator(nn.Module):
         :func:`tecogan_dist.ops.space_to_depth`, (N, 48, h, w), 0..1; zeros for the first frame. Returns
         (N, 3, 4 h, 4 w) around -1..1, not clipped.
         """
-        x = F.relu(self.input(torch.cat([lr_frame, previous], dim=1)))
+        x = F.relu(self.input(layers.channels_last(torch.cat([lr_frame, previous], dim=1))))
         for block in self.blocks:
             x = block(x)
         x = F.relu(self.up1(x))

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tecogan_dist.models import layers
 from tecogan_dist.ops import to_unit
 
 LEVELS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
@@ -50,7 +51,7 @@ class Vgg19(nn.Module):
 
         The length is sqrt(sum over channels of the squares + 1e-12), as in the original.
         """
-        x = (to_unit(frames) - self.mean) / self.deviation
+        x = layers.channels_last((to_unit(frames) - self.mean) / self.deviation)
         features = []
         for name in self.names:
             if name.endswith("_1") and name != "conv1_1":
