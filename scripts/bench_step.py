@@ -89,7 +89,7 @@ def peak_memory(options: argparse.Namespace, *, ours: bool) -> float:
     torch.set_num_threads(options.threads)
     variant = Variant(options, ours=ours)
     if variant.device.type == "cuda":
-        before = torch.cuda.memory_allocated()
+        before = float(torch.cuda.memory_allocated())
         torch.cuda.reset_peak_memory_stats()
         variant.run()
         return (torch.cuda.max_memory_allocated() - before) / 2**20

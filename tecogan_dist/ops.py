@@ -57,7 +57,8 @@ def warp(frames: Tensor, flow: Tensor) -> Tensor:
 
 def _split_position(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Index of the pixel before a position and the fraction beyond it, both clamped to the image."""
-    before = position.detach().floor().clamp(0, size - 2)
+    # A flow that is not a number must not become an index: its loss will say so.
+    before = position.detach().floor().nan_to_num(0).clamp(0, size - 2)
     fraction = position - before
     # torch.clamp passes gradient at both bounds; TensorFlow's max/min pair blocks it at 0 and passes it at 1.
     inside = (fraction > 0) & (fraction <= 1)

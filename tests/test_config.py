@@ -47,8 +47,8 @@ def test_frvsr_preset_differs_where_the_original_does() -> None:
     tecogan, frvsr = settings.load("tecogan"), settings.load("frvsr")
     assert (frvsr.model.blocks, frvsr.initial_weights) == (10, None)
     assert frvsr.loss == LossConfig(perceptual=0.0, adversarial=0.0, pingpong=0.0, feature_match=0.0)
-    same = {"model": tecogan.model, "loss": tecogan.loss, "initial_weights": tecogan.initial_weights}
-    assert dataclasses.replace(frvsr, **same) == tecogan
+    alike = dataclasses.replace(frvsr, model=tecogan.model, loss=tecogan.loss, initial_weights=tecogan.initial_weights)
+    assert alike == tecogan
 
 
 @pytest.mark.parametrize(

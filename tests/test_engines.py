@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tecogan_dist import config as settings
 from tecogan_dist.config import Config
+from tecogan_dist.errors import UserError
 from tecogan_dist.models.discriminator import Discriminator
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.ops import windows_to_frames
@@ -148,6 +149,43 @@ def test_deepspeed_pair_goes_on_exactly_after_loading(
     straight = torch.load(folder / f"{zero_stage}{kind}.pt", weights_only=True)
     resumed = torch.load(folder / f"{zero_stage}{kind}_resumed.pt", weights_only=True)
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+class Touch:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [0, 2])
+def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(zero_stage: int, tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=load_hostile_checkpoint, args=(zero_stage, tmp_path))
+    process.start()
+    process.join(timeout=300)
+    process.kill()
+    assert process.exitcode == 0
+
+
+def load_hostile_checkpoint(zero_stage: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=0, world_size=1)
+    pair = make_pair(make_config(workers=1, zero_stage=zero_stage, kind="adam"), distributed=True)
+    pair.save(folder)
+    pair.load(folder)
+    victim = next(folder.glob("upscaler/state/*optim_states.pt" if zero_stage else "upscaler/state/*model_states.pt"))
+    torch.save(torch.load(victim, weights_only=False) | {"surprise": Touch(folder / "executed")}, victim)
+    with pytest.raises(UserError, match="something else than tensors"):
+        pair.load(folder)
+    assert not (folder / "executed").exists()
+    torch.load(victim, weights_only=False)
+    assert (folder / "executed").exists()  # it would have been
+    os._exit(0)
 
 
 @pytest.mark.gpu

@@ -154,7 +154,7 @@ def test_step_on_a_gpu_equals_the_cpu() -> None:
     lr_frames, hr_frames = windows_to_frames(windows(SMALL))
     values = []
     for device in ("cpu", "cuda"):
-        upscaler, discriminator = (n.to(device, memory_format=torch.channels_last) for n in networks(SMALL))
+        upscaler, discriminator = (network.to(device) for network in networks(SMALL))
         result = TrainingStep(SMALL, vgg=None)(
             upscaler=upscaler,
             discriminator=discriminator,

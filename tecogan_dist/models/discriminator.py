@@ -37,7 +37,7 @@ class Discriminator(nn.Module):
         always uses the batch's own statistics; ``update_statistics`` also folds them into the moving averages, which
         are kept for checkpoints and never influence a result.
         """
-        x = F.leaky_relu(self.input(layers.channels_last(triplets)), 0.2)
+        x = F.leaky_relu(self.input(layers.channels_last(triplets)), 0.2, inplace=True)
         features = []
         for block in self.blocks:
             x = block(x, update_statistics)
@@ -54,7 +54,7 @@ class _Block(nn.Module):
         self.norm = BatchNorm(out_channels, over_workers=global_batch_norm)
 
     def forward(self, x: Tensor, update_statistics: bool) -> Tensor:
-        return F.leaky_relu(self.norm(self.conv(x), update_statistics), 0.2)
+        return F.leaky_relu(self.norm(self.conv(x), update_statistics), 0.2, inplace=True)
 
 
 class BatchNorm(nn.Module):

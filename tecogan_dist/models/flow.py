@@ -33,9 +33,9 @@ class FlowNetwork(nn.Module):
         """
         x = layers.channels_last(torch.cat([previous, current], dim=1))
         for block in self.encoder:
-            x = F.max_pool2d(F.leaky_relu(block(x), 0.2), 2)
+            x = F.max_pool2d(F.leaky_relu(block(x), 0.2, inplace=True), 2)
         for block in self.decoder:
-            x = resize_bilinear(F.leaky_relu(block(x), 0.2), 2)
+            x = resize_bilinear(F.leaky_relu(block(x), 0.2, inplace=True), 2)
         return torch.tanh(self.output(x).float()) * MAX_FLOW
 
 
@@ -48,4 +48,4 @@ class _Pair(nn.Module):
         self.conv2 = Conv3x3(channels, out_channels or channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(F.leaky_relu(self.conv1(x), 0.2))
+        return self.conv2(F.leaky_relu(self.conv1(x), 0.2, inplace=True))

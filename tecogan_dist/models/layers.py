@@ -7,12 +7,14 @@ from torch import Tensor, nn
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """(N, C, H, W) in the memory order that convolutions are fastest in, on CPU and CUDA.
+    """(N, C, H, W) in the memory order in which the convolutions of these networks are fastest.
 
-    Every network puts its input into it, and its layers keep it. The order of the weights, which DeepSpeed flattens,
-    does not matter then.
+    Every network does this to its input, and its layers keep the order; that of the weights, which DeepSpeed flattens,
+    does not matter on a CPU. There channels_last is up to 2 times faster. On CUDA x is left as it is: at the published
+    crop size a step is bound by the number of kernels, and channels_last adds some for flattened weights (H100, batch
+    4: 322 against 346 ms in fp32, 279 against 289 ms in bf16).
     """
-    return x.contiguous(memory_format=torch.channels_last)
+    return x if x.is_cuda else x.contiguous(memory_format=torch.channels_last)
 
 
 class Conv3x3(nn.Conv2d):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,11 +19,13 @@ import torch
 from torch import nn
 
 from tecogan_dist.config import Config
+from tecogan_dist.errors import UserError
 from tecogan_dist.training.optimizers import build_optimizer
 from tecogan_dist.training.step import StepResult
 
 PLAIN_FILE = "plain.pt"
 """What :class:`PlainPair` writes into each sub-folder; DeepSpeed writes its own file names."""
+FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 SUB_FOLDERS = ("upscaler", "discriminator")
 """Two engines write the same file names, so each has its own sub-folder of a checkpoint."""
 
@@ -151,9 +154,16 @@ class DeepSpeedPair:
             engine.save_checkpoint(str(folder / name), tag="state")
 
     def load(self, folder: Path) -> None:
-        for name, engine in zip(SUB_FOLDERS, self._engines, strict=False):
-            path, _ = engine.load_checkpoint(str(folder / name), tag="state")
-            assert path is not None, f"DeepSpeed found no checkpoint in {folder / name}"
+        with _tensors_only():
+            for name, engine in zip(SUB_FOLDERS, self._engines, strict=False):
+                try:
+                    path, _ = engine.load_checkpoint(str(folder / name), tag="state")
+                except pickle.UnpicklingError as error:
+                    raise UserError(
+                        f"{folder / name} is damaged or holds something else than tensors: resume from another "
+                        "checkpoint."
+                    ) from error
+                assert path is not None, f"DeepSpeed found no checkpoint in {folder / name}"
 
     def overflows(self) -> int:
         return sum(engine.skipped_steps for engine in self._engines)
@@ -187,6 +197,28 @@ def _optimizer(module: nn.Module, config: Config) -> torch.optim.Optimizer:
 def _set_learning_rate(optimizer: Any, learning_rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
+
+
+@contextlib.contextmanager
+def _tensors_only() -> Iterator[None]:
+    """Make torch.load refuse whatever could execute code, although DeepSpeed asks it not to.
+
+    The three classes are all that DeepSpeed 0.19 stores besides tensors and plain values.
+    """
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    before = os.environ.get(FORCE_WEIGHTS_ONLY)
+    os.environ[FORCE_WEIGHTS_ONLY] = "1"
+    try:
+        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+            yield
+    finally:
+        if before is None:
+            del os.environ[FORCE_WEIGHTS_ONLY]
+        else:
+            os.environ[FORCE_WEIGHTS_ONLY] = before
 
 
 def _import_deepspeed(device: torch.device) -> Any:

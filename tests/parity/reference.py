@@ -90,7 +90,7 @@ def close(actual: Any, expected: Any, *, absolute: float = 0.0, relative: float 
 
 def relative_distance(actual: np.ndarray, expected: np.ndarray) -> float:
     """L2 distance over the L2 norm of what is expected."""
-    return float(np.linalg.norm(actual - expected) / max(np.linalg.norm(expected), 1e-30))
+    return float(np.linalg.norm(actual - expected)) / max(float(np.linalg.norm(expected)), 1e-30)
 
 
 @dataclass(frozen=True)
