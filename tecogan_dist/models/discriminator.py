@@ -8,7 +8,6 @@ import torch.distributed.nn.functional as dist_nn
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tecogan_dist.models import layers
 from tecogan_dist.models.layers import Conv3x3, HalvingConv4x4
 
 WIDTHS = (64, 64, 128, 256)
@@ -37,7 +36,7 @@ class Discriminator(nn.Module):
         always uses the batch's own statistics; ``update_statistics`` also folds them into the moving averages, which
         are kept for checkpoints and never influence a result.
         """
-        x = F.leaky_relu(self.input(layers.channels_last(triplets)), 0.2, inplace=True)
+        x = F.leaky_relu(self.input(triplets), 0.2, inplace=True)
         features = []
         for block in self.blocks:
             x = block(x, update_statistics)

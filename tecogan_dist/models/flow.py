@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tecogan_dist.models import layers
 from tecogan_dist.models.layers import Conv3x3
 from tecogan_dist.ops import resize_bilinear
 
@@ -31,7 +30,7 @@ class FlowNetwork(nn.Module):
         Both (N, 3, h, w), 0..1, h and w at least 8. Returns (N, 2, floor(h / 8) * 8, floor(w / 8) * 8) in
         low-resolution pixels, channel 0 along rows; sample ``previous`` at ``p - flow(p)`` (:func:`ops.warp`).
         """
-        x = layers.channels_last(torch.cat([previous, current], dim=1))
+        x = torch.cat([previous, current], dim=1)
         for block in self.encoder:
             x = F.max_pool2d(F.leaky_relu(block(x), 0.2, inplace=True), 2)
         for block in self.decoder:

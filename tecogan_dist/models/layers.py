@@ -7,12 +7,14 @@ from torch import Tensor, nn
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """(N, C, H, W) in the memory order in which the convolutions of these networks are fastest.
+    """(N, C, H, W) in the memory order in which large convolutions are fastest on a CPU; on CUDA x as it is.
 
-    Every network does this to its input, and its layers keep the order; that of the weights, which DeepSpeed flattens,
-    does not matter on a CPU. There channels_last is up to 2 times faster. On CUDA x is left as it is: at the published
-    crop size a step is bound by the number of kernels, and channels_last adds some for flattened weights (H100, batch
-    4: 322 against 346 ms in fp32, 279 against 289 ms in bf16).
+    Generator and VGG19, most of a step's work, do this to their input, and their layers keep the order; that of the
+    weights, which DeepSpeed flattens, does not matter then. Flow network and discriminator stay in the plain order: its
+    rounding is half as large there, and theirs decides kinks (max pool, leaky ReLU, the pixel that a flow points to).
+
+    On CUDA a step at the published crop size is bound by the number of kernels, and channels_last adds some for
+    flattened weights (H100, batch 4: 346 against 322 ms in fp32, 289 against 279 ms in bf16).
     """
     return x if x.is_cuda else x.contiguous(memory_format=torch.channels_last)
 
