@@ -8,7 +8,7 @@ import sys
 from tecogan_dist.errors import UserError, run_command
 
 COMMANDS = {
-    "prepare": "make a clip store from videos: download, cut into scenes, encode",
+    "prepare": "cut videos or scene folders into a clip store",
     "train": "train FRVSR or TecoGAN on a clip store",
     "upscale": "upscale a video or a folder of frames 4 times",
     "convert": "make our weights of the original's TensorFlow checkpoints",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from tecogan_dist.config import Config, fade_in_at
+from tecogan_dist.models.recurrent import Unrolled
 from tecogan_dist.ops import to_unit, windows_to_frames
 from tecogan_dist.training.engines import EnginePair
 from tecogan_dist.training.ledger import average_over_workers
@@ -55,15 +56,8 @@ class Objective:
 
     def __call__(self, lr_frames: Tensor, hr_frames: Tensor, *, step: int) -> StepResult:
         """The step with this 0-based number, through the engines. Shapes and ranges as :class:`TrainingStep`'s."""
-        with self._precision():
-            return self._step(
-                upscaler=self._pair.upscaler,
-                discriminator=self._pair.discriminator,
-                critic=self._pair.critic,
-                lr_frames=lr_frames,
-                hr_frames=hr_frames,
-                fade_in=fade_in_at(self._config.loss, step),
-            )
+        pair = self._pair
+        return self._forward(lr_frames, hr_frames, step, upscaler=pair.upscaler, discriminator=pair.discriminator)
 
     @torch.no_grad()
     def validate(self, windows: Tensor, *, step: int) -> dict[str, float]:
@@ -72,21 +66,33 @@ class Objective:
         Nothing is trained and no statistics are updated. All workers call it.
         """
         lr_frames, hr_frames = windows_to_frames(windows.to(self._device))
-        with self._precision():
-            result = self._step(
-                upscaler=self._pair.upscaler_module,
-                discriminator=self._pair.critic,
+        pair = self._pair
+        result = self._forward(
+            lr_frames, hr_frames, step, upscaler=pair.upscaler_module, discriminator=pair.critic, training=False
+        )
+        means = average_over_workers(result.losses).tolist()
+        return {f"validation/{name}": mean for name, mean in zip(result.losses, means, strict=True)}
+
+    def _forward(
+        self,
+        lr_frames: Tensor,
+        hr_frames: Tensor,
+        step: int,
+        *,
+        upscaler: Callable[..., Unrolled],
+        discriminator: Callable[..., tuple[Tensor, list[Tensor]]] | None,
+        training: bool = True,
+    ) -> StepResult:
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.cluster.precision == "bf16"):
+            return self._step(
+                upscaler=upscaler,
+                discriminator=discriminator,
                 critic=self._pair.critic,
                 lr_frames=lr_frames,
                 hr_frames=hr_frames,
                 fade_in=fade_in_at(self._config.loss, step),
-                update_statistics=False,
+                update_statistics=training,
             )
-        means = average_over_workers(result.losses).tolist()
-        return {f"validation/{name}": mean for name, mean in zip(result.losses, means, strict=True)}
-
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.cluster.precision == "bf16")
 
 
 def animations_of(lr_frames: Tensor, hr_frames: Tensor, result: StepResult) -> dict[str, Tensor]:
