@@ -119,11 +119,17 @@ def by_their_names(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
     return {tensorflow_name(name): to_tensorflow_layout(name, tensor).copy() for name, tensor in tensors.items()}
 
 
-VARIANTS = [
-    pytest.param(f"{variant}_{kind}", marks=[pytest.mark.slow] if variant in ("fade", "skip") else [])
-    for variant in ("main", "nopp", "frvsr", "fade", "skip")
-    for kind in ("clean", "asis")
-]
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One run for each trace of the folder, train_<variant>_<clean or asis>.npz; some are marked slow."""
+    if "run" in metafunc.fixturenames:
+        folder: Path = metafunc.config.getoption("--reference")
+        stems = sorted(path.stem for path in folder.glob("train_*.npz") if path.stem.endswith(("_clean", "_asis")))
+        names = [stem.removeprefix("train_") for stem in stems]
+        runs = [
+            pytest.param(name, marks=[] if name.startswith(("main", "nopp", "frvsr")) else [pytest.mark.slow])
+            for name in names
+        ]
+        metafunc.parametrize("run", runs, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +138,7 @@ def replays() -> dict[tuple[str, tuple[float, ...]], Replay]:
     return {}
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+@pytest.fixture(scope="module")
 def run(request: pytest.FixtureRequest, replays: dict) -> tuple[TrainingTrace, Replay]:
     folder: Path = request.config.getoption("--reference")
     trace = load_trace(folder, request.param)
@@ -140,7 +146,7 @@ def run(request: pytest.FixtureRequest, replays: dict) -> tuple[TrainingTrace, R
     if not is_clean(trace) and "dt_ratio_used" in trace.trace:
         # The racy step saw the step number before or after its increment; the trace says which.
         fade_in = [float(value) for value in trace.trace["dt_ratio_used"]]
-    key = (trace.name.split("_")[0], tuple(fade_in))
+    key = (trace.name.rsplit("_", 1)[0], tuple(fade_in))
     if key not in replays:
         replays[key] = Replay(trace, fade_in)
     return trace, replays[key]
