@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
-import tyro
 import yaml
 
 from tecogan_dist.errors import UserError
@@ -263,17 +262,6 @@ def to_tree(config: Config | ModelConfig) -> dict[str, Any]:
 
 def to_yaml(config: Config) -> str:
     return yaml.safe_dump(to_tree(config), sort_keys=False)
-
-
-def override(config: Config, arguments: list[str], *, program: str = "train") -> Config:
-    """Apply dotted command-line overrides (``["--loss.adversarial", "0.005"]``) and check the result.
-
-    Unknown names and values of the wrong type end the process with status 2 and tyro's message, which names the
-    nearest valid option.
-    """
-    with_flags_off = tyro.conf.FlagConversionOff[Config]
-    changed = tyro.cli(with_flags_off, default=config, args=arguments, prog=program, use_underscores=True)
-    return from_tree(dataclasses.asdict(changed), source="the command line")
 
 
 def learning_rate_at(optimizer: OptimizerConfig, step: int) -> float:

@@ -20,6 +20,7 @@ from tecogan_dist import config as settings
 from tecogan_dist.cluster import check_cluster, connected
 from tecogan_dist.config import REQUIRED, Config
 from tecogan_dist.errors import UserError, run_command
+from tecogan_dist.overrides import override
 from tecogan_dist.training.display import Board, Display, clock
 from tecogan_dist.training.run_folder import AUTO, NEVER, open_run_folder, write_run_file
 from tecogan_dist.training.state import newest_checkpoint, read_state
@@ -80,11 +81,11 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Config]:
         parser.print_help()
         print("\nAny setting of the config can be changed by its dotted name:\n")
         overrides = ["--help"]
-        settings.override(settings.load(options.config) if options.config else Config(), overrides)
+        override(settings.load(options.config) if options.config else Config(), overrides)
     missing = [f"--{name}" for name in ("config", "data", "output") if getattr(options, name) is None]
     if missing:
         raise UserError(f"give {' and '.join(missing)}: 'tecogan train --help' says what for.")
-    config = settings.override(settings.load(options.config), overrides, program="tecogan train")
+    config = override(settings.load(options.config), overrides, program="tecogan train")
     if config.steps < 1:
         raise UserError("steps must be at least 1: there is nothing to train in 0 steps.")
     initial = config.initial_weights

@@ -21,6 +21,7 @@ from tecogan_dist.errors import UserError
 from tecogan_dist.models.discriminator import Discriminator
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.ops import windows_to_frames
+from tecogan_dist.overrides import override
 from tecogan_dist.training.engines import DeepSpeedPair, EnginePair, PlainPair
 from tecogan_dist.training.objective import Objective, prepare_device
 from tecogan_dist.training.optimizers import AdamTF1
@@ -66,7 +67,7 @@ def test_discriminator_is_untouched_when_it_is_not_updated() -> None:
 
 def test_learning_rate_of_the_discriminator_is_scaled() -> None:
     """Adam's first step is learning_rate * sign(gradient), whatever the gradient's size."""
-    config = settings.override(
+    config = override(
         make_config(workers=1, zero_stage=1, kind="adam"),
         ["--discriminator.learning_rate_scale", "0.25", "--optimizer.epsilon", "1e-30"],
     )
@@ -211,7 +212,7 @@ def compare_on_cuda(zero_stage: int) -> None:
     expected = weights_of(plain)
     cases = [("fp32", 1e-2)] + ([("bf16", 0.5)] if zero_stage > 0 else [])
     for precision, tolerance in cases:
-        changed = settings.override(config, ["--cluster.precision", precision])
+        changed = override(config, ["--cluster.precision", precision])
         pair = make_pair(changed, distributed=True, device=device)
         train(pair, changed, range(STEPS), skipped=SKIPPED, device=device)
         found = weights_of(pair)

@@ -18,6 +18,7 @@ from torch import Tensor
 from tecogan_dist import config as settings
 from tecogan_dist.config import Config, DataConfig
 from tecogan_dist.errors import UserError
+from tecogan_dist.overrides import override
 from tecogan_dist.training.ledger import Ledger
 from tecogan_dist.training.reporter import FolderReporter
 from tecogan_dist.training.run_folder import AUTO, NEVER, RunFolder, open_run_folder, write_run_file
@@ -251,7 +252,7 @@ def make_config(overrides: list[str]) -> Config:
         "data": {"sequence_length": 3, "crop_size": 16},
         "tracking": {"display_every": 1},
     }
-    return settings.override(settings.from_tree(tree, source="the test"), overrides)
+    return override(settings.from_tree(tree, source="the test"), overrides)
 
 
 def run(config: Config, output: Path) -> TrainingState:

@@ -18,9 +18,10 @@ import torch
 
 from tecogan_dist import cli, train
 from tecogan_dist.cluster import _check_machine
-from tecogan_dist.config import load, override
+from tecogan_dist.config import load
 from tecogan_dist.data.clips import ClipStoreWriter
 from tecogan_dist.errors import UserError
+from tecogan_dist.overrides import override
 from tecogan_dist.training.state import newest_checkpoint
 from tecogan_dist.training.tracking import read_metrics
 from tecogan_dist.weights import read_weights
