@@ -184,7 +184,7 @@ def load_hostile_checkpoint(zero_stage: int, folder: Path) -> None:
     with pytest.raises(UserError, match="something else than tensors"):
         pair.load(folder)
     assert not (folder / "executed").exists()
-    torch.load(victim, weights_only=False)
+    torch.load(victim, weights_only=False)  # our own file: shows that it is hostile indeed
     assert (folder / "executed").exists()  # it would have been
     os._exit(0)
 

@@ -111,7 +111,7 @@ def test_a_stream_left_early_leaves_the_cluster_free(store: ClipStore) -> None:
     for _ in range(3):
         batches = open_stream(store, steps=10_000)
         assert len(list(islice(batches, 3))) == 3
-        batches.close()  # type: ignore[attr-defined]
+        batches.close()  # type: ignore[attr-defined]  # a generator
     assert len(digests(open_stream(store, steps=2))) == 2
 
 

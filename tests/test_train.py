@@ -155,7 +155,9 @@ def test_two_workers_train_stop_and_go_on_exactly(
     assert shown[-1].startswith("trained to step 6 in ")
     assert shown[-1].endswith(str(newest_checkpoint(straight)))
     assert [line["step"] for line in read_metrics(straight)] == [1, 2, 3, 4, 5, 6]
-    state = json.loads((newest_checkpoint(straight) / "state.json").read_text())  # type: ignore[operator]
+    newest = newest_checkpoint(straight)
+    assert newest is not None
+    state = json.loads((newest / "state.json").read_text())
     assert (state["workers"], state["step"], state["discriminator_updates"]) == (2, 6, 6)
 
     train.main([*command, "--output", str(straight), "--steps", "6"])

@@ -47,7 +47,7 @@ class AdamTF1(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # torch overloads it
         assert closure is None, "a closure would need a second forward pass"
         for group in self.param_groups:
             for parameter in group["params"]:
