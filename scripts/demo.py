@@ -23,9 +23,8 @@ import torch
 
 from tecogan_dist.errors import UserError, run_command
 from tecogan_dist.inference import to_image, upscale_float
-from tecogan_dist.metrics.frame import psnr_y, ssim_y
-from tecogan_dist.metrics.protocol import crop, match_size, official_frames
-from tecogan_dist.metrics.temporal import t_of
+from tecogan_dist.metrics.sequence import mean
+from tecogan_dist.metrics.sequence import measure as measure_sequence
 from tecogan_dist.ops import resize_bicubic
 from tecogan_dist.video import open_video
 from tecogan_dist.weights import load_upscaler
@@ -62,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     (options.output / "metrics.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     print(f"{'':10}{'PSNR (dB)':>12}{'SSIM':>10}{'tOF':>10}")
     for name, row in rows.items():
-        print(f"{name:10}{row['psnr']:12.2f}{row['ssim']:10.4f}{row['t_of']:10.4f}")
+        print(f"{name:10}{row['psnr']:12.2f}{row['ssim']:10.4f}{row['tof']:10.4f}")
     gain = rows["FRVSR"]["psnr"] - rows["bicubic"]["psnr"]
     print(f"\nFRVSR is {gain:+.2f} dB from bicubic; higher PSNR and SSIM are better, lower tOF is steadier.")
     print(f"Look at {comparison} (bicubic | model | truth) and {video}.")
@@ -104,13 +103,8 @@ def measure(scene: Path, runs: dict[str, Path]) -> dict[str, dict[str, float]]:
     bicubic = [to_image(resize_bicubic(frame.lr_frame.unsqueeze(0))[0]) for frame in upscaled]
     rows = {}
     for name, images in {"bicubic": torch.stack(bicubic).numpy(), **results}.items():
-        measured = list(official_frames(len(targets)))
-        ours, truth = match_size(images, targets)[measured], targets[measured]
-        rows[name] = {
-            "psnr": float(np.mean([psnr_y(a, b) for a, b in zip(crop(ours), crop(truth), strict=True)])),
-            "ssim": float(np.mean([ssim_y(a, b) for a, b in zip(crop(ours), crop(truth), strict=True)])),
-            "t_of": float(np.mean(t_of(ours, truth))),
-        }
+        measured = measure_sequence(images, targets, metrics=("psnr", "ssim", "tof"))
+        rows[name] = {metric: mean(values) for metric, values in measured.items()}
     return rows
 
 

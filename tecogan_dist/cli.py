@@ -11,6 +11,7 @@ COMMANDS = {
     "prepare": "cut videos or scene folders into a clip store",
     "train": "train FRVSR or TecoGAN on a clip store",
     "upscale": "upscale a video or a folder of frames 4 times",
+    "evaluate": "measure results against their targets: PSNR, SSIM, LPIPS, tOF, tLP",
     "convert": "make our weights of the original's TensorFlow checkpoints",
 }
 """Each is ``tecogan_dist.<name>``, whose ``main`` takes the arguments after the name."""

@@ -20,31 +20,44 @@ CLUSTER_PATIENCE = 600.0
 
 
 @contextlib.contextmanager
-def connected(config: Config) -> Iterator[None]:
-    """Ray as this process already has it; else the cluster that the config names or the process runs in; else here."""
+def connected(address: str | None, *, cpus: int) -> Iterator[None]:
+    """Ray as this process already has it; else the cluster at ``address`` or that the process runs in; else here.
+
+    Here it has at least ``cpus`` CPUs, which are numbers for scheduling only. Raises :class:`UserError` if no cluster
+    answers.
+    """
     if ray.is_initialized():
         yield
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = _address(config)
+    address = cluster_address(address)
     if address:
         try:
             ray.init(address, **quiet)
         except (ConnectionError, ValueError) as error:
-            raise UserError(f"no Ray cluster answers at {address} ({error}): check cluster.address.") from error
+            raise UserError(f"no Ray cluster answers at {address} ({error}): check the address.") from error
     else:
-        _check_machine(config)
-        # Numbers for scheduling only: the data stream of every worker needs a CPU next to the worker's own.
-        needed = config.cluster.workers * (config.cluster.cpus_per_worker + 1)
-        ray.init("local", num_cpus=max(os.cpu_count() or 1, needed), include_dashboard=False, **quiet)
+        ray.init("local", num_cpus=max(os.cpu_count() or 1, cpus), include_dashboard=False, **quiet)
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _address(config: Config) -> str | None:
-    return config.cluster.address or os.environ.get("RAY_ADDRESS")
+def cluster_address(address: str | None) -> str | None:
+    """The cluster's address that a user gave, or that Ray's environment names; None: there is none."""
+    return address or os.environ.get("RAY_ADDRESS")
+
+
+@contextlib.contextmanager
+def connected_for(config: Config) -> Iterator[None]:
+    """:func:`connected` for a training run. Raises :class:`UserError` if this machine is to run it and too small."""
+    cluster = config.cluster
+    if not ray.is_initialized() and not cluster_address(cluster.address):
+        _check_machine(config)
+    # The data stream of every worker needs a CPU next to the worker's own.
+    with connected(cluster.address, cpus=cluster.workers * (cluster.cpus_per_worker + 1)):
+        yield
 
 
 def _check_machine(config: Config) -> None:
@@ -78,7 +91,7 @@ def check_cluster(config: Config) -> bool:
         advice = f"ask for fewer (--cluster.workers {max(1, min(places, cpus // (cluster.cpus_per_worker + 1)))})"
         if use_gpu:
             advice += " or train without GPUs (--cluster.device cpu)"
-        if not _address(config) or time.monotonic() - started > CLUSTER_PATIENCE:
+        if not cluster_address(cluster.address) or time.monotonic() - started > CLUSTER_PATIENCE:
             raise UserError(f"{sentence}: {advice}.")
         if time.monotonic() - started < 1:
             print(f"{sentence}; waiting {CLUSTER_PATIENCE / 60:.0f} minutes for more machines, or {advice}", flush=True)

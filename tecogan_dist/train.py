@@ -17,7 +17,7 @@ from ray.train import ControllerError, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
 from tecogan_dist import config as settings
-from tecogan_dist.cluster import check_cluster, connected
+from tecogan_dist.cluster import check_cluster, connected_for
 from tecogan_dist.config import REQUIRED, Config
 from tecogan_dist.errors import UserError, run_command
 from tecogan_dist.overrides import override
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
         if state.step >= config.steps:
             print(f"{output} is trained: {state.step} steps are done, the checkpoint is {begun}")
             return
-    training_scenes, validation_scenes = select_scenes(data, config.data)
+    training_scenes, validation_scenes = select_scenes(data, config)
     if begun is None:
         build_networks(config, initial_weights=config.initial_weights)  # do they fit?
     vgg_weights = read_vgg(config.perceptual.weights, seed=config.seed) if config.loss.perceptual > 0 else None
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         output=output,
         resume_from=folder.resume_from,
     )
-    with connected(config):
+    with connected_for(config):
         use_gpu = check_cluster(config)
         write_run_file(folder, config=config, data=data)
         run(task, vgg_weights=vgg_weights, use_gpu=use_gpu)
