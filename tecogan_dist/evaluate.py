@@ -30,7 +30,7 @@ from tecogan_dist.metrics.protocol import PROTOCOLS, Protocol, check_sizes
 from tecogan_dist.metrics.sequence import COLUMN, METRICS, NEED_WEIGHTS
 from tecogan_dist.metrics.summary import Evaluation
 from tecogan_dist.progress import Progress
-from tecogan_dist.report import render_report
+from tecogan_dist.report.page import render_report
 from tecogan_dist.video import FrameSource, open_video
 
 DESCRIPTION = """

@@ -19,7 +19,7 @@ from tecogan_dist.metrics.perceptual import Lpips, Trunk
 from tecogan_dist.metrics.protocol import Images, Protocol, match_size
 from tecogan_dist.metrics.sequence import Meter
 from tecogan_dist.metrics.summary import SequenceValues
-from tecogan_dist.report import PROFILE_FRAMES, Profile
+from tecogan_dist.report.pictures import PROFILE_FRAMES, Profile
 from tecogan_dist.video import FrameSource
 
 CHUNK_BYTES = 128 * 2**20
