@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from tecogan_dist.errors import UserError
+from tecogan_dist.imresize import imresize
 from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.ops import SCALE, degrade_frames, quantize, to_unit
+from tecogan_dist.ops import Degradation, degrade_frames, quantize, to_unit
 
 WARM_UP = 5
 """Frames that the original runs, in reverse, before the first one."""
@@ -32,7 +33,7 @@ class Upscaled(NamedTuple):
     lr_frame: Tensor
     """(3, h, w), 0..1: what the model saw."""
     sr_frame: Tensor
-    """(3, 4 h, 4 w), around 0..1, not clipped."""
+    """(3, scale * h, scale * w), around 0..1, not clipped."""
 
 
 def upscale_frames(
@@ -41,10 +42,10 @@ def upscale_frames(
     *,
     device: torch.device,
     warm_up: int = WARM_UP,
-    degrade: bool = False,
+    degrade: Degradation | bool = False,
     precision: Precision = "fp32",
 ) -> Iterator[Tensor]:
-    """:func:`upscale_float`, as images: yields (4 h, 4 w, 3) uint8 in host memory, truncated as the original does."""
+    """:func:`upscale_float`, as images: yields (H, W, 3) uint8 in host memory, truncated as the original does."""
     upscaled = upscale_float(model, frames, device=device, warm_up=warm_up, degrade=degrade, precision=precision)
     return (image for (image,) in to_host((to_image(frame.sr_frame),) for frame in upscaled))
 
@@ -55,10 +56,10 @@ def upscale_float(
     *,
     device: torch.device,
     warm_up: int = WARM_UP,
-    degrade: bool = False,
+    degrade: Degradation | bool = False,
     precision: Precision = "fp32",
 ) -> Iterator[Upscaled]:
-    """Upscale a sequence 4 times, each frame with the memory of the ones before it.
+    """Upscale a sequence by the model's scale, each frame with the memory of the ones before it.
 
     ``frames``: (H, W, 3) RGB, uint8 or float 0..1, on any device, all of one size; they are drawn one at a time.
     ``model`` is on ``device``; it is fastest in channels_last. Yields one :class:`Upscaled` a frame.
@@ -67,8 +68,10 @@ def upscale_float(
     a past too. A sequence with fewer than ``warm_up + 1`` frames is warmed up with those it has; the original would
     drop real outputs there.
 
-    ``degrade``: ``frames`` are high resolution; the model sees their BD degradation (:func:`ops.degrade_frames`) and
-    the output has 4 * ceil(H / 4) rows and 4 * ceil(W / 4) columns, to be cropped for a comparison.
+    ``degrade``: ``frames`` are high resolution; the model sees their degradation and the output has
+    scale * ceil(H / scale) rows and scale * ceil(W / scale) columns, to be cropped for a comparison. BD, also meant by
+    True, is :func:`ops.degrade_frames`, unrounded as the original's. BI is :func:`imresize.imresize`, which keeps uint8
+    frames uint8.
 
     ``precision``: bf16 runs the convolutions under autocast. fp32 leaves torch's own switch for TF32 in force, which
     CUDA convolutions use by default: images then stay within a level of the original's and floats within 3e-3; with
@@ -80,7 +83,8 @@ def upscale_float(
     head = list(itertools.islice(source, warm_up + 1))
     if not head:
         raise UserError("there is no frame to upscale: choose an input with at least one.")
-    stream = _Recurrence(model, size=head[0].shape[:2], device=device, degrade=degrade, precision=precision)
+    degradation: Degradation | None = degrade if isinstance(degrade, str) else ("BD" if degrade else None)
+    stream = _Recurrence(model, size=head[0].shape[:2], device=device, degradation=degradation, precision=precision)
     for frame in reversed(head[1:]):
         stream.step(frame)
     while head:  # popped, so that the head does not stay in memory for the rest of a long video
@@ -132,9 +136,15 @@ class _Recurrence:
     """The model with its state: the previous frame and the output it gave."""
 
     def __init__(
-        self, model: RecurrentUpscaler, *, size: torch.Size, device: torch.device, degrade: bool, precision: Precision
+        self,
+        model: RecurrentUpscaler,
+        *,
+        size: torch.Size,
+        device: torch.device,
+        degradation: Degradation | None,
+        precision: Precision,
     ) -> None:
-        lr_sides = [math.ceil(side / SCALE) for side in size] if degrade else size
+        lr_sides = [math.ceil(side / model.scale) for side in size] if degradation else size
         if min(lr_sides) < SMALLEST_SIDE:
             raise UserError(
                 f"frames of {size[1]}x{size[0]} are too small: give at least {SMALLEST_SIDE} low-resolution pixels in "
@@ -143,7 +153,7 @@ class _Recurrence:
         self._model = model
         self._size = size
         self._device = device
-        self._degrade = degrade
+        self._degradation = degradation
         self._autocast = precision == "bf16"
         self._uploads = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._previous: tuple[Tensor, Tensor] | None = None
@@ -169,9 +179,12 @@ class _Recurrence:
                 "give frames of one size."
             )
         pixels = self._upload(frame).permute(2, 0, 1).unsqueeze(0)
+        if self._degradation == "BI":
+            pixels = imresize(pixels, self._model.scale)
         values = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
-        lr_frame = degrade_frames(values) if self._degrade else values
-        return lr_frame.contiguous(memory_format=torch.channels_last)
+        if self._degradation == "BD":
+            values = degrade_frames(values, self._model.scale)
+        return values.contiguous(memory_format=torch.channels_last)
 
     def _upload(self, frame: Tensor) -> Tensor:
         """The frame on the model's device; its copy runs beside the kernels of the frame before it."""

@@ -3,21 +3,31 @@
 Images are (N, C, H, W) in any memory format; channels_last stays channels_last. Values are 0..1 unless a docstring says
 otherwise. Flow has 2 channels in pixels of the image it belongs to: channel 0 is along rows (y), channel 1 along
 columns (x).
+
+``scale`` is the factor between low and high resolution: 4, the original's, or 2. Where low-resolution pixel i lies
+depends on the degradation: BD takes every ``scale``-th pixel, so it is centred on high-resolution pixel scale * i; BI
+is called ``centred``, it lies over the middle of pixels scale * i to scale * i + scale - 1.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SCALE = 4
-"""Factor between low and high resolution."""
+from tecogan_dist.imresize import imresize_crops
+from tecogan_dist.imresize import margin as bicubic_margin
+
+Degradation = Literal["BD", "BI"]
+"""How low resolution is made: by a blur and decimation (:func:`degrade`), or by MATLAB's bicubic ``imresize``."""
+
 BLUR_SIGMA = 1.5
-"""Standard deviation of the BD degradation's Gaussian, in high-resolution pixels (TecoGAN, section 4)."""
+"""Standard deviation of the BD degradation's Gaussian, in high-resolution pixels (TecoGAN, section 4). It is the same
+for scale 2, where only the stride changes."""
 BLUR_MARGIN = 4
 """High-resolution pixels that the 9x9 blur consumes on every side of a crop: int(3 * BLUR_SIGMA)."""
 
@@ -65,27 +75,31 @@ def _split_position(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return before.long(), torch.where(inside, fraction, fraction.detach().clamp(0, 1))
 
 
-def resize_bilinear(x: Tensor, factor: int) -> Tensor:
-    """Enlarge (N, C, H, W) by an integer factor; output pixel i samples position i / factor, the last edge held.
+def resize_bilinear(x: Tensor, factor: int, *, centred: bool = False) -> Tensor:
+    """Enlarge (N, C, H, W) by an integer factor; output pixel i samples position i / factor, edges held.
 
     This is TensorFlow 1's ``resize_bilinear`` without half-pixel centres: interpolation on a grid whose last row
-    and column are doubled, with aligned corners.
+    and column are doubled, with aligned corners. With ``centred`` output pixel i samples (i + 0.5) / factor - 0.5.
     """
+    if centred:
+        return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
     h, w = x.shape[-2:]
     padded = F.pad(x, (0, 1, 0, 1), mode="replicate")
     grown = F.interpolate(padded, size=(h * factor + 1, w * factor + 1), mode="bilinear", align_corners=True)
     return grown[..., : h * factor, : w * factor]
 
 
-def resize_bicubic(x: Tensor) -> Tensor:
-    """Enlarge (N, C, H, W) 4 times by cubic convolution with a = -0.75, sampling position i / 4, edges held.
+def resize_bicubic(x: Tensor, scale: int = 4, *, centred: bool = False) -> Tensor:
+    """Enlarge (N, C, H, W) by cubic convolution with a = -0.75, sampling as :func:`resize_bilinear` does, edges held.
 
-    The generator's skip connection; aligned with :func:`degrade`, whose pixel i is centred on target pixel 4 i.
+    The generator's skip connection.
     """
+    if centred:
+        return F.interpolate(x, scale_factor=scale, mode="bicubic", align_corners=False)
     n, c, h, w = x.shape
-    kernel = _bicubic_kernel().to(x.device)
+    kernel = _bicubic_kernel(scale).to(x.device)
     padded = F.pad(x, (1, 2, 1, 2), mode="replicate").reshape(n * c, 1, h + 3, w + 3)
-    return F.pixel_shuffle(_filter(padded, kernel), SCALE).reshape(n, c, h * SCALE, w * SCALE)
+    return F.pixel_shuffle(_filter(padded, kernel), scale).reshape(n, c, h * scale, w * scale)
 
 
 def _filter(planes: Tensor, kernel: Tensor, stride: int | tuple[int, int] = 1) -> Tensor:
@@ -95,8 +109,8 @@ def _filter(planes: Tensor, kernel: Tensor, stride: int | tuple[int, int] = 1) -
 
 
 @functools.cache
-def _bicubic_kernel() -> Tensor:
-    """(16, 1, 4, 4): weights of the 4x4 neighbourhood for each of the 4x4 output phases."""
+def _bicubic_kernel(scale: int) -> Tensor:
+    """(scale * scale, 1, 4, 4): weights of the 4x4 neighbourhood for each of the scale x scale output phases."""
     a = -0.75
 
     def cubic(distance: float) -> float:
@@ -105,59 +119,78 @@ def _bicubic_kernel() -> Tensor:
             return (a + 2) * d**3 - (a + 3) * d**2 + 1
         return a * (d**3 - 5 * d**2 + 8 * d - 4)
 
-    phases = torch.tensor([[cubic(phase / SCALE - tap) for tap in (-1, 0, 1, 2)] for phase in range(SCALE)])
-    return torch.einsum("ai,bj->abij", phases, phases).reshape(SCALE * SCALE, 1, 4, 4)
+    phases = torch.tensor([[cubic(phase / scale - tap) for tap in (-1, 0, 1, 2)] for phase in range(scale)])
+    return torch.einsum("ai,bj->abij", phases, phases).reshape(scale * scale, 1, 4, 4)
 
 
-def space_to_depth(x: Tensor) -> Tensor:
-    """(N, C, 4 H, 4 W) to (N, 16 C, H, W); output channel is (dy * 4 + dx) * C + c, as in TensorFlow."""
+def space_to_depth(x: Tensor, scale: int = 4) -> Tensor:
+    """(N, C, scale * H, scale * W) to (N, scale**2 * C, H, W).
+
+    Output channel is (dy * scale + dx) * C + c, as in TensorFlow.
+    """
     n, c, h, w = x.shape
-    pixels = x.permute(0, 2, 3, 1).reshape(n, h // SCALE, SCALE, w // SCALE, SCALE, c)
-    blocks = pixels.permute(0, 1, 3, 2, 4, 5).reshape(n, h // SCALE, w // SCALE, SCALE * SCALE * c)
+    pixels = x.permute(0, 2, 3, 1).reshape(n, h // scale, scale, w // scale, scale, c)
+    blocks = pixels.permute(0, 1, 3, 2, 4, 5).reshape(n, h // scale, w // scale, scale * scale * c)
     return blocks.permute(0, 3, 1, 2)
 
 
-def degrade(hr: Tensor) -> Tensor:
-    """BD degradation of crops: 9x9 Gaussian of sigma 1.5, every 4th pixel, no padding.
+def is_centred(degradation: Degradation) -> bool:
+    """Whether low-resolution pixels lie over the middle of theirs in high resolution (see the module)."""
+    return degradation == "BI"
 
-    ``hr`` is (N, C, 4 h + 8, 4 w + 8) with BLUR_MARGIN pixels of margin; returns (N, C, h, w). Low-resolution pixel i
-    is centred on pixel 4 i of the crop without its margin.
+
+def window_margin(degradation: Degradation, scale: int) -> int:
+    """High-resolution pixels that a degradation needs beyond a training crop, on each side."""
+    return BLUR_MARGIN if degradation == "BD" else bicubic_margin(scale)
+
+
+def degrade(hr: Tensor, scale: int = 4) -> Tensor:
+    """BD degradation of crops: 9x9 Gaussian of sigma 1.5, every ``scale``-th pixel, no padding.
+
+    ``hr`` is (N, C, scale * h + 8, scale * w + 8) with BLUR_MARGIN pixels of margin; returns (N, C, h, w).
+    Low-resolution pixel i is centred on pixel scale * i of the crop without its margin.
     """
     n, c, h, w = hr.shape
     taps = 2 * BLUR_MARGIN + 1
     profile = np.exp(-0.5 * (np.arange(taps) - BLUR_MARGIN) ** 2 / BLUR_SIGMA**2)
     kernel = np.outer(profile, profile)
     weight = torch.from_numpy(kernel / kernel.sum()).to(hr).view(1, 1, taps, taps)
-    lr = _filter(hr.reshape(n * c, 1, h, w), weight, SCALE)
+    lr = _filter(hr.reshape(n * c, 1, h, w), weight, scale)
     return lr.view(n, c, *lr.shape[-2:])
 
 
-def degrade_frames(hr: Tensor) -> Tensor:
+def degrade_frames(hr: Tensor, scale: int = 4) -> Tensor:
     """BD degradation of whole frames, as the original's inference from HR does it with OpenCV.
 
     ``hr`` is (N, C, H, W); sigma 1.5 with the 13 taps that OpenCV picks for it on float images, edges mirrored without
-    repeating the edge pixel, every 4th pixel: returns (N, C, ceil(H / 4), ceil(W / 4)). H and W are at least 7.
+    repeating the edge pixel, every ``scale``-th pixel: returns (N, C, ceil(H / scale), ceil(W / scale)). H and W are at
+    least 7.
     """
     n, c, h, w = hr.shape
     radius = 6  # round(8 * sigma + 1) | 1 = 13 taps
     profile = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / BLUR_SIGMA) ** 2)
     profile = (profile / profile.sum()).to(hr)
     planes = F.pad(hr.reshape(n * c, 1, h, w), (radius,) * 4, mode="reflect")
-    rows = _filter(planes, profile.view(1, 1, 1, -1), (1, SCALE))
-    lr = _filter(rows, profile.view(1, 1, -1, 1), (SCALE, 1))
+    rows = _filter(planes, profile.view(1, 1, 1, -1), (1, scale))
+    lr = _filter(rows, profile.view(1, 1, -1, 1), (scale, 1))
     return lr.view(n, c, *lr.shape[-2:])
 
 
-def windows_to_frames(windows: Tensor) -> tuple[Tensor, Tensor]:
+def windows_to_frames(windows: Tensor, *, degradation: Degradation = "BD", scale: int = 4) -> tuple[Tensor, Tensor]:
     """Training frames from the stream's windows, on the windows' device.
 
-    ``windows``: (N, T, 4 h + 8, 4 w + 8, 3) uint8. Returns ``lr_frames`` (N, T, 3, h, w) in 0..1, degraded from the
-    unrounded crop, and ``hr_frames`` (N, T, 3, 4 h, 4 w) in -1..1, the crop without its margin.
+    ``windows``: (N, T, scale * h + 2 m, scale * w + 2 m, 3) uint8, m being :func:`window_margin`. Returns ``lr_frames``
+    (N, T, 3, h, w) in 0..1, and ``hr_frames`` (N, T, 3, scale * h, scale * w) in -1..1, the crop without its margin.
+
+    BD is not rounded, as in the original's training. BI is rounded to uint8 levels, because the field's BI sets are
+    files; where the crop begins at a multiple of ``scale``, its pixels are those of the whole frame's ``imresize``.
     """
     n, t = windows.shape[:2]
-    hr = windows.flatten(0, 1).permute(0, 3, 1, 2).float() * (1 / 255)
-    lr = degrade(hr)
-    inner = hr[..., BLUR_MARGIN:-BLUR_MARGIN, BLUR_MARGIN:-BLUR_MARGIN]
+    pixels = windows.flatten(0, 1).permute(0, 3, 1, 2)
+    hr = pixels.float() * (1 / 255)
+    lr = degrade(hr, scale) if degradation == "BD" else imresize_crops(pixels, scale).float() / 255
+    margin = window_margin(degradation, scale)
+    inner = hr[..., margin:-margin, margin:-margin]
     return lr.unflatten(0, (n, t)), to_signed(inner).unflatten(0, (n, t))
 
 

@@ -1,4 +1,4 @@
-"""``tecogan upscale``: a video or a folder of images, 4 times as large.
+"""``tecogan upscale``: a video or a folder of images, as many times as large as the weights were trained for.
 
 Decoding, the network and encoding run at the same time, each in a thread of its own with a short queue between them.
 """
@@ -9,12 +9,13 @@ import argparse
 import contextlib
 import functools
 import itertools
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from tecogan_dist.errors import UserError, run_command
 from tecogan_dist.inference import Upscaled, to_host, to_image, upscale_float
-from tecogan_dist.ops import SCALE, resize_bicubic
+from tecogan_dist.ops import Degradation, is_centred, resize_bicubic
 from tecogan_dist.progress import Progress
 from tecogan_dist.video import FrameWriter, open_video
 from tecogan_dist.weights import load_upscaler
@@ -113,7 +114,8 @@ def main(argv: list[str] | None = None) -> None:
     model, _ = load_upscaler(options.weights, device)
     height, width = source.height, source.width
     if not options.degrade:
-        height, width = SCALE * height, SCALE * width
+        height, width = model.scale * height, model.scale * width
+    centred = is_centred(options.degrade) if options.degrade else model.centred
 
     truths: deque[Images] = deque()  # the inputs of the frames that are under way
 
@@ -127,7 +129,8 @@ def main(argv: list[str] | None = None) -> None:
         model_image = to_image(upscaled.sr_frame)
         if not options.side_by_side:
             return (model_image,)
-        return model_image, to_image(resize_bicubic(upscaled.lr_frame.unsqueeze(0))[0])
+        bicubic = resize_bicubic(upscaled.lr_frame.unsqueeze(0), model.scale, centred=centred)
+        return model_image, to_image(bicubic[0])
 
     results = to_host(
         images(upscaled)
@@ -135,7 +138,7 @@ def main(argv: list[str] | None = None) -> None:
             model,
             frames(),
             device=device,
-            degrade=options.degrade,
+            degrade=options.degrade or False,
             precision="bf16" if options.precision == "bf16" else "fp32",
         )
     )
@@ -162,7 +165,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="tecogan upscale", description="Upscale a video or a folder of images 4 times with trained weights."
+        prog="tecogan upscale",
+        description="Upscale a video or a folder of images with trained weights, by the factor they were trained for.",
     )
     parser.add_argument("input", type=Path, help="a video file or a folder of images")
     parser.add_argument("output", type=Path, help="the video file or folder to make; images keep their input's names")
@@ -171,8 +175,11 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--degrade",
-        action="store_true",
-        help="the input is high resolution: blur it (sigma 1.5), keep every 4th pixel, and upscale that to its size",
+        nargs="?",
+        choices=get_args(Degradation),
+        const="BD",
+        help="the input is high resolution: shrink it first and upscale that to its size. BD (default): blur (sigma "
+        "1.5), keep every 4th pixel, or 2nd for weights that double; BI: MATLAB's bicubic imresize",
     )
     parser.add_argument(
         "--side-by-side",
@@ -193,7 +200,13 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--crf", type=_whole(0), default=16, help="quality of videos, lower is better (default 16)")
     parser.add_argument("--overwrite", action="store_true", help="replace videos that exist")
-    return parser.parse_args(argv)
+    return parser.parse_args(_spelled_out(sys.argv[1:] if argv is None else argv))
+
+
+def _spelled_out(words: list[str]) -> list[str]:
+    """With BD after a plain ``--degrade``: argparse would take an INPUT that follows for its value."""
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    return ["--degrade=BD" if a == "--degrade" and b not in get_args(Degradation) else a for a, b in pairs]
 
 
 def _whole(minimum: int) -> Callable[[str], int]:

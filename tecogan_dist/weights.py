@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast, get_args
 
 import safetensors.torch
 import torch
@@ -20,6 +21,7 @@ from tecogan_dist.config import Config, ModelConfig
 from tecogan_dist.errors import UserError
 from tecogan_dist.models.discriminator import Discriminator
 from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.ops import Degradation, is_centred
 
 WEIGHTS_FILE = "weights.safetensors"
 """Name of the weights inside a checkpoint folder; a run's checkpoint folders are named CHECKPOINT_PATTERN."""
@@ -36,6 +38,8 @@ class Weights:
     upscaler: dict[str, Tensor]
     discriminator: dict[str, Tensor] | None
     model: ModelConfig
+    degradation: Degradation
+    """What the upscaler was trained on; the original's, BD, where the file is older than the choice."""
     step: int
     """Training steps behind these weights; 0 where unknown."""
 
@@ -49,13 +53,17 @@ def save_weights(
     discriminator_state: Mapping[str, Tensor] | None = None,
     step: int = 0,
 ) -> None:
-    """Write a weights file, whole or not at all. State dicts may be on any device; they are stored in float32."""
+    """Write a weights file, whole or not at all. State dicts may be on any device; they are stored in float32.
+
+    Without ``run_config`` they count as trained on BD, as the original's are.
+    """
     tensors = {f"upscaler.{name}": tensor for name, tensor in upscaler_state.items()}
     tensors |= {f"discriminator.{name}": tensor for name, tensor in (discriminator_state or {}).items()}
     metadata = {
         "format": _FORMAT,
         "version": _VERSION,
         "model": json.dumps(settings.to_tree(model)),
+        "degradation": run_config.data.degradation if run_config else "BD",
         "step": str(step),
     }
     if run_config is not None:
@@ -97,12 +105,16 @@ def read_weights(path: str | Path) -> Weights:
     except (KeyError, json.JSONDecodeError) as error:
         raise UserError(f"{path} does not say which model it holds: it is damaged, take another copy.") from error
     model = settings.model_from_tree(model_tree, source=str(path))
+    degradation = metadata.get("degradation", "BD")
+    if degradation not in get_args(Degradation):
+        raise UserError(f"{path} names an unknown degradation, {degradation!r}: it is damaged, take another copy.")
     upscaler = _part(tensors, "upscaler.")
     _check_complete(path, upscaler, model)
     return Weights(
         upscaler=upscaler,
         discriminator=_part(tensors, "discriminator.") or None,
         model=model,
+        degradation=cast(Degradation, degradation),
         step=_step(path, metadata),
     )
 
@@ -122,7 +134,7 @@ def read_run_config(path: str | Path) -> Config | None:
 def load_upscaler(path: str | Path, device: torch.device | str) -> tuple[RecurrentUpscaler, ModelConfig]:
     """The upscaler of a file, checkpoint or run: on ``device``, in eval mode and channels_last (the faster layout)."""
     weights = read_weights(path)
-    upscaler = _empty_upscaler(weights.model)
+    upscaler = _empty_upscaler(weights.model, centred=is_centred(weights.degradation))
     upscaler.load_state_dict(weights.upscaler, assign=True)
     return upscaler.eval().to(device).to(memory_format=torch.channels_last), weights.model
 
@@ -138,6 +150,11 @@ def load_initial(
     """
     weights = read_weights(path)
     theirs = weights.model
+    if theirs.scale != model.scale:
+        raise UserError(
+            f"the weights {path} upscale {theirs.scale} times, the config asks for {model.scale}: change model.scale "
+            "or take other weights (the published ones are for 4)."
+        )
     if theirs.blocks > model.blocks:
         raise _different(path, "residual blocks", "model.blocks", theirs.blocks, model.blocks)
     if theirs.channels != model.channels:
@@ -217,7 +234,7 @@ def _check_complete(path: Path, state: Mapping[str, Tensor], model: ModelConfig)
     sizes = (blocks, channels, flow_width)
     if sizes != (model.blocks, model.channels, model.flow_width) or min(sizes) < 1:
         raise UserError(f"the tensors in {path} are not those of the model it names: it is damaged, take another copy.")
-    expected, found = _shapes(_empty_upscaler(model).state_dict()), _shapes(state)
+    expected, found = _shapes(_empty_upscaler(model, centred=False).state_dict()), _shapes(state)
     different = [name for name in expected | found if expected.get(name) != found.get(name)]
     if different:
         raise UserError(
@@ -226,9 +243,15 @@ def _check_complete(path: Path, state: Mapping[str, Tensor], model: ModelConfig)
         )
 
 
-def _empty_upscaler(model: ModelConfig) -> RecurrentUpscaler:
+def _empty_upscaler(model: ModelConfig, *, centred: bool) -> RecurrentUpscaler:
     with torch.device("meta"):
-        return RecurrentUpscaler(blocks=model.blocks, channels=model.channels, flow_width=model.flow_width)
+        return RecurrentUpscaler(
+            blocks=model.blocks,
+            channels=model.channels,
+            flow_width=model.flow_width,
+            scale=model.scale,
+            centred=centred,
+        )
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -63,6 +63,8 @@ def test_frvsr_preset_differs_where_the_original_does() -> None:
         ("loss: {pingpong: .nan}", "loss.pingpong"),
         ("data: {train_scenes: [1]}", "data.train_scenes"),
         ("cluster: {zero_stage: 4}", "cluster.zero_stage"),
+        ("model: {scale: 3}", "model.scale"),
+        ("data: {degradation: bi}", "data.degradation"),
         ("a: [", "not valid YAML"),
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
         ("batch_size: 3\ncluster: {workers: 2}", "batch_size 3 cannot be divided among 2 workers"),
@@ -93,14 +95,13 @@ def test_yaml_numbers_with_an_exponent_need_no_point() -> None:
 
 def test_overrides_change_what_they_name_and_nothing_else() -> None:
     config = settings.load("frvsr")
-    changed = override(
-        config,
-        ["--optimizer.learning_rate", "1e-4", "--data.flip", "False", "--data.train_scenes", "1", "2"],
-    )
+    changes = "--optimizer.learning_rate 1e-4 --data.flip False --data.train_scenes 1 2 --data.degradation BI"
+    changed = override(config, [*changes.split(), "--model.scale", "2"])
     expected = dataclasses.replace(
         config,
+        model=dataclasses.replace(config.model, scale=2),
         optimizer=dataclasses.replace(config.optimizer, learning_rate=1e-4),
-        data=dataclasses.replace(config.data, flip=False, train_scenes=(1, 2)),
+        data=dataclasses.replace(config.data, flip=False, train_scenes=(1, 2), degradation="BI"),
     )
     assert changed == expected
 
@@ -114,6 +115,7 @@ def test_overrides_change_what_they_name_and_nothing_else() -> None:
         (["--data.flip", "perhaps"], "--data.flip cannot be 'perhaps'"),
         (["--data.train_scenes", "1"], "--data.train_scenes cannot be '1'"),
         (["--cluster.zero_stage=7"], "--cluster.zero_stage cannot be '7'"),
+        (["--model.scale", "8"], "--model.scale cannot be '8'"),
         (["7"], "'7' belongs to no setting"),
     ],
 )

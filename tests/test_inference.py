@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from tecogan_dist.errors import UserError
+from tecogan_dist.imresize import imresize
 from tecogan_dist.inference import Upscaled, to_host, to_image, upscale_float, upscale_frames
 from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.ops import degrade_frames, quantize, to_unit
+from tecogan_dist.ops import Degradation, degrade_frames, quantize, to_unit
 
 CPU = torch.device("cpu")
 
@@ -105,6 +106,25 @@ def test_degraded_input(model: RecurrentUpscaler, height: int, width: int) -> No
         torch.testing.assert_close(frame.lr_frame, degrade_frames(unit(source))[0])
     from_lr = upscale_float(model, [frame.lr_frame.permute(1, 2, 0) for frame in upscaled], device=CPU)
     torch.testing.assert_close(sr_frames(iter(upscaled)), sr_frames(from_lr))
+
+
+@pytest.mark.parametrize("degradation", ["BD", "BI"])
+@pytest.mark.parametrize(("scale", "height", "width"), [(2, 31, 20), (2, 15, 16), (4, 61, 33)])
+def test_degradations_at_both_scales(degradation: Degradation, scale: int, height: int, width: int) -> None:
+    torch.manual_seed(0)
+    network = RecurrentUpscaler(blocks=1, channels=8, flow_width=4, scale=scale, centred=degradation == "BI")
+    frames = clip(2, height=height, width=width)
+    upscaled = list(upscale_float(network, frames, device=CPU, degrade=degradation))
+    for frame, source in zip(upscaled, frames, strict=True):
+        if degradation == "BI":  # of uint8 frames whole levels, as in a file
+            assert torch.equal(frame.lr_frame, imresize(source.permute(2, 0, 1)[None], scale)[0].float() / 255)
+        else:
+            assert torch.equal(frame.lr_frame, degrade_frames(unit(source), scale)[0])
+        assert frame.sr_frame.shape == (3, -(-height // scale) * scale, -(-width // scale) * scale)
+    small = [frame.lr_frame.permute(1, 2, 0) for frame in upscaled]
+    torch.testing.assert_close(sr_frames(iter(upscaled)), sr_frames(upscale_float(network, small, device=CPU)))
+    with pytest.raises(UserError, match="too small"):
+        next(upscale_frames(network, clip(1, height=7 * scale, width=64), device=CPU, degrade=degradation))
 
 
 def test_bf16_stays_close_to_fp32(model: RecurrentUpscaler) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
 from tecogan_dist.config import Config, DataConfig, DiscriminatorConfig, LossConfig, ModelConfig
+from tecogan_dist.data.windows import crop_side, window_config
 from tecogan_dist.models.discriminator import BatchNorm, Discriminator
 from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.ops import windows_to_frames
+from tecogan_dist.ops import Degradation, is_centred, resize_bilinear, to_unit, windows_to_frames
 from tecogan_dist.training import losses
+from tecogan_dist.training.objective import training_frames
 from tecogan_dist.training.step import StepResult, TrainingStep, mirror, triplets
 from tecogan_dist.vgg_weights import load_vgg
 
@@ -24,7 +27,7 @@ SMALL = Config(
 
 
 def windows(config: Config, samples: int = 2) -> Tensor:
-    side = 4 * config.data.crop_size + 8
+    side = crop_side(window_config(config))
     shape = (samples, config.data.sequence_length, side, side, 3)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
 
@@ -32,12 +35,18 @@ def windows(config: Config, samples: int = 2) -> Tensor:
 def networks(config: Config) -> tuple[RecurrentUpscaler, Discriminator]:
     torch.manual_seed(3)
     model = config.model
-    upscaler = RecurrentUpscaler(blocks=model.blocks, channels=model.channels, flow_width=model.flow_width)
+    upscaler = RecurrentUpscaler(
+        blocks=model.blocks,
+        channels=model.channels,
+        flow_width=model.flow_width,
+        scale=model.scale,
+        centred=is_centred(config.data.degradation),
+    )
     return upscaler, Discriminator(in_channels=9 if config.discriminator.temporal_only else 27)
 
 
 def take_step(config: Config, upscaler: RecurrentUpscaler, discriminator: Discriminator | None) -> StepResult:
-    lr_frames, hr_frames = windows_to_frames(windows(config))
+    lr_frames, hr_frames = training_frames(windows(config), config)
     return TrainingStep(config, vgg=None)(
         upscaler=upscaler,
         discriminator=discriminator,
@@ -146,6 +155,58 @@ def test_statistics_move_once_for_each_of_real_and_fake_and_not_for_the_generato
     norm(x, True)
     torch.testing.assert_close(norm.moving_mean, 0.1 * x.mean((0, 2, 3)))
     torch.testing.assert_close(norm.moving_variance, 0.9 + 0.1 * x.transpose(0, 1).flatten(1).var(1))
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("degradation", ["BD", "BI"])
+def test_a_step_at_every_scale_and_degradation(scale: Literal[2, 4], degradation: Degradation) -> None:
+    config = replace(
+        SMALL,
+        model=replace(SMALL.model, scale=scale),
+        data=replace(SMALL.data, degradation=degradation),
+        loss=replace(SMALL.loss, perceptual=0.2),
+    )
+    upscaler, discriminator = networks(config)
+    lr_frames, hr_frames = training_frames(windows(config), config)
+    assert lr_frames.shape == (2, 4, 3, 16, 16)
+    assert hr_frames.shape == (2, 4, 3, 16 * scale, 16 * scale)
+    result = TrainingStep(config, vgg=load_vgg("random", seed=2))(
+        upscaler=upscaler,
+        discriminator=discriminator,
+        critic=discriminator,
+        lr_frames=lr_frames,
+        hr_frames=hr_frames,
+        fade_in=1.0,
+    )
+    assert all(value.isfinite() for value in result.losses.values())
+    assert result.unrolled.sr_frames.shape == (2, 7, 3, 16 * scale, 16 * scale)
+    assert result.unrolled.hr_flow.shape == (2, 6, 2, 16 * scale, 16 * scale)
+    assert result.discriminator_loss is not None
+    (result.discriminator_loss + result.generator_loss).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in upscaler.parameters())
+
+
+def test_scale_2_halves_the_ends_of_the_generator() -> None:
+    four, two = RecurrentUpscaler(blocks=1).state_dict(), RecurrentUpscaler(blocks=1, scale=2).state_dict()
+    assert set(four) - set(two) == {"generator.up2.weight", "generator.up2.bias"}
+    different = {name for name in two if two[name].shape != four[name].shape}
+    assert different == {"generator.input.weight"}
+    assert two["generator.input.weight"].shape == (64, 3 + 12, 3, 3)
+
+
+@pytest.mark.parametrize(("scale", "centred"), [(2, False), (4, False), (2, True), (4, True)])
+def test_fixed_resamplings_follow_scale_and_alignment(scale: int, centred: bool) -> None:
+    network = RecurrentUpscaler(blocks=1, channels=8, flow_width=4, output_init_scale=0, scale=scale, centred=centred)
+    # Its output layer at zero, the generator is its skip: pixel i of a slope lies at scale * i, or over the middle.
+    slope = torch.arange(16.0).expand(1, 3, 16, 16)
+    sr_frame = to_unit(network.first_frame(slope))
+    expected = (torch.arange(16.0 * scale) - (scale - 1) / 2 * centred) / scale
+    inner = slice(4 * scale, -4 * scale)
+    # Cubic convolution with a = -0.75 bends a slope by up to 3 / 64 of a pixel.
+    torch.testing.assert_close(sr_frame[0, 0, 8, inner], expected[inner], atol=0.05, rtol=0)
+    unrolled = network(torch.rand(1, 2, 3, 16, 16))
+    enlarged = resize_bilinear(unrolled.lr_flow[0] * scale, scale, centred=centred)
+    torch.testing.assert_close(unrolled.hr_flow[0], enlarged)
 
 
 @pytest.mark.gpu

@@ -17,11 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tecogan_dist.config import ModelConfig
+from tecogan_dist.config import Config, DataConfig, ModelConfig
 from tecogan_dist.errors import UserError
 from tecogan_dist.inference import upscale_float, upscale_frames
 from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.ops import quantize, resize_bicubic
+from tecogan_dist.ops import Degradation, quantize, resize_bicubic
 from tecogan_dist.progress import Progress
 from tecogan_dist.upscale import WriteBehind, main, panels, read_ahead
 from tecogan_dist.video import FrameWriter, open_video
@@ -107,6 +107,50 @@ def test_a_part_of_the_input(folder: Path, weights: Path, tmp_path: Path) -> Non
     run(folder, output, "--weights", weights, "--start-frame", 2, "--frames", 3)
     assert open_video(output).names == ("shot_13", "shot_18", "shot_23")
     assert np.array_equal(read(output), expected(folder, weights, start=2, stop=5))
+
+
+def test_a_plain_degrade_is_bd_wherever_it_stands(tmp_path: Path, weights: Path) -> None:
+    source = tmp_path / "hr"
+    with FrameWriter(source) as writer:
+        for image in moving_pattern(2, 61, 70):
+            writer.write(image)
+    for name, words in {"first": ["--degrade"], "named": ["--degrade", "BD"], "other": ["--degrade", "BI"]}.items():
+        main([*words, str(source), str(tmp_path / name), "--weights", str(weights)])
+    run(source, tmp_path / "last", "--weights", weights, "--degrade")
+    first = read(tmp_path / "first")
+    assert np.array_equal(first, read(tmp_path / "named"))
+    assert np.array_equal(first, read(tmp_path / "last"))
+    assert not np.array_equal(first, read(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("degradation", ["BD", "BI"])
+def test_weights_of_scale_2(tmp_path: Path, degradation: Degradation) -> None:
+    config = Config(
+        model=ModelConfig(blocks=1, channels=8, flow_width=4, scale=2), data=DataConfig(degradation=degradation)
+    )
+    torch.manual_seed(0)
+    upscaler = RecurrentUpscaler(
+        blocks=1, channels=8, flow_width=4, output_init_scale=0.1, scale=2, centred=degradation == "BI"
+    )
+    path = tmp_path / "double.safetensors"
+    save_weights(path, upscaler_state=upscaler.state_dict(), model=config.model, run_config=config)
+    frames = moving_pattern(7, 37, 44)
+    source, large, again, beside = (tmp_path / name for name in ("source", "large", "again", "beside"))
+    with FrameWriter(source) as writer:
+        for frame in frames:
+            writer.write(frame)
+    run(source, large, "--weights", path, "--frames", 6, "--side-by-side", tmp_path / "pair")
+    expected = list(upscale_frames(upscaler.eval(), list(torch.from_numpy(frames[:6])), device=CPU))
+    assert read(large).shape == (6, 74, 88, 3)
+    assert np.abs(read(large).astype(int) - torch.stack(expected).numpy()).max() <= 1  # another memory order
+    assert read(tmp_path / "pair").shape == (6, 74 + 24, 2 * 88, 3)
+
+    run(source, again, "--weights", path, "--degrade", degradation, "--side-by-side", beside)
+    assert read(again).shape == frames.shape
+    bicubic, truth = read(beside)[:, 24:, :44], read(beside)[:, 24:, 88:]
+    assert np.array_equal(truth, frames)
+    # Beside its place, by half a pixel or more, the enlargement would be off by 4 levels.
+    assert np.abs(bicubic[:, 4:-4, 4:-4].astype(float) - frames[:, 4:-4, 4:-4]).mean() < 2.5
 
 
 def test_degraded_input_comes_back_at_its_size(tmp_path: Path, weights: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from tecogan_dist.config import Config, ModelConfig
+from tecogan_dist.config import Config, DataConfig, ModelConfig
 from tecogan_dist.errors import UserError
 from tecogan_dist.models.discriminator import Discriminator
 from tecogan_dist.models.recurrent import RecurrentUpscaler
@@ -36,7 +36,9 @@ SMALL = ModelConfig(blocks=2, channels=8, flow_width=4)
 
 def make_upscaler(model: ModelConfig, *, seed: int = 0) -> RecurrentUpscaler:
     torch.manual_seed(seed)
-    return RecurrentUpscaler(blocks=model.blocks, channels=model.channels, flow_width=model.flow_width)
+    return RecurrentUpscaler(
+        blocks=model.blocks, channels=model.channels, flow_width=model.flow_width, scale=model.scale
+    )
 
 
 def save_small(path: Path, *, model: ModelConfig = SMALL, step: int = 0, **extra: Any) -> RecurrentUpscaler:
@@ -169,6 +171,9 @@ def test_truncated_files(tmp_path: Path) -> None:
         ({"model": None}, "does not say which model"),
         ({"model": "{"}, "does not say which model"),
         ({"model": json.dumps({"blokcs": 2})}, "blokcs"),
+        ({"model": json.dumps({"scale": 3})}, "scale"),
+        ({"model": json.dumps({"blocks": 2, "channels": 8, "flow_width": 4, "scale": 2})}, "incomplete or damaged"),
+        ({"degradation": "BX"}, "unknown degradation"),
         ({"model": json.dumps({"blocks": 10**12, "channels": 8, "flow_width": 4})}, "not those of the model"),
         ({"model": json.dumps({"blocks": 2, "channels": 10**12, "flow_width": 4})}, "not those of the model"),
         ({"step": None}, "training step"),
@@ -180,6 +185,23 @@ def test_damaged_metadata(tmp_path: Path, changes: dict[str, Any], reason: str) 
     edit(tmp_path / "w.safetensors", **changes)
     with pytest.raises(UserError, match=reason):
         load_upscaler(tmp_path / "w.safetensors", "cpu")
+
+
+def test_a_file_knows_its_scale_and_degradation(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    double = dataclasses.replace(SMALL, scale=2)
+    saved = save_small(path, model=double, run_config=Config(model=double, data=DataConfig(degradation="BI")))
+    upscaler, model = load_upscaler(path, "cpu")
+    assert model == double
+    assert (upscaler.scale, upscaler.centred) == (2, True)
+    assert upscaler.generator.centred
+    assert_equal_states(upscaler.state_dict(), saved.state_dict())
+
+    save_small(path)
+    edit(path, model=json.dumps({"blocks": 2, "channels": 8, "flow_width": 4}), degradation=None)
+    older, model = load_upscaler(path, "cpu")
+    assert model.scale == 4
+    assert (older.scale, older.centred) == (4, False)
 
 
 def test_missing_added_and_reshaped_tensors(tmp_path: Path) -> None:
@@ -224,9 +246,10 @@ def test_starting_anew_from_fewer_blocks(tmp_path: Path) -> None:
         ({"blocks": 1}, "have 2 residual blocks, the config asks for 1: change model.blocks"),
         ({"channels": 16}, "have 8 channels, the config asks for 16: change model.channels"),
         ({"flow_width": 8}, "have 4 flow channels, the config asks for 8: change model.flow_width"),
+        ({"scale": 2}, r"upscale 4 times, the config asks for 2: change model.scale .*published ones are for 4"),
     ],
 )
-def test_starting_anew_from_another_architecture(tmp_path: Path, change: dict[str, int], reason: str) -> None:
+def test_starting_anew_from_another_architecture(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
     save_small(tmp_path / "w.safetensors")
     model = dataclasses.replace(SMALL, **change)
     upscaler = make_upscaler(model, seed=99)

@@ -1,15 +1,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Literal
 
 import numpy as np
 import pytest
 
-from tecogan_dist.config import DataConfig
+from tecogan_dist.config import Config, DataConfig, ModelConfig
 from tecogan_dist.data.clips import Scene
-from tecogan_dist.data.windows import SampleSpec, cut_windows, draw_of, needed_frames, sample_spec
+from tecogan_dist.data.windows import (
+    SampleSpec,
+    WindowConfig,
+    crop_side,
+    cut_windows,
+    draw_of,
+    needed_frames,
+    sample_spec,
+    window_config,
+)
 from tecogan_dist.errors import UserError
 from tests.video_files import FRAMES_PER_SCENE, coded_frame, read_code
+
+SCALES: tuple[Literal[4, 2], ...] = (4, 2)
+DEGRADATIONS: tuple[Literal["BD", "BI"], ...] = ("BD", "BI")
 
 
 def make_scenes(count: int, *, frames: int = 12, height: int = 170, width: int = 200) -> list[Scene]:
@@ -30,7 +43,7 @@ def make_scenes(count: int, *, frames: int = 12, height: int = 170, width: int =
     ]
 
 
-def draw_specs(count: int, *, data: DataConfig, scenes: list[Scene], seed: int = 1) -> list[SampleSpec]:
+def draw_specs(count: int, *, data: WindowConfig, scenes: list[Scene], seed: int = 1) -> list[SampleSpec]:
     return [sample_spec(index, seed=seed, scenes=scenes, data=data) for index in range(count)]
 
 
@@ -40,7 +53,7 @@ def test_distributions_are_the_originals() -> None:
     Expected values are the probabilities of the original's code with both ends of the ranges included; tolerances are
     four standard deviations.
     """
-    data = DataConfig(sequence_length=5)
+    data = WindowConfig(sequence_length=5)
     count = 4000
     specs = draw_specs(count, data=data, scenes=make_scenes(2))
     four_sigma = 4 / np.sqrt(count)
@@ -69,7 +82,7 @@ def test_distributions_are_the_originals() -> None:
 
 
 def test_scenes_are_used_equally_often_and_rotate() -> None:
-    data = DataConfig(sequence_length=5, scenes_in_mix=4, windows_per_decode=3)
+    data = WindowConfig(sequence_length=5, scenes_in_mix=4, windows_per_decode=3)
     scenes = make_scenes(7)
     count = 7 * 12 * 4
     specs = draw_specs(count, data=data, scenes=scenes)
@@ -82,7 +95,7 @@ def test_scenes_are_used_equally_often_and_rotate() -> None:
 
 
 def test_a_sample_depends_on_seed_and_number_only() -> None:
-    data, scenes = DataConfig(sequence_length=5), make_scenes(5)
+    data, scenes = WindowConfig(sequence_length=5), make_scenes(5)
     specs = draw_specs(50, data=data, scenes=scenes)
     backwards = [sample_spec(index, seed=1, scenes=scenes, data=data) for index in reversed(range(50))]
     assert specs == backwards[::-1]
@@ -96,13 +109,13 @@ EXPECTED_FIRST = (2004, 2, 31, 2, True, None)
 
 
 def test_switches_turn_flip_and_movement_off() -> None:
-    data = DataConfig(sequence_length=5, flip=False, moving_first_frame=0.0)
+    data = WindowConfig(sequence_length=5, flip=False, moving_first_frame=0.0)
     specs = draw_specs(200, data=data, scenes=make_scenes(2))
     assert not any(spec.flip or spec.walk for spec in specs)
 
 
 def test_windows_show_the_pixels_that_their_specs_name() -> None:
-    data = DataConfig(sequence_length=4, crop_size=8)
+    data = WindowConfig(sequence_length=4, crop_size=8)
     scenes = make_scenes(1, frames=FRAMES_PER_SCENE, height=64, width=72)
     specs = draw_specs(60, data=data, scenes=scenes)
     positions = needed_frames(specs, 4)
@@ -119,8 +132,24 @@ def test_windows_show_the_pixels_that_their_specs_name() -> None:
             assert frame[0, 39 if spec.flip else 0].tolist()[:2] == [3 * (spec.x + x), 3 * (spec.y + y)]
 
 
+def test_the_crop_is_the_target_with_the_margin_of_its_degradation() -> None:
+    sides = {
+        (scale, degradation): crop_side(
+            window_config(Config(model=ModelConfig(scale=scale), data=DataConfig(degradation=degradation)))
+        )
+        for scale in SCALES
+        for degradation in DEGRADATIONS
+    }
+    assert sides == {(4, "BD"): 136, (4, "BI"): 140, (2, "BD"): 72, (2, "BI"): 70}
+    data = WindowConfig(sequence_length=4, crop_size=8, degradation="BI", scale=2)
+    specs = draw_specs(20, data=data, scenes=make_scenes(1, height=22, width=30))
+    frames = (coded_frame(0, 0, height=22, width=30) for _ in needed_frames(specs, 4))
+    assert cut_windows(frames, specs, data).shape == (20, 4, 22, 22, 3)
+    assert {spec.y for spec in specs} == {0}
+
+
 def test_a_scene_as_small_as_the_crop_is_enough() -> None:
-    data = DataConfig(sequence_length=5, crop_size=8, moving_first_frame=1.0)
+    data = WindowConfig(sequence_length=5, crop_size=8, moving_first_frame=1.0)
     specs = draw_specs(100, data=data, scenes=make_scenes(1, frames=5, height=40, width=42))
     for spec in specs:
         assert spec.walk is not None
@@ -130,7 +159,7 @@ def test_a_scene_as_small_as_the_crop_is_enough() -> None:
 
 
 def test_only_needed_frames_are_asked_for_and_a_short_scene_is_named() -> None:
-    data = DataConfig(sequence_length=4, crop_size=8, moving_first_frame=0.0)
+    data = WindowConfig(sequence_length=4, crop_size=8, moving_first_frame=0.0)
     specs = draw_specs(2, data=data, scenes=make_scenes(1, frames=100, height=64, width=72))
     positions = needed_frames(specs, 4)
     assert positions == sorted({spec.start + step for spec in specs for step in range(4)})

@@ -14,14 +14,23 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from tecogan_dist.config import DataConfig
+from tecogan_dist.config import Config, DataConfig
 from tecogan_dist.data.clips import Scene
 from tecogan_dist.errors import UserError
+from tecogan_dist.ops import window_margin
 
-SCALE = 4
-MARGIN = 8
-"""Extra pixels of an HR crop, 4 on each side, for the 9x9 blur of the degradation: int(1.5 * 3) in the original."""
 SAMPLE_STREAM, PERMUTATION_STREAM = 0, 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WindowConfig(DataConfig):
+    """The data's settings and the model's scale: all settings that decide what a window shows, but the seed."""
+
+    scale: int = 4
+
+
+def window_config(config: Config) -> WindowConfig:
+    return WindowConfig(**vars(config.data), scale=config.model.scale)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,9 +51,15 @@ class SampleSpec:
     this (x, y) offset; offsets are not negative and touch 0 on both axes."""
 
 
-def crop_side(data: DataConfig) -> int:
-    """Side of the square HR crop in pixels."""
-    return SCALE * data.crop_size + MARGIN
+def crop_side(data: WindowConfig) -> int:
+    """Side of the square HR crop in pixels: the target's, and on each side the margin that its degradation needs.
+
+    A crop of 32 at scale 4 is 4 * 32 + 2 * 4 = 136 for BD, as in the original, whose 9x9 blur is centred on pixels 4 i
+    of the target; for BI it is 4 * 32 + 2 * 6 = 140, since its 16 taps reach 6 pixels beyond pixels 4 i to 4 i + 3. In
+    both the target is the middle of the crop. A crop begins at any pixel: the low-resolution grid goes with the crop,
+    not with the frame.
+    """
+    return data.scale * data.crop_size + 2 * window_margin(data.degradation, data.scale)
 
 
 def draw_of(index: int, data: DataConfig) -> int:
@@ -63,7 +78,7 @@ def scene_of_draw(draw: int, *, seed: int, scenes: Sequence[Scene]) -> Scene:
     return scenes[_permutation(seed, draw // len(scenes), len(scenes))[draw % len(scenes)]]
 
 
-def sample_spec(index: int, *, seed: int, scenes: Sequence[Scene], data: DataConfig) -> SampleSpec:
+def sample_spec(index: int, *, seed: int, scenes: Sequence[Scene], data: WindowConfig) -> SampleSpec:
     """The sample with this number. All scenes must be at least as long and large as a window.
 
     A moving window draws its crop inside the frame less the walk's range, so that walk and crop stay in the frame;
@@ -99,7 +114,7 @@ def needed_frames(specs: Iterable[SampleSpec], length: int) -> list[int]:
     return sorted(needed)
 
 
-def cut_windows(frames: Iterator[np.ndarray], specs: Sequence[SampleSpec], data: DataConfig) -> np.ndarray:
+def cut_windows(frames: Iterator[np.ndarray], specs: Sequence[SampleSpec], data: WindowConfig) -> np.ndarray:
     """Cut windows out of one scene's frames as they pass by.
 
     ``frames`` are (height, width, 3) uint8, those at ``needed_frames(specs)``. Returns (N, T, H, W, 3) uint8, windows

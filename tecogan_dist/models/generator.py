@@ -8,18 +8,33 @@ from torch import Tensor, nn
 
 from tecogan_dist.models import layers
 from tecogan_dist.models.layers import Conv3x3, DoublingConv3x3
-from tecogan_dist.ops import SCALE, resize_bicubic, to_signed
+from tecogan_dist.ops import resize_bicubic, to_signed
 
 
 class Generator(nn.Module):
-    """``blocks`` residual blocks of ``channels`` features, then two transposed convolutions to 4 times the size."""
+    """``blocks`` residual blocks of ``channels`` features, then a transposed convolution for each doubling.
 
-    def __init__(self, *, blocks: int = 16, channels: int = 64, output_init_scale: float = 1.0) -> None:
+    The published network has two, for ``scale`` 4; that for 2, our choice, has one and is otherwise the same.
+    ``centred`` says where the pixels of ``lr_frame`` lie (see :mod:`tecogan_dist.ops`).
+    """
+
+    def __init__(
+        self,
+        *,
+        blocks: int = 16,
+        channels: int = 64,
+        output_init_scale: float = 1.0,
+        scale: int = 4,
+        centred: bool = False,
+    ) -> None:
+        assert scale in (2, 4)
         super().__init__()
-        self.input = Conv3x3(3 + 3 * SCALE * SCALE, channels)
+        self.scale = scale
+        self.centred = centred
+        self.input = Conv3x3(3 + 3 * scale * scale, channels)
         self.blocks = nn.ModuleList([ResidualBlock(channels) for _ in range(blocks)])
         self.up1 = DoublingConv3x3(channels, channels)
-        self.up2 = DoublingConv3x3(channels, channels)
+        self.up2 = DoublingConv3x3(channels, channels) if scale == 4 else None
         self.output = Conv3x3(channels, 3)
         with torch.no_grad():
             self.output.weight.mul_(output_init_scale)
@@ -28,15 +43,16 @@ class Generator(nn.Module):
         """Upscale one frame.
 
         ``lr_frame``: (N, 3, h, w), 0..1. ``previous``: the last output, warped onto this frame and folded by
-        :func:`tecogan_dist.ops.space_to_depth`, (N, 48, h, w), 0..1; zeros for the first frame. Returns
-        (N, 3, 4 h, 4 w) around -1..1, not clipped.
+        :func:`tecogan_dist.ops.space_to_depth`, (N, 3 * scale**2, h, w), 0..1; zeros for the first frame. Returns
+        (N, 3, scale * h, scale * w) around -1..1, not clipped.
         """
         x = F.relu(self.input(layers.channels_last(torch.cat([lr_frame, previous], dim=1))))
         for block in self.blocks:
             x = block(x)
         x = F.relu(self.up1(x))
-        x = F.relu(self.up2(x))
-        return to_signed(self.output(x).float() + resize_bicubic(lr_frame))
+        if self.up2 is not None:
+            x = F.relu(self.up2(x))
+        return to_signed(self.output(x).float() + resize_bicubic(lr_frame, self.scale, centred=self.centred))
 
 
 class ResidualBlock(nn.Module):

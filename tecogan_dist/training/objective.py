@@ -42,6 +42,14 @@ def to_device(windows: Iterator[Tensor], device: torch.device) -> Iterator[Tenso
         yield moved
 
 
+def training_frames(windows: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+    """``lr_frames`` (N, T, 3, h, w), 0..1, and ``hr_frames`` (N, T, 3, H, W), -1..1, of the stream's windows.
+
+    The only place that says how a run's low resolution comes about (:func:`ops.windows_to_frames`).
+    """
+    return windows_to_frames(windows, degradation=config.data.degradation, scale=config.model.scale)
+
+
 class Objective:
     """Frames in, :class:`StepResult` out, in the run's precision."""
 
@@ -65,7 +73,7 @@ class Objective:
 
         Nothing is trained and no statistics are updated. All workers call it.
         """
-        lr_frames, hr_frames = windows_to_frames(windows.to(self._device))
+        lr_frames, hr_frames = training_frames(windows.to(self._device), self._config)
         pair = self._pair
         result = self._forward(
             lr_frames, hr_frames, step, upscaler=pair.upscaler_module, discriminator=pair.critic, training=False

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tecogan_dist.config import Config, DiscriminatorConfig
 from tecogan_dist.models.recurrent import Unrolled
 from tecogan_dist.models.vgg import FEATURES, Vgg19
-from tecogan_dist.ops import resize_bilinear, warp
+from tecogan_dist.ops import is_centred, resize_bilinear, warp
 from tecogan_dist.training import losses
 
 
@@ -54,7 +54,7 @@ class TrainingStep:
     ) -> StepResult:
         """Forward everything once.
 
-        ``lr_frames`` (N, T, 3, h, w), 0..1; ``hr_frames`` (N, T, 3, 4 h, 4 w), -1..1. ``discriminator`` is what its own
+        ``lr_frames`` (N, T, 3, h, w), 0..1; ``hr_frames`` (N, T, 3, H, W), -1..1. ``discriminator`` is what its own
         loss goes through (a DeepSpeed engine or the module itself), ``critic`` the bare module that the generator is
         judged by, frozen meanwhile: the engine must not see the generator's pass. ``fade_in`` scales the adversarial
         and feature-match losses. ``update_statistics`` is False for validation.
@@ -81,7 +81,10 @@ class TrainingStep:
         if discriminator is not None:
             assert critic is not None
             flow = triplet_flow(unrolled)
-            lr_triplets = None if self.config.discriminator.temporal_only else enlarged_triplets(inputs)
+            lr_triplets = None
+            if not self.config.discriminator.temporal_only:
+                centred = is_centred(self.config.data.degradation)
+                lr_triplets = enlarged_triplets(inputs, self.config.model.scale, centred=centred)
             real = triplets(targets, flow, lr_triplets, self.config.discriminator)
             fake = triplets(sr_frames, flow, lr_triplets, self.config.discriminator)
             real_score, real_features = discriminator(real, update_statistics=update_statistics)
@@ -132,10 +135,10 @@ def triplet_flow(unrolled: Unrolled) -> Tensor:
     return torch.stack([to_middle, hr_flow[:, back]], dim=2)
 
 
-def enlarged_triplets(lr_frames: Tensor) -> Tensor:
+def enlarged_triplets(lr_frames: Tensor, scale: int, *, centred: bool) -> Tensor:
     """Bilinearly enlarged low-resolution triplets, (N * floor(T / 3), 9, H, W), 0..1."""
     count = lr_frames.shape[1] // 3
-    enlarged = resize_bilinear(lr_frames[:, : 3 * count].flatten(0, 1), 4)
+    enlarged = resize_bilinear(lr_frames[:, : 3 * count].flatten(0, 1), scale, centred=centred)
     return stack_colours(enlarged.unflatten(0, (-1, 3)))
 
 
