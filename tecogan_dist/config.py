@@ -23,10 +23,13 @@ RANDOM = "random"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The recurrent upscaler: flow network and generator, 4x."""
+    """The recurrent upscaler: flow network and generator."""
 
     __pydantic_config__ = STRICT
 
+    scale: Literal[4, 2] = 4
+    """Factor between low and high resolution. The published networks are for 4; for 2, our choice, the generator has
+    one transposed convolution instead of two, and its skip, the flow and the recurrent input are enlarged by 2."""
     blocks: int = 16
     """Residual blocks of the generator (16 in TecoGAN, 10 in FRVSR)."""
     channels: int = 64
@@ -110,6 +113,12 @@ class OptimizerConfig:
     """Exponential decay: learning_rate * decay_rate ** (step / decay_steps); 1 is no decay."""
     decay_steps: int = 500_000
     decay_staircase: bool = True
+    gradient_clipping: float = 0.0
+    """Largest norm of all gradients of a network pass; 0 does not clip, as the original."""
+    ema_decay: float = 0.0
+    """Also keep an exponential moving average of the upscaler's weights with this decay (0.999); 0: none."""
+    max_bad_steps: int = 10
+    """Steps in a row without an update, because a loss or gradient was not finite, after which the run stops."""
     """Decay in steps of ``decay_steps`` instead of smoothly."""
 
 
@@ -122,7 +131,11 @@ class DataConfig:
     sequence_length: int = 10
     """Frames of a window."""
     crop_size: int = 32
-    """Side of the low-resolution crop; the high-resolution one is 4 times that, cut with 4 pixels of margin."""
+    """Side of the low-resolution crop; the high-resolution one is model.scale times that, cut with the margin that the
+    degradation needs."""
+    degradation: Literal["BD", "BI"] = "BD"
+    """How low resolution is made. BD: Gaussian blur of sigma 1.5, then every 4th pixel (model.scale 2: every 2nd). BI:
+    MATLAB's bicubic imresize, rounded to uint8; the networks' fixed resamplings follow its half-pixel alignment."""
     flip: bool = True
     """Mirror half of the windows left to right."""
     moving_first_frame: float = 0.3
@@ -135,6 +148,14 @@ class DataConfig:
     """Windows taken each time a scene is decoded: more is faster, fewer is more diverse."""
     scenes_in_mix: int = 16
     """Scenes that consecutive samples rotate through."""
+    cache_dir: str | None = None
+    """Local folder of a machine for the clips of a remote store and for decoded frames; none: below the system's
+    temporary folder. It can be removed at any time between runs."""
+    decoded_cache: bool = False
+    """Keep the decoded frames of scenes in cache_dir, about 100 times a clip's bytes, for when decoding is the
+    bottleneck. Samples are the same."""
+    cache_gigabytes: float = 50.0
+    """Size that cache_dir may grow to on each machine."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,8 +175,24 @@ class ClusterConfig:
     """bf16: autocast of convolutions; weights, losses and optimiser stay in fp32."""
     zero_stage: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO stage of both engines."""
+    activation_checkpointing: bool = False
+    """Compute each frame's activations again in the backward pass: long windows in little memory, a third slower."""
+    overlap_communication: bool = False
+    """Reduce gradients beside the backward pass (ZeRO 1 to 3 on NCCL)."""
+    bucket_megabytes: int = 200
+    """Gradients that are reduced in one message (ZeRO 1 to 3)."""
+    min_workers: int | None = None
+    """Go on with as few workers as this while machines are missing, and grow again; none: wait for all."""
+    resources_per_worker: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Further Ray resources that each worker reserves, by name."""
+    accelerator_type: str | None = None
+    """Ray's name of the GPU model that workers must have, e.g. A100."""
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    """Whether workers gather on few machines or spread over many."""
     max_failures: int = 3
-    """Times a lost worker is replaced before the run ends."""
+    """Times lost workers are replaced before the run ends."""
+    step_timeout: float = 1800.0
+    """Seconds without a finished step after which a worker counts as hung and is replaced."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,6 +209,14 @@ class TrackingConfig:
     """Steps between checkpoints."""
     keep_checkpoints: int = 3
     """Newest checkpoints to keep."""
+    validate_every: int | None = None
+    """Steps between measurements of the upscaler on held-out scenes; none: at every checkpoint."""
+    validation_scenes: int = 8
+    """Held-out scenes that are measured, from the first on."""
+    validation_frames: int = 24
+    """Frames of each, from the first on."""
+    best: Literal["psnr", "ssim", "lpips", "tof", "tlp"] = "psnr"
+    """Measurement by which the best checkpoint is kept besides the newest."""
     wandb_project: str | None = None
     """W&B project; none: W&B is not used. The client's own WANDB_MODE=offline works."""
 
@@ -186,6 +231,9 @@ class Config:
     steps: int = 500_000
     batch_size: int = 4
     """Windows of a step, over all workers."""
+    accumulation: int = 1
+    """Parts that a worker takes its windows of a step in, one after the other, for memory's sake; gradients are
+    summed. The discriminator's batch norm is over a part."""
     initial_weights: str | None = None
     """Weights to start anew from: a .safetensors file, a checkpoint or a run. The word ``required`` in a preset asks
     the user for one. Fewer residual blocks than the model has are accepted: the rest keep their initial values."""
@@ -281,6 +329,12 @@ def check(config: Config) -> None:
     """Rules that types cannot express. Raises :class:`UserError`."""
     at_least_one = {
         "batch_size": config.batch_size,
+        "accumulation": config.accumulation,
+        "optimizer.max_bad_steps": config.optimizer.max_bad_steps,
+        "cluster.bucket_megabytes": config.cluster.bucket_megabytes,
+        "cluster.min_workers": 1 if config.cluster.min_workers is None else config.cluster.min_workers,
+        "tracking.validate_every": 1 if config.tracking.validate_every is None else config.tracking.validate_every,
+        "tracking.validation_scenes": config.tracking.validation_scenes,
         "model.blocks": config.model.blocks,
         "model.channels": config.model.channels,
         "model.flow_width": config.model.flow_width,
@@ -297,6 +351,8 @@ def check(config: Config) -> None:
     }
     not_negative = {
         "seed": config.seed,
+        "optimizer.gradient_clipping": config.optimizer.gradient_clipping,
+        "optimizer.ema_decay": config.optimizer.ema_decay,
         "steps": config.steps,
         "cluster.max_failures": config.cluster.max_failures,
         "loss.warp": config.loss.warp,
@@ -307,8 +363,10 @@ def check(config: Config) -> None:
     }
     positive = {
         "optimizer.learning_rate": config.optimizer.learning_rate,
+        "cluster.step_timeout": config.cluster.step_timeout,
         "optimizer.epsilon": config.optimizer.epsilon,
         "optimizer.decay_rate": config.optimizer.decay_rate,
+        "data.cache_gigabytes": config.data.cache_gigabytes,
         "discriminator.temporal_crop": config.discriminator.temporal_crop,
         "discriminator.learning_rate_scale": config.discriminator.learning_rate_scale,
         **{f"loss.feature_match_norms[{i}]": norm for i, norm in enumerate(config.loss.feature_match_norms)},
@@ -316,6 +374,7 @@ def check(config: Config) -> None:
     fractions = {
         "data.moving_first_frame": config.data.moving_first_frame,
         "optimizer.beta1": config.optimizer.beta1,
+        "optimizer.ema_decay": config.optimizer.ema_decay,
         "optimizer.beta2": config.optimizer.beta2,
         "discriminator.temporal_crop": config.discriminator.temporal_crop,
     }
@@ -323,25 +382,44 @@ def check(config: Config) -> None:
     problems += [f"{name} must not be negative, it is {value}" for name, value in not_negative.items() if value < 0]
     problems += [f"{name} must be above 0, not {value}" for name, value in positive.items() if value <= 0]
     problems += [f"{name} must be between 0 and 1, not {value}" for name, value in fractions.items() if value > 1]
-    if config.batch_size % max(config.cluster.workers, 1):
-        problems.append(
-            f"batch_size {config.batch_size} cannot be divided among {config.cluster.workers} workers: "
-            "make it a multiple of cluster.workers"
-        )
+    problems += _cluster_problems(config)
     if config.data.sequence_length < (3 if config.loss.adversarial > 0 else 2):
         problems.append("data.sequence_length must be at least 2, and at least 3 with a discriminator")
     if config.data.crop_size < 8 or config.data.crop_size % 8:
         problems.append(f"data.crop_size must be a multiple of 8 for the flow network, not {config.data.crop_size}")
     if config.loss.adversarial == 0 and config.loss.feature_match > 0:
         problems.append("loss.feature_match needs the discriminator: set it to 0, or loss.adversarial above 0")
-    if config.cluster.precision == "bf16" and config.cluster.zero_stage == 0:
-        problems.append("cluster.precision bf16 needs cluster.zero_stage 1, 2 or 3 (stage 0 drifts)")
     if config.data.train_scenes and config.data.validation_scenes:
         (first, last), (held_first, held_last) = config.data.train_scenes, config.data.validation_scenes
         if first <= held_last and held_first <= last:
             problems.append("data.train_scenes and data.validation_scenes overlap: give them separate ranges")
     if problems:
         raise UserError("; ".join(problems) + ".")
+
+
+def _cluster_problems(config: Config) -> list[str]:
+    """What cannot be combined, with the reason."""
+    cluster, problems = config.cluster, []
+    smallest = cluster.workers if cluster.min_workers is None else cluster.min_workers
+    if smallest > cluster.workers:
+        problems.append(f"cluster.min_workers {smallest} is above cluster.workers {cluster.workers}: lower it")
+    for workers in range(max(smallest, 1), cluster.workers + 1):
+        if config.batch_size % (workers * max(config.accumulation, 1)):
+            parts = f"{workers} workers" + (f" in {config.accumulation} parts each" if config.accumulation > 1 else "")
+            problems.append(
+                f"batch_size {config.batch_size} cannot be divided among {parts}: change batch_size, cluster.workers, "
+                "cluster.min_workers or accumulation"
+            )
+            break
+    if cluster.precision == "bf16" and cluster.zero_stage == 0:
+        problems.append("cluster.precision bf16 needs cluster.zero_stage 1, 2 or 3 (stage 0 drifts)")
+    if cluster.overlap_communication and cluster.zero_stage == 0:
+        problems.append("cluster.overlap_communication needs cluster.zero_stage 1, 2 or 3 (stage 0 has none)")
+    if config.optimizer.ema_decay and cluster.zero_stage == 3:
+        problems.append(
+            "optimizer.ema_decay needs cluster.zero_stage 0, 1 or 2 (stage 3 would gather all weights for every step)"
+        )
+    return problems
 
 
 def _first_problem(error: pydantic.ValidationError, source: str) -> str:

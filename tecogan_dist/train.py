@@ -3,47 +3,57 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import queue
+import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import ray
 import ray.train
 from ray.train import ControllerError, WorkerGroupError
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from tecogan_dist import config as settings
 from tecogan_dist.cluster import check_cluster, connected_for
 from tecogan_dist.config import REQUIRED, Config
 from tecogan_dist.errors import UserError, run_command
+from tecogan_dist.metrics.perceptual import Trunk, find_trunk
+from tecogan_dist.metrics.sequence import NEED_WEIGHTS
 from tecogan_dist.overrides import override
+from tecogan_dist.storage import Location
 from tecogan_dist.training.display import Board, Display, clock
+from tecogan_dist.training.ray_worker import train_worker
 from tecogan_dist.training.run_folder import AUTO, NEVER, open_run_folder, write_run_file
 from tecogan_dist.training.state import newest_checkpoint, read_state
-from tecogan_dist.training.worker import TrainingTask, build_networks, select_scenes, train_worker
-from tecogan_dist.vgg_weights import VggWeights, read_vgg
+from tecogan_dist.training.task import TrainingTask, build_networks, select_scenes
+from tecogan_dist.training.validation import measured_scenes
+from tecogan_dist.training.worker import Networks
+from tecogan_dist.vgg_weights import read_vgg
 
 
 def main(argv: list[str] | None = None) -> None:
     options, config = parse(argv)
-    output, data = options.output.resolve(), options.data.resolve()
+    output, data = (Location.of(place).absolute() for place in (options.output, options.data))
     folder = open_run_folder(output, config=config, data=data, resume=options.resume)
     begun = folder.checkpoint or folder.resume_from
     if begun is not None:
-        state = read_state(begun, workers=config.cluster.workers, zero_stage=config.cluster.zero_stage)
-        if state.step >= config.steps and folder.checkpoint is None:
-            raise UserError(f"{begun} has done {state.step} steps: ask for more than that (--steps).")
-        if state.step >= config.steps:
-            print(f"{output} is trained: {state.step} steps are done, the checkpoint is {begun}")
+        done = read_state(begun).state.step
+        if done >= config.steps and folder.checkpoint is None:
+            raise UserError(f"{begun} has done {done} steps: ask for more than that (--steps).")
+        if done >= config.steps:
+            print(f"{output} is trained: {done} steps are done, the checkpoint is {begun}")
             return
     training_scenes, validation_scenes = select_scenes(data, config)
     if begun is None:
         build_networks(config, initial_weights=config.initial_weights)  # do they fit?
-    vgg_weights = read_vgg(config.perceptual.weights, seed=config.seed) if config.loss.perceptual > 0 else None
+    vgg = read_vgg(config.perceptual.weights, seed=config.seed) if config.loss.perceptual > 0 else None
     task = TrainingTask(
         config=config,
         data=data,
@@ -52,10 +62,21 @@ def main(argv: list[str] | None = None) -> None:
         output=output,
         resume_from=folder.resume_from,
     )
+    networks = Networks(vgg=vgg, lpips=lpips_trunk(config) if measured_scenes(task) else None)
     with connected_for(config):
         use_gpu = check_cluster(config)
         write_run_file(folder, config=config, data=data)
-        run(task, vgg_weights=vgg_weights, use_gpu=use_gpu)
+        run(task, networks=networks, use_gpu=use_gpu)
+
+
+def lpips_trunk(config: Config) -> Trunk | None:
+    """Weights of LPIPS's network if they are at one of their places; needed if the best checkpoint is chosen by it."""
+    try:
+        return find_trunk()
+    except UserError:
+        if config.tracking.best in NEED_WEIGHTS:
+            raise
+        return None
 
 
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Config]:
@@ -65,9 +86,11 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Config]:
     )
     parser.add_argument("-h", "--help", action="store_true", help="show these options and all settings")
     parser.add_argument("--config", metavar="PRESET|FILE", help=f"{', '.join(settings.preset_names())}, or a YAML file")
-    parser.add_argument("--data", type=Path, metavar="STORE", help="clip store made by 'tecogan prepare'")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="the run's folder; on a cluster, one that all nodes share"
+        "--data", metavar="STORE", help="clip store made by 'tecogan prepare': a folder, s3:// or gs://"
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", help="the run's folder; on a cluster one that all nodes share, or s3:// or gs://"
     )
     parser.add_argument(
         "--resume",
@@ -99,35 +122,45 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Config]:
     return options, dataclasses.replace(config, initial_weights=initial)
 
 
-def run(task: TrainingTask, *, vgg_weights: VggWeights | None, use_gpu: bool) -> None:
-    """Train on the connected cluster, showing what the workers report, until done, failed or interrupted."""
+def run(task: TrainingTask, *, networks: Networks, use_gpu: bool) -> None:
+    """Train on the connected cluster, showing what the workers report, until done, failed, stopped or interrupted.
+
+    SIGTERM (``ray job stop``) and the first Ctrl-C end the run after the present step, with a checkpoint.
+    """
     board: Any = ray.remote(num_cpus=0)(Board).remote()
-    vgg_reference = None if vgg_weights is None else ray.put(vgg_weights)
+    networks_reference = ray.put(networks)
     config, cluster = task.config, task.config.cluster
     callbacks: list[Any] = [AfterFailure(board)]
+    storage, name = storage_of(task.output)
+    # Ray takes (min, max) too, which its annotation does not say yet.
+    workers: Any = cluster.workers if cluster.min_workers is None else (cluster.min_workers, cluster.workers)
     trainer = TorchTrainer(
-        lambda: train_worker(task, vgg_weights=vgg_reference, board=board),
+        lambda: train_worker(task, networks=networks_reference, board=board),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=cluster.workers,
+            num_workers=workers,
             use_gpu=use_gpu,
-            resources_per_worker={"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if use_gpu else {}),
+            resources_per_worker=resources_per_worker(config, use_gpu=use_gpu),
+            placement_strategy=cluster.placement,
+            accelerator_type=cluster.accelerator_type,
         ),
         run_config=ray.train.RunConfig(
-            name=task.output.name,
-            storage_path=str(task.output.parent),
+            name=name,
             failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=config.tracking.keep_checkpoints),
             callbacks=callbacks,
+            **storage,
         ),
+        # Ours notices first, and says so.
+        torch_config=TorchConfig(timeout_s=int(2 * cluster.step_timeout) + 60),
     )
     outcome: queue.Queue[Any] = queue.Queue()
     started = time.monotonic()
     threading.Thread(target=_fit, args=(trainer, outcome), daemon=True).start()
     display = Display(config)
     try:
-        while outcome.empty():
-            display.show(ray.get(board.take.remote()))
-            time.sleep(0.3)
+        with stopping_by_signal(board):
+            while outcome.empty():
+                display.show(ray.get(board.take.remote()))
+                time.sleep(0.3)
         display.show(ray.get(board.take.remote()))
     except KeyboardInterrupt:
         display.close()
@@ -144,8 +177,46 @@ def run(task: TrainingTask, *, vgg_weights: VggWeights | None, use_gpu: bool) ->
         print(f"worker {rank}: {error}", file=sys.stderr)
     if isinstance(result, BaseException):
         raise result
-    minutes = clock(time.monotonic() - started)
-    print(f"trained to step {config.steps} in {minutes} ({display.rate}): the checkpoint is {result.checkpoint.path}")
+    checkpoint = newest_checkpoint(task.output)
+    assert checkpoint is not None, "a run ends with a checkpoint"
+    done, spent = read_state(checkpoint).state.step, clock(time.monotonic() - started)
+    if done < config.steps:
+        print(f"stopped after {done} of {config.steps} steps: the same command goes on from {checkpoint}")
+        raise KeyboardInterrupt
+    print(f"trained to step {done} in {spent} ({display.rate}): the checkpoint is {checkpoint}")
+
+
+@contextlib.contextmanager
+def stopping_by_signal(board: Any) -> Iterator[None]:
+    """Make SIGTERM and Ctrl-C ask for an orderly end; a second one interrupts."""
+
+    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        for kind, handler in before.items():
+            signal.signal(kind, signal.default_int_handler if kind == signal.SIGTERM else handler)
+        print("asked to stop: the run ends after this step, with a checkpoint (once more: at once)", flush=True)
+        board.ask_to_stop.remote()
+
+    # Only now: Ray sets its own when it is started.
+    before = {kind: signal.signal(kind, ask) for kind in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+def resources_per_worker(config: Config, *, use_gpu: bool) -> dict[str, float]:
+    """What Ray reserves for each worker."""
+    cluster = config.cluster
+    return {"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if use_gpu else {}) | cluster.resources_per_worker
+
+
+def storage_of(output: Location) -> tuple[dict[str, Any], str]:
+    """Where Ray Train keeps its own notes of the run, beside the run's files, and their name there."""
+    if output.is_local:
+        return {"storage_path": str(output.path.parent)}, output.name
+    files, path = output.filesystem()
+    return {"storage_filesystem": files, "storage_path": path.rpartition("/")[0]}, output.name
 
 
 def _fit(trainer: TorchTrainer, outcome: queue.Queue[Any]) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
-import json
+import math
+import resource
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +23,24 @@ from tecogan_dist import config as settings
 from tecogan_dist.config import Config, DataConfig
 from tecogan_dist.errors import UserError
 from tecogan_dist.overrides import override
+from tecogan_dist.storage import Location
 from tecogan_dist.training.ledger import Ledger
-from tecogan_dist.training.reporter import FolderReporter
-from tecogan_dist.training.run_folder import AUTO, NEVER, RunFolder, open_run_folder, write_run_file
-from tecogan_dist.training.state import TrainingState, checkpoint_name, find_checkpoint, newest_checkpoint, read_state
+from tecogan_dist.training.objective import Objective
+from tecogan_dist.training.reporter import PlainReporter
+from tecogan_dist.training.saving import best_step
+from tecogan_dist.training.state import (
+    STATE_FILE,
+    StateFile,
+    TrainingState,
+    checkpoint_name,
+    find_checkpoint,
+    newest_checkpoint,
+    opened,
+    read_state,
+)
+from tecogan_dist.training.task import TrainingTask, build_networks
 from tecogan_dist.training.tracking import encode_animation, read_metrics
-from tecogan_dist.training.worker import TrainingTask, train
+from tecogan_dist.training.worker import train
 from tecogan_dist.weights import read_run_config, read_weights
 
 
@@ -50,7 +66,7 @@ def test_interrupted_run_ends_as_the_straight_one(tmp_path: Path) -> None:
     assert min(resumed.discriminator_updates, resumed.discriminator_skips) > 0
     assert same_weights(tmp_path / "straight", tmp_path / "halves")
     timeless = [
-        [{k: v for k, v in line.items() if "second" not in k and k != "data_wait"} for line in read_metrics(folder)]
+        [{k: v for k, v in line.items() if "second" not in k and "wait" not in k} for line in read_metrics(folder)]
         for folder in (tmp_path / "straight", tmp_path / "halves")
     ]
     assert timeless[0] == timeless[1]
@@ -78,31 +94,191 @@ def test_checkpoints_hold_the_run_and_only_the_newest_stay(tmp_path: Path) -> No
     config = make_config(["--tracking.save_every", "2", "--tracking.keep_checkpoints", "2"])
     run(config, tmp_path / "run")
     kept = sorted(folder.name for folder in (tmp_path / "run").glob("*checkpoint*"))
-    assert [name[:19] for name in kept] == ["checkpoint_00000004", "checkpoint_00000006"]
-    newest = newest_checkpoint(tmp_path / "run")
+    assert kept == ["checkpoint_00000004", "checkpoint_00000006"]
+    newest = newest_checkpoint(Location.of(tmp_path / "run"))
     assert newest is not None
     assert newest.name == kept[-1]
-    assert read_run_config(newest) == config
-    assert read_weights(newest).step == 6
+    assert read_run_config(newest.path) == config
+    assert read_weights(newest.path).step == 6
+    assert not list((tmp_path / "run").glob(".staging*"))
 
 
-def test_loss_that_is_not_finite_stops_the_run_before_it_is_kept(tmp_path: Path) -> None:
-    config = make_config(["--model.output_init_scale", "1e25", "--tracking.save_every", "1"])
-    with pytest.raises(UserError, match=r"'content' became (inf|nan) in step 1: lower optimizer.learning_rate"):
+def test_run_stops_when_it_is_asked_to_and_goes_on(tmp_path: Path) -> None:
+    config = make_config([])
+    straight = run(config, tmp_path / "straight")
+    questions = iter([False, False, True])
+    said: list[str] = []
+    stopped = run(config, tmp_path / "run", asked_to_stop=lambda: next(questions, True), say=said.append)
+    assert stopped.step == 4  # the question of step 3 is answered with the next step
+    assert said[-1] == "stopped after step 4: the same command goes on from there"
+    assert run(config, tmp_path / "run") == straight
+    assert same_weights(tmp_path / "straight", tmp_path / "run")
+
+
+def test_bad_steps_are_left_out_counted_and_said(tmp_path: Path) -> None:
+    """Windows that are fine with, in two steps, a loss that is not: nothing of them stays, not even in averages."""
+    config = make_config(["--optimizer.max_bad_steps", "2", "--optimizer.ema_decay", "0.9"])
+    said: list[str] = []
+    with spoiled_steps({1, 3}):
+        state = run(config, tmp_path / "run", say=said.append)
+    assert (state.step, state.bad_steps) == (6, 2)
+    assert state.discriminator_updates + state.discriminator_skips == 4
+    warnings = [line for line in said if "left out" in line]
+    assert [line[:26] for line in warnings] == ["warning: step 2 is left ou", "warning: step 4 is left ou"]
+    weights = read_weights(tmp_path / "run")
+    assert weights.discriminator is not None
+    assert all(tensor.isfinite().all() for tensor in [*weights.upscaler.values(), *weights.discriminator.values()])
+    assert all(math.isfinite(value) for line in read_metrics(tmp_path / "run") for value in line.values())
+
+
+def test_too_many_bad_steps_end_the_run_and_keep_the_last_good_checkpoint(tmp_path: Path) -> None:
+    config = make_config(["--optimizer.max_bad_steps", "3", "--tracking.save_every", "1"])
+    sentence = r"3 steps in a row were not finite, the last time the loss .* became nan in step 5: lower optimizer"
+    with spoiled_steps({2, 3, 4, 5}), pytest.raises(UserError, match=sentence):
         run(config, tmp_path / "run")
-    assert newest_checkpoint(tmp_path / "run") is None
+    newest = newest_checkpoint(Location.of(tmp_path / "run"))
+    assert newest is not None
+    assert newest.name == checkpoint_name(2)
+
+
+@contextlib.contextmanager
+def spoiled_steps(bad: set[int]) -> Iterator[None]:
+    """Make every loss of these 0-based steps not a number, in the step itself."""
+    original = Objective.__call__
+
+    def spoiled(self: Objective, lr_frames: Tensor, hr_frames: Tensor, *, step: int) -> Any:
+        factor = math.nan if step in bad else 1.0
+        return original(self, lr_frames * factor, hr_frames, step=step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Objective, "__call__", spoiled)
+        yield
+
+
+def test_average_of_weights_follows_its_formula(tmp_path: Path) -> None:
+    config = make_config(
+        ["--optimizer.ema_decay", "0.5", "--tracking.save_every", "1", "--tracking.keep_checkpoints", "9"]
+    )
+    run(config, tmp_path / "run")
+    name = "generator.output.weight"
+    weights = [
+        read_weights(tmp_path / "run" / checkpoint_name(step) / "weights.safetensors").upscaler[name]
+        for step in range(1, 7)
+    ]
+    averages = [
+        read_weights(tmp_path / "run" / checkpoint_name(step) / "weights_ema.safetensors").upscaler[name]
+        for step in range(1, 7)
+    ]
+    expected = averages[0]
+    for updates, (weight, average) in enumerate(zip(weights[1:], averages[1:], strict=True), start=2):
+        decay = min(0.5, (1 + updates) / (10 + updates))
+        expected = decay * expected + (1 - decay) * weight
+        assert torch.allclose(average, expected, atol=1e-7)
+    assert not torch.equal(averages[-1], weights[-1])
+    run(dataclasses.replace(config, steps=3), tmp_path / "halves")
+    run(config, tmp_path / "halves")
+    resumed = read_weights(tmp_path / "halves" / checkpoint_name(6) / "weights_ema.safetensors").upscaler[name]
+    assert torch.equal(resumed, averages[-1])
+
+
+def test_accumulated_parts_give_the_step_of_the_whole(tmp_path: Path) -> None:
+    """Without batch norm, which is over a part, gradients of parts add up to those of the whole."""
+    off = ["--loss.adversarial", "0", "--loss.feature_match", "0", "--batch_size", "4", "--steps", "3"]
+    run(make_config(off), tmp_path / "whole")
+    run(make_config([*off, "--accumulation", "2"]), tmp_path / "parts")
+    whole, parts = (read_weights(tmp_path / name).upscaler for name in ("whole", "parts"))
+    start = build_networks(make_config(off), initial_weights=None)[0].state_dict()
+    error = sum((whole[name] - parts[name]).square().sum() for name in whole)
+    moved = sum((whole[name] - start[name]).square().sum() for name in whole)
+    assert error < (1e-2) ** 2 * moved
+    lines = [read_metrics(tmp_path / name)[0]["content"] for name in ("whole", "parts")]
+    assert lines[0] == pytest.approx(lines[1], rel=1e-5)
+
+
+def test_a_torn_checkpoint_is_ignored_and_cleared_away(tmp_path: Path) -> None:
+    config = make_config(["--tracking.save_every", "2"])
+    run(dataclasses.replace(config, steps=4), tmp_path / "run")
+    torn = tmp_path / "run" / checkpoint_name(5)
+    torn.mkdir()
+    (torn / "weights.safetensors").write_bytes(b"half")
+    newest = newest_checkpoint(Location.of(tmp_path / "run"))
+    assert newest is not None
+    assert newest.name == checkpoint_name(4)
+    assert run(config, tmp_path / "run").step == 6
+    assert not torn.exists()
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    config = make_config(["--tracking.save_every", "2"])
+    run(dataclasses.replace(config, steps=4), tmp_path / "run")
+    damaged = tmp_path / "run" / checkpoint_name(4) / "moments.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    sentence = r"checkpoint_00000004 is damaged \(the checksum of moments.safetensors is wrong\): move it away"
+    with pytest.raises(UserError, match=sentence):
+        run(config, tmp_path / "run")
+    damaged.unlink()
+    with pytest.raises(UserError, match=r"moments\.safetensors is missing"), opened(Location.of(damaged.parent)):
+        pass
+
+
+def test_a_disk_that_is_full_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the last checkpoint has to succeed; what could not be written leaves nothing torn."""
+    monkeypatch.setattr("tecogan_dist.training.saving.PATIENCE", 0.0)
+    config = make_config(["--tracking.save_every", "2"])
+    output = tmp_path / "run"
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    asked = 0
+
+    def asked_to_stop() -> bool:
+        # Files may grow to 1 kB while steps 2 and 3 run: the checkpoint of step 2 fails.
+        nonlocal asked
+        asked += 1
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000 if asked == 2 else limit[0], limit[1]))
+        if asked == 3:
+            time.sleep(1)
+        return False
+
+    try:
+        state = run(config, output, say=say, asked_to_stop=asked_to_stop)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    assert state.step == 6
+    assert any("could not be written" in line and "training goes on" in line for line in said)
+    assert sorted(folder.name for folder in output.glob("checkpoint_*")) == [checkpoint_name(4), checkpoint_name(6)]
+
+
+def test_best_step() -> None:
+    scores = {1: {"psnr": 20.0, "tof": 0.5}, 2: {"psnr": 22.0, "tof": 0.7}, 3: {"psnr": 22.0, "tof": 0.6}, 4: {}}
+    assert best_step(scores, "psnr") == 2
+    assert best_step(scores, "tof") == 1
+    assert best_step(scores, "lpips") is None
+    assert best_step({}, "psnr") is None
 
 
 def test_ledger_counts_the_step_when_it_is_settled() -> None:
     ledger = Ledger(0.5)
-    ledger.record(0, {"balance": torch.tensor(1.5), "content": torch.tensor(2.0)})
+    ledger.record(0, {"balance": torch.tensor(1.5), "content": torch.tensor(2.0)}, stop=False)
     assert ledger.balance_average == 0.5
     ledger.settle()
     assert ledger.balance_average == pytest.approx(0.51)
     ledger.settle()
     assert ledger.balance_average == pytest.approx(0.51)
-    ledger.record(1, {"balance": torch.tensor(0.51), "content": torch.tensor(4.0)})
+    ledger.record(1, {"balance": torch.tensor(0.51), "content": torch.tensor(4.0)}, stop=True)
     ledger.settle()
+    assert ledger.stop
+    ledger.record(2, {"balance": torch.tensor(0.5), "content": torch.tensor(math.nan)}, stop=False)
+    ledger.settle()
+    assert ledger.not_finite == "the loss 'content' became nan in step 3"
+    assert not ledger.stop
     assert ledger.for_display.take() == pytest.approx({"balance": 1.005, "content": 3.0})
 
 
@@ -144,102 +320,28 @@ def test_wandb_records_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
 
 
-def test_newest_checkpoint_has_most_steps_then_the_latest_attempt(tmp_path: Path) -> None:
-    names = [
-        checkpoint_name(20, attempt=1700000009, workers=2),
-        checkpoint_name(100, attempt=1700000001, workers=4),
-        checkpoint_name(100, attempt=1700000005, workers=2),
-    ]
-    for name in names:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "state.json").write_text("{}")
-    (tmp_path / checkpoint_name(200, attempt=1700000009, workers=2)).mkdir()  # its upload was cut off
-    assert find_checkpoint(tmp_path) == tmp_path / names[2]
-    assert find_checkpoint(tmp_path / names[0]) == tmp_path / names[0]
+def test_newest_checkpoint_has_most_steps(tmp_path: Path) -> None:
+    run_folder = Location.of(tmp_path)
+    for step in (20, 100, 3):
+        write_state(run_folder / checkpoint_name(step), step=step)
+    (tmp_path / checkpoint_name(200)).mkdir()  # its writing was cut off
+    assert find_checkpoint(run_folder) == run_folder / checkpoint_name(100)
+    assert find_checkpoint(run_folder / checkpoint_name(20)) == run_folder / checkpoint_name(20)
     with pytest.raises(UserError, match="nothing to resume from"):
-        find_checkpoint(tmp_path / "nowhere")
+        find_checkpoint(run_folder / "nowhere")
 
 
-@pytest.mark.parametrize(
-    ("saved", "asked", "fits"),
-    [
-        ((2, 1), (2, 1), True),
-        ((2, 1), (4, 1), False),
-        ((2, 1), (2, 2), False),
-        ((2, 0), (4, 0), True),
-        ((1, None), (1, 1), False),
-    ],
-)
-def test_state_goes_on_only_where_its_parts_fit(
-    tmp_path: Path, saved: tuple[int, int | None], asked: tuple[int, int | None], fits: bool
-) -> None:
-    state = TrainingState(step=7, balance_average=0.1, discriminator_updates=5, discriminator_skips=2)
-    content = dataclasses.asdict(state) | {"seed": 1, "workers": saved[0], "zero_stage": saved[1]}
-    (tmp_path / "state.json").write_text(json.dumps(content))
-    if fits:
-        assert read_state(tmp_path, workers=asked[0], zero_stage=asked[1]) == state
-    else:
-        with pytest.raises(UserError, match=r"was written by .* and cannot go on with .*initial_weights"):
-            read_state(tmp_path, workers=asked[0], zero_stage=asked[1])
+def write_state(checkpoint: Location, *, step: int) -> None:
+    content = StateFile(TrainingState(step=step), {"upscaler": step}, 0, {})
+    (checkpoint / STATE_FILE).write_bytes(content.to_json())
+    assert read_state(checkpoint) == content
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"step": 3}', "not json"])
 def test_damaged_state_is_named(tmp_path: Path, text: str) -> None:
-    (tmp_path / "state.json").write_text(text)
-    with pytest.raises(UserError, match="is damaged"):
-        read_state(tmp_path, workers=1, zero_stage=None)
-
-
-def test_new_and_empty_folders_are_taken(tmp_path: Path) -> None:
-    for output in (tmp_path / "new" / "deep", tmp_path):
-        folder = open_run_folder(output, config=make_config([]), data=tmp_path, resume=AUTO)
-        assert folder == RunFolder(path=output, checkpoint=None, resume_from=None)
-
-
-def test_folder_of_a_run_is_taken_up_only_with_its_settings(tmp_path: Path) -> None:
-    config, data, output = make_config([]), tmp_path / "store", tmp_path / "run"
-    write_run_file(RunFolder(path=output, checkpoint=None, resume_from=None), config=config, data=data)
-
-    def reopen(overrides: list[str], **changed: Any) -> RunFolder:
-        arguments: dict[str, Any] = {"config": make_config(overrides), "data": data, "resume": AUTO} | changed
-        return open_run_folder(output, **arguments)
-
-    assert reopen([]).checkpoint is None
-    reopen(["--steps", "99", "--tracking.display_every", "7", "--cluster.max_failures", "0"])
-    with pytest.raises(UserError, match=r"a run with loss\.warp 1\.0, not 2\.0"):
-        reopen(["--loss.warp", "2"])
-    with pytest.raises(UserError, match="data path"):
-        reopen([], data=tmp_path / "other")
-    with pytest.raises(UserError, match="already holds a run"):
-        reopen([], resume=NEVER)
-    checkpoint = output / checkpoint_name(3, attempt=1, workers=1)
-    checkpoint.mkdir()
-    (checkpoint / "state.json").write_text("{}")
-    assert reopen([]).checkpoint == checkpoint
-    with pytest.raises(UserError, match="did not begin from"):
-        reopen([], resume=str(checkpoint))
-
-
-def test_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(UserError, match="holds files but no run"):
-        open_run_folder(tmp_path, config=make_config([]), data=tmp_path, resume=AUTO)
-    with pytest.raises(UserError, match="is a file"):
-        open_run_folder(tmp_path / "thesis.tex", config=make_config([]), data=tmp_path, resume=AUTO)
-    (tmp_path / "run.yaml").write_text("steps: [")
-    with pytest.raises(UserError, match="is damaged"):
-        open_run_folder(tmp_path, config=make_config([]), data=tmp_path, resume=AUTO)
-
-
-def test_run_that_began_from_another_is_taken_up_by_the_same_command(tmp_path: Path) -> None:
-    other = tmp_path / "other" / checkpoint_name(3, attempt=1, workers=1)
-    other.mkdir(parents=True)
-    (other / "state.json").write_text("{}")
-    arguments: dict[str, Any] = {"config": make_config([]), "data": tmp_path, "resume": str(tmp_path / "other")}
-    folder = open_run_folder(tmp_path / "run", **arguments)
-    assert folder.resume_from == other
-    write_run_file(folder, config=arguments["config"], data=tmp_path)
-    assert open_run_folder(tmp_path / "run", **arguments) == folder
+    (tmp_path / STATE_FILE).write_text(text)
+    with pytest.raises(UserError, match=r"state\.json is damaged"):
+        read_state(Location.of(tmp_path))
 
 
 def make_config(overrides: list[str]) -> Config:
@@ -255,10 +357,10 @@ def make_config(overrides: list[str]) -> Config:
     return override(settings.from_tree(tree, source="the test"), overrides)
 
 
-def run(config: Config, output: Path) -> TrainingState:
-    task = TrainingTask(config=config, data=output, training_scenes=(), validation_scenes=(), output=output)
-    reporter = FolderReporter(output, keep=config.tracking.keep_checkpoints)
-    return train(task, device=torch.device("cpu"), reporter=reporter, stream=noise)
+def run(config: Config, output: Path, **reporter: Any) -> TrainingState:
+    place = Location.of(output)
+    task = TrainingTask(config=config, data=place, training_scenes=(), validation_scenes=(), output=place)
+    return train(task, device=torch.device("cpu"), reporter=PlainReporter(**reporter), stream=noise)
 
 
 def noise(

@@ -98,3 +98,12 @@ class BatchNorm(nn.Module):
                 self.moving_variance.lerp_(variance * (count / (count - 1)), self.MOMENTUM)
         scale = (variance + self.EPSILON).rsqrt()
         return centred * scale.view(1, -1, 1, 1) + self.beta.view(1, -1, 1, 1)
+
+
+@torch.no_grad()
+def forget_bad_statistics(module: nn.Module) -> None:
+    """Begin moving averages anew that a batch with values that are not finite went into."""
+    for norm in module.modules():
+        if isinstance(norm, BatchNorm) and not (norm.moving_mean + norm.moving_variance).isfinite().all():
+            norm.moving_mean.zero_()
+            norm.moving_variance.fill_(1)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tecogan_dist.models.flow import FlowNetwork
 from tecogan_dist.models.generator import Generator
-from tecogan_dist.ops import SCALE, pad_symmetric, resize_bilinear, space_to_depth, to_unit, warp
+from tecogan_dist.ops import pad_symmetric, resize_bilinear, space_to_depth, to_unit, warp
 
 
 @dataclass(frozen=True)
@@ -17,26 +18,44 @@ class Unrolled:
     """What a window became. T frames; T - 1 steps between them."""
 
     sr_frames: Tensor
-    """(N, T, 3, 4 h, 4 w), around -1..1."""
+    """(N, T, 3, H, W), around -1..1; H and W are scale * h and scale * w."""
     lr_flow: Tensor
     """(N, T - 1, 2, h, w) from each frame to the next, in low-resolution pixels."""
     hr_flow: Tensor
-    """(N, T - 1, 2, 4 h, 4 w), the same in high-resolution pixels."""
+    """(N, T - 1, 2, H, W), the same in high-resolution pixels."""
     warped: Tensor
-    """(N, T - 1, 3, 4 h, 4 w): each output warped onto the next frame, what the generator was given."""
+    """(N, T - 1, 3, H, W): each output warped onto the next frame, what the generator was given."""
     return_flow: Tensor | None
-    """(N, T // 3, 2, 4 h, 4 w): from each triplet's last frame back to its middle one; None if not asked for."""
+    """(N, T // 3, 2, H, W): from each triplet's last frame back to its middle one; None if not asked for."""
 
 
 class RecurrentUpscaler(nn.Module):
-    """The network that is trained and shipped, 4x. Its sub-modules are ``flow`` and ``generator``."""
+    """The network that is trained and shipped. Its sub-modules are ``flow`` and ``generator``.
+
+    ``scale``: 4 or 2. ``centred``: where low-resolution pixels lie, by the degradation that it is trained on
+    (:func:`ops.is_centred`); it has no weights of its own. ``checkpointing``: of an unrolled frame only its output is
+    kept for the backward pass, which computes the rest again; results are the same.
+    """
 
     def __init__(
-        self, *, blocks: int = 16, channels: int = 64, flow_width: int = 32, output_init_scale: float = 1.0
+        self,
+        *,
+        blocks: int = 16,
+        channels: int = 64,
+        flow_width: int = 32,
+        output_init_scale: float = 1.0,
+        scale: int = 4,
+        centred: bool = False,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
+        self.scale = scale
+        self.centred = centred
         self.flow = FlowNetwork(flow_width)
-        self.generator = Generator(blocks=blocks, channels=channels, output_init_scale=output_init_scale)
+        self.generator = Generator(
+            blocks=blocks, channels=channels, output_init_scale=output_init_scale, scale=scale, centred=centred
+        )
 
     def forward(self, lr_frames: Tensor, *, with_return_flow: bool = False) -> Unrolled:
         """Unroll over ``lr_frames`` (N, T, 3, h, w), 0..1, h and w divisible by 8, T at least 2.
@@ -47,12 +66,17 @@ class RecurrentUpscaler(nn.Module):
         """
         n, t = lr_frames.shape[:2]
         lr_flow = self.flow(lr_frames[:, :-1].flatten(0, 1), lr_frames[:, 1:].flatten(0, 1))
-        hr_flow = enlarge_flow(lr_flow).unflatten(0, (n, t - 1))
+        hr_flow = self._enlarge_flow(lr_flow).unflatten(0, (n, t - 1))
         sr_frames = [self.first_frame(lr_frames[:, 0])]
         warped = []
         for i in range(1, t):
-            warped.append(warp(sr_frames[-1], hr_flow[:, i - 1]))
-            sr_frames.append(self.generator(lr_frames[:, i], space_to_depth(to_unit(warped[-1]))))
+            arguments = (lr_frames[:, i], sr_frames[-1], hr_flow[:, i - 1])
+            if self.checkpointing and torch.is_grad_enabled():
+                pair = checkpoint(self._after, *arguments, use_reentrant=False, preserve_rng_state=False)
+            else:
+                pair = self._after(*arguments)
+            warped.append(pair[0])
+            sr_frames.append(pair[1])
         return Unrolled(
             sr_frames=torch.stack(sr_frames, dim=1),
             lr_flow=lr_flow.unflatten(0, (n, t - 1)),
@@ -66,12 +90,12 @@ class RecurrentUpscaler(nn.Module):
         n, t = lr_frames.shape[:2]
         triplets = lr_frames[:, : t // 3 * 3].unflatten(1, (t // 3, 3))
         lr_flow = self.flow(triplets[:, :, 2].flatten(0, 1), triplets[:, :, 1].flatten(0, 1))
-        return enlarge_flow(lr_flow).unflatten(0, (n, t // 3))
+        return self._enlarge_flow(lr_flow).unflatten(0, (n, t // 3))
 
     def first_frame(self, lr_frame: Tensor) -> Tensor:
-        """Upscale (N, 3, h, w), 0..1, without a past; returns (N, 3, 4 h, 4 w) around -1..1."""
+        """Upscale (N, 3, h, w), 0..1, without a past; returns (N, 3, H, W) around -1..1."""
         n, c, h, w = lr_frame.shape
-        return self.generator(lr_frame, lr_frame.new_zeros(n, c * SCALE * SCALE, h, w))
+        return self.generator(lr_frame, lr_frame.new_zeros(n, c * self.scale * self.scale, h, w))
 
     def next_frame(self, lr_frame: Tensor, previous_lr: Tensor, previous_sr: Tensor) -> Tensor:
         """Upscale a frame (N, 3, h, w), 0..1, after ``previous_lr`` and the output it gave, ``previous_sr``.
@@ -82,10 +106,13 @@ class RecurrentUpscaler(nn.Module):
         h, w = lr_frame.shape[-2:]
         lr_flow = self.flow(previous_lr, lr_frame)
         lr_flow = pad_symmetric(lr_flow, h - lr_flow.shape[-2], w - lr_flow.shape[-1])
-        warped = warp(previous_sr, enlarge_flow(lr_flow))
-        return self.generator(lr_frame, space_to_depth(to_unit(warped)))
+        return self._after(lr_frame, previous_sr, self._enlarge_flow(lr_flow))[1]
 
+    def _after(self, lr_frame: Tensor, previous_sr: Tensor, hr_flow: Tensor) -> tuple[Tensor, Tensor]:
+        """The previous output warped onto this frame, and this frame's output."""
+        warped = warp(previous_sr, hr_flow)
+        return warped, self.generator(lr_frame, space_to_depth(to_unit(warped), self.scale))
 
-def enlarge_flow(lr_flow: Tensor) -> Tensor:
-    """Low-resolution flow (N, 2, h, w) to high resolution (N, 2, 4 h, 4 w), in high-resolution pixels."""
-    return resize_bilinear(lr_flow * SCALE, SCALE)
+    def _enlarge_flow(self, lr_flow: Tensor) -> Tensor:
+        """Low-resolution flow (N, 2, h, w) to high resolution (N, 2, H, W), in high-resolution pixels."""
+        return resize_bilinear(lr_flow * self.scale, self.scale, centred=self.centred)

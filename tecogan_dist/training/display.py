@@ -16,6 +16,7 @@ class Board:
     def __init__(self) -> None:
         self._news: list[tuple[int, Any]] = []
         self._sentence: str | None = None
+        self._stop = False
 
     def say(self, line: str) -> None:
         self._news.append((0, line))
@@ -30,6 +31,13 @@ class Board:
     def give_up(self, sentence: str) -> None:
         """A worker met something that only the user can put right."""
         self._sentence = sentence
+
+    def ask_to_stop(self) -> None:
+        """The run should end after its present step, with a checkpoint."""
+        self._stop = True
+
+    def asked_to_stop(self) -> bool:
+        return self._stop
 
     def given_up(self) -> str | None:
         return self._sentence

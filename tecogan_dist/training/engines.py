@@ -10,24 +10,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import pickle
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tecogan_dist.config import Config
-from tecogan_dist.errors import UserError
+from tecogan_dist.training.moments import gather, restore
 from tecogan_dist.training.optimizers import build_optimizer
 from tecogan_dist.training.step import StepResult
 
-PLAIN_FILE = "plain.pt"
-"""What :class:`PlainPair` writes into each sub-folder; DeepSpeed writes its own file names."""
-FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-SUB_FOLDERS = ("upscaler", "discriminator")
-"""Two engines write the same file names, so each has its own sub-folder of a checkpoint."""
+PARTS = ("upscaler", "discriminator")
+Moments = dict[str, Tensor]
 
 
 class EnginePair(Protocol):
@@ -43,23 +38,25 @@ class EnginePair(Protocol):
     critic: nn.Module | None
     """The discriminator's plain module, for the generator's pass and for validation."""
 
-    def apply(self, result: StepResult, *, learning_rate: float, update_discriminator: bool) -> None:
-        """Backward and update. ``learning_rate`` is the generator's; the discriminator's is scaled from it.
+    def backward(self, result: StepResult, *, update_discriminator: bool, last: bool) -> None:
+        """Add the gradients of a part of a step's windows; ``last``: no further part follows."""
 
-        With ``update_discriminator`` false its weights, moments and step count stay untouched.
+    def update(self, *, learning_rate: float, update_discriminator: bool) -> bool:
+        """Update from the gradients since the last update, and forget them. Whether they all were finite.
+
+        ``learning_rate`` is the generator's; the discriminator's is scaled from it. Gradients that are not finite
+        update nothing, on all workers alike. With ``update_discriminator`` false, as it was for :meth:`backward`, the
+        discriminator's weights, moments and step count stay untouched.
         """
 
     def weights(self) -> contextlib.AbstractContextManager[None]:
         """While open, ``upscaler_module`` and ``critic`` hold their complete weights. All workers enter it."""
 
-    def save(self, folder: Path) -> None:
-        """Write weights, moments and step counts below ``folder``. All workers call it."""
+    def moments(self) -> tuple[Moments, dict[str, int]]:
+        """``<part>.<kind>.<weight>`` -> Adam's moments, and each part's updates. All workers call it."""
 
-    def load(self, folder: Path) -> None:
-        """Read what :meth:`save` wrote with the same number of workers. All workers call it."""
-
-    def overflows(self) -> int:
-        """Updates left out because a gradient was not finite (bf16 only)."""
+    def load_moments(self, moments: Moments, updates: dict[str, int]) -> None:
+        """Put them into a pair that has made no update yet. All workers call it."""
 
 
 class PlainPair:
@@ -72,38 +69,39 @@ class PlainPair:
         self.critic: nn.Module | None = discriminator
         self.zero_stage: int | None = None
         self._scale = config.discriminator.learning_rate_scale
+        self._accumulation = config.accumulation
+        self._clipping = config.optimizer.gradient_clipping
         modules = [upscaler] if discriminator is None else [upscaler, discriminator]
         self._parts = [(module, _optimizer(module, config)) for module in modules]
 
-    def apply(self, result: StepResult, *, learning_rate: float, update_discriminator: bool) -> None:
-        # The discriminator comes last in _parts and is updated first.
-        losses = [(*self._parts[0], result.generator_loss, learning_rate)]
-        if update_discriminator and result.discriminator_loss is not None:
-            losses.append((*self._parts[1], result.discriminator_loss, learning_rate * self._scale))
-        for _, _, loss, _ in reversed(losses):
-            loss.backward()
-        for _, optimizer, _, rate in reversed(losses):
-            _set_learning_rate(optimizer, rate)
-            optimizer.step()
+    def backward(self, result: StepResult, *, update_discriminator: bool, last: bool) -> None:  # noqa: ARG002
+        for loss in _losses(result, update_discriminator):
+            (loss / self._accumulation).backward()
+
+    def update(self, *, learning_rate: float, update_discriminator: bool) -> bool:
+        finite = True
+        for position in _order(update_discriminator):
+            module, optimizer = self._parts[position]
+            parameters = list(module.parameters())
+            if gradients_are_finite(parameters):
+                if self._clipping:
+                    nn.utils.clip_grad_norm_(parameters, self._clipping)
+                _set_learning_rate(optimizer, learning_rate * (self._scale if position else 1.0))
+                optimizer.step()
+            else:
+                finite = False
             optimizer.zero_grad()
+        return finite
 
     @contextlib.contextmanager
     def weights(self) -> Iterator[None]:
         yield
 
-    def save(self, folder: Path) -> None:
-        for name, (module, optimizer) in zip(SUB_FOLDERS, self._parts, strict=False):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            torch.save({"module": module.state_dict(), "optimizer": optimizer.state_dict()}, folder / name / PLAIN_FILE)
+    def moments(self) -> tuple[Moments, dict[str, int]]:
+        return _gather_parts(self._parts, zero_stage=None)
 
-    def load(self, folder: Path) -> None:
-        for name, (module, optimizer) in zip(SUB_FOLDERS, self._parts, strict=False):
-            state = torch.load(folder / name / PLAIN_FILE, map_location="cpu", weights_only=True)
-            module.load_state_dict(state["module"])
-            optimizer.load_state_dict(state["optimizer"])
-
-    def overflows(self) -> int:
-        return 0
+    def load_moments(self, moments: Moments, updates: dict[str, int]) -> None:
+        _restore_parts(self._parts, moments, updates, zero_stage=None)
 
 
 class DeepSpeedPair:
@@ -126,19 +124,36 @@ class DeepSpeedPair:
 
     def _engine(self, module: nn.Module, config: Config) -> Any:
         engine, *_ = self._deepspeed.initialize(
-            model=module, optimizer=_optimizer(module, config), config=deepspeed_settings(config)
+            model=module,
+            optimizer=_optimizer(module, config),
+            config=deepspeed_settings(config, workers=torch.distributed.get_world_size()),
         )
         return engine
 
-    def apply(self, result: StepResult, *, learning_rate: float, update_discriminator: bool) -> None:
-        losses = [(self._engines[0], result.generator_loss, learning_rate)]
-        if update_discriminator and result.discriminator_loss is not None:
-            losses.append((self._engines[1], result.discriminator_loss, learning_rate * self._scale))
-        for engine, loss, _ in reversed(losses):
-            engine.backward(loss)
-        for engine, _, rate in reversed(losses):
-            _set_learning_rate(engine.optimizer, rate)
+    def backward(self, result: StepResult, *, update_discriminator: bool, last: bool) -> None:
+        losses = _losses(result, update_discriminator)
+        positions = _order(update_discriminator)
+        for position, loss in zip(positions, losses, strict=True):
+            self._engines[position].backward(loss)
+        if not last:
+            for position in positions:
+                self._engines[position].step()  # counts the part; the last one's makes the update
+
+    def update(self, *, learning_rate: float, update_discriminator: bool) -> bool:
+        finite = True
+        for position in _order(update_discriminator):
+            engine = self._engines[position]
+            _set_learning_rate(engine.optimizer, learning_rate * (self._scale if position else 1.0))
+            if self.zero_stage == 0 and not gradients_are_finite(engine.module.parameters()):
+                # What ZeRO's optimisers do by themselves: gradients are the same everywhere, and so is the decision.
+                engine.zero_grad()
+                engine.micro_steps += 1
+                finite = False
+                continue
+            skipped_before = engine.skipped_steps
             engine.step()
+            finite = finite and engine.skipped_steps == skipped_before
+        return finite
 
     @contextlib.contextmanager
     def weights(self) -> Iterator[None]:
@@ -149,44 +164,78 @@ class DeepSpeedPair:
         with self._deepspeed.zero.GatheredParameters(parameters):
             yield
 
-    def save(self, folder: Path) -> None:
-        for name, engine in zip(SUB_FOLDERS, self._engines, strict=False):
-            engine.save_checkpoint(str(folder / name), tag="state")
+    def moments(self) -> tuple[Moments, dict[str, int]]:
+        return _gather_parts(self._optimizers(), zero_stage=self.zero_stage)
 
-    def load(self, folder: Path) -> None:
-        with _tensors_only():
-            for name, engine in zip(SUB_FOLDERS, self._engines, strict=False):
-                try:
-                    path, _ = engine.load_checkpoint(str(folder / name), tag="state")
-                except pickle.UnpicklingError as error:
-                    raise UserError(
-                        f"{folder / name} is damaged or holds something else than tensors: resume from another "
-                        "checkpoint."
-                    ) from error
-                assert path is not None, f"DeepSpeed found no checkpoint in {folder / name}"
+    def load_moments(self, moments: Moments, updates: dict[str, int]) -> None:
+        _restore_parts(self._optimizers(), moments, updates, zero_stage=self.zero_stage)
 
-    def overflows(self) -> int:
-        return sum(engine.skipped_steps for engine in self._engines)
+    def _optimizers(self) -> list[tuple[nn.Module, Any]]:
+        return [(engine.module, engine.optimizer) for engine in self._engines]
 
 
-def deepspeed_settings(config: Config) -> dict[str, Any]:
+def deepspeed_settings(config: Config, *, workers: int) -> dict[str, Any]:
     """The configuration of one engine."""
+    cluster = config.cluster
+    zero: dict[str, Any] = {"stage": cluster.zero_stage}
+    if cluster.zero_stage:
+        zero |= {
+            "overlap_comm": cluster.overlap_communication,
+            "reduce_bucket_size": cluster.bucket_megabytes * 2**20 // 4,  # in elements
+        }
     settings: dict[str, Any] = {
         # Only a label: batches are made by our own stream.
-        "train_micro_batch_size_per_gpu": config.batch_size // config.cluster.workers,
-        "gradient_accumulation_steps": 1,
+        "train_micro_batch_size_per_gpu": config.batch_size // (workers * config.accumulation),
+        "gradient_accumulation_steps": config.accumulation,
         # DeepSpeed's default is 1.0; the original does not clip.
-        "gradient_clipping": 0.0,
-        "zero_optimization": {"stage": config.cluster.zero_stage},
+        "gradient_clipping": config.optimizer.gradient_clipping,
+        "zero_optimization": zero,
         # AdamTF1 works on each element alone, so it may run on a shard.
         "zero_allow_untested_optimizer": True,
         "steps_per_print": None,
     }
-    if config.cluster.precision == "bf16":
+    if cluster.precision == "bf16":
         # engine.forward switches an autocast from outside off unless the engine has its own. The list of modules is
         # for gradients communicated in bf16: empty keeps them in fp32.
         settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
     return settings
+
+
+def gradients_are_finite(parameters: Iterable[Tensor]) -> bool:
+    """Whether no gradient holds an infinity or NaN."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return bool(torch.stack(torch._foreach_norm(gradients)).isfinite().all())
+
+
+def _order(update_discriminator: bool) -> tuple[int, ...]:
+    """Positions in the pair: the discriminator, which is updated first, and the upscaler."""
+    return (1, 0) if update_discriminator else (0,)
+
+
+def _losses(result: StepResult, update_discriminator: bool) -> list[Tensor]:
+    """What is differentiated, in :func:`_order`."""
+    if not update_discriminator:
+        return [result.generator_loss]
+    assert result.discriminator_loss is not None
+    return [result.discriminator_loss, result.generator_loss]
+
+
+def _gather_parts(parts: list[tuple[nn.Module, Any]], *, zero_stage: int | None) -> tuple[Moments, dict[str, int]]:
+    found: Moments = {}
+    updates = {}
+    for part, (module, optimizer) in zip(PARTS, parts, strict=False):
+        moments, updates[part] = gather(module, optimizer, zero_stage=zero_stage)
+        found |= {f"{part}.{name}": tensor for name, tensor in moments.items()}
+    return found, updates
+
+
+def _restore_parts(
+    parts: list[tuple[nn.Module, Any]], moments: Moments, updates: dict[str, int], *, zero_stage: int | None
+) -> None:
+    for part, (module, optimizer) in zip(PARTS, parts, strict=False):
+        prefix = f"{part}."
+        own = {name.removeprefix(prefix): tensor for name, tensor in moments.items() if name.startswith(prefix)}
+        restore(module, optimizer, own, updates.get(part, 0), zero_stage=zero_stage)
 
 
 def _optimizer(module: nn.Module, config: Config) -> torch.optim.Optimizer:
@@ -197,28 +246,6 @@ def _optimizer(module: nn.Module, config: Config) -> torch.optim.Optimizer:
 def _set_learning_rate(optimizer: Any, learning_rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
-
-
-@contextlib.contextmanager
-def _tensors_only() -> Iterator[None]:
-    """Make torch.load refuse whatever could execute code, although DeepSpeed asks it not to.
-
-    The three classes are all that DeepSpeed 0.19 stores besides tensors and plain values.
-    """
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    before = os.environ.get(FORCE_WEIGHTS_ONLY)
-    os.environ[FORCE_WEIGHTS_ONLY] = "1"
-    try:
-        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
-            yield
-    finally:
-        if before is None:
-            del os.environ[FORCE_WEIGHTS_ONLY]
-        else:
-            os.environ[FORCE_WEIGHTS_ONLY] = before
 
 
 def _import_deepspeed(device: torch.device) -> Any:

@@ -11,8 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tecogan_dist.errors import UserError
-
+STOP = "stop"
 BALANCE_DECAY = 0.99
 """Of the running average of the discriminator's lead (lib/Teco.py: tf.train.ExponentialMovingAverage)."""
 
@@ -30,6 +29,7 @@ class Mean:
         self._count += 1
 
     def take(self) -> dict[str, float]:
+        """The means, and a new beginning; nothing if nothing was added."""
         means = {name: total / self._count for name, total in self._sums.items()}
         self._sums.clear()
         self._count = 0
@@ -47,15 +47,20 @@ class Ledger:
         """Running average of ``losses["balance"]``, over the steps settled so far, without bias correction."""
         self.for_display = Mean()
         self.for_summary = Mean()
+        self.not_finite = ""
+        """The last loss that was not finite, with its step, for the sentence that ends a run."""
+        self.stop = False
+        """Whether the first worker had been asked to stop by the step settled last: the same on all workers."""
         self._pending: tuple[int, list[str], Tensor, torch.cuda.Event | None] | None = None
 
-    def record(self, step: int, losses: dict[str, Tensor]) -> None:
+    def record(self, step: int, losses: dict[str, Tensor], *, stop: bool) -> None:
         """Start averaging the losses (0-dim tensors) of the step with this 0-based number. All workers call it."""
         assert self._pending is None, "settle the step before first"
-        self._pending = (step, list(losses), *_fetch(average_over_workers(losses)))
+        named = losses | {STOP: torch.tensor(float(stop), device=next(iter(losses.values())).device)}
+        self._pending = (step, list(named), *_fetch(average_over_workers(named)))
 
     def settle(self) -> None:
-        """Take in the recorded step. Raises :class:`UserError`, on all workers alike, if a loss is not finite."""
+        """Take in the recorded step; one with a loss that is not finite counts for nothing."""
         if self._pending is None:
             return
         step, names, host, arrived = self._pending
@@ -63,11 +68,22 @@ class Ledger:
         if arrived is not None:
             arrived.synchronize()
         values = dict(zip(names, host.tolist(), strict=True))
-        check_finite(values, step)
+        self.stop = values.pop(STOP) > 0
+        strange = [name for name, value in values.items() if not math.isfinite(value)]
+        if strange:
+            self.not_finite = f"the loss {strange[0]!r} became {values[strange[0]]} in step {step + 1}"
+            return
         if "balance" in values:
             self.balance_average += (1 - BALANCE_DECAY) * (values["balance"] - self.balance_average)
         self.for_display.add(values)
         self.for_summary.add(values)
+
+
+def mean_of(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each loss over the parts of a step."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: torch.stack([part[name].detach() for part in parts]).mean() for name in parts[0]}
 
 
 def average_over_workers(losses: dict[str, Tensor]) -> Tensor:
@@ -77,15 +93,6 @@ def average_over_workers(losses: dict[str, Tensor]) -> Tensor:
         dist.all_reduce(vector)
         vector /= dist.get_world_size()
     return vector
-
-
-def check_finite(values: dict[str, float], step: int) -> None:
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise UserError(
-                f"the loss {name!r} became {value} in step {step + 1}: lower optimizer.learning_rate or the weight of "
-                "the loss that grew (metrics.jsonl); the last checkpoint is kept."
-            )
 
 
 def _fetch(vector: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
@@ -104,7 +111,7 @@ class Clock:
     def __init__(self) -> None:
         self.first_wait: float | None = None
         """Seconds until the first batch; None before it."""
-        self._started = self._waited = 0.0
+        self._started = self._waited = self._saved = 0.0
         self._steps = 0
 
     def waiting(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -124,14 +131,19 @@ class Clock:
     def count_step(self) -> None:
         self._steps += 1
 
+    def count_saving(self, seconds: float) -> None:
+        """Time that was waited for a checkpoint to be written."""
+        self._saved += seconds
+
     def take(self, batch_size: int) -> dict[str, float]:
-        """Rates since the last call; ``data_wait`` is a fraction of the time."""
+        """Rates since the last call; ``data_wait`` and ``checkpoint_wait`` are fractions of the time."""
         now = time.perf_counter()
         seconds = now - self._started
         rates = {
             "steps_per_second": self._steps / seconds,
             "samples_per_second": self._steps * batch_size / seconds,
             "data_wait": self._waited / seconds,
+            "checkpoint_wait": self._saved / seconds,
         }
-        self._started, self._waited, self._steps = now, 0.0, 0
+        self._started, self._waited, self._saved, self._steps = now, 0.0, 0.0, 0
         return rates

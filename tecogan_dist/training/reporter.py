@@ -1,48 +1,35 @@
-"""What differs between the places where the training loop runs: how it reports, and where checkpoints are kept."""
+"""What differs between the places where the training loop runs: how it reaches whoever started it."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Protocol
-
-from tecogan_dist.training.state import newest_checkpoint
-from tecogan_dist.weights import CHECKPOINT_PATTERN
 
 
 class Reporter(Protocol):
-    """How a worker reaches whoever started it."""
+    """How a worker reaches whoever started it. The first worker calls it."""
 
     def say(self, line: str) -> None:
-        """An event for people. The first worker calls it."""
+        """An event for people."""
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Progress, every ``display_every`` steps. The first worker calls it."""
+        """Progress, every ``display_every`` steps."""
 
-    def checkpoint(self, name: str, write: Callable[[Path], None]) -> None:
-        """Keep what ``write`` puts into the folder that it is given. All workers call it."""
-
-    def last_checkpoint(self) -> contextlib.AbstractContextManager[Path | None]:
-        """The newest checkpoint that this run has kept, readable while the context is open. All workers call it."""
+    def asked_to_stop(self) -> bool:
+        """Whether the run should end after this step, with a checkpoint. Called every step: it must not wait."""
 
 
-class FolderReporter:
-    """For a plain process: checkpoints straight into the output folder, lines and metrics to two functions."""
+class PlainReporter:
+    """For a plain process: lines and metrics go to two functions."""
 
     def __init__(
         self,
-        output: Path,
         *,
-        keep: int,
         say: Callable[[str], None] = print,
         log: Callable[[int, dict[str, float]], None] | None = None,
+        asked_to_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._output = output
-        self._keep = keep
-        self._say = say
-        self._log = log
+        self._say, self._log, self._asked_to_stop = say, log, asked_to_stop
 
     def say(self, line: str) -> None:
         self._say(line)
@@ -51,15 +38,5 @@ class FolderReporter:
         if self._log is not None:
             self._log(step, metrics)
 
-    def checkpoint(self, name: str, write: Callable[[Path], None]) -> None:
-        # Under another name until it is whole: a folder with the right name can always be resumed from.
-        unfinished = self._output / f".{name}"
-        unfinished.mkdir(parents=True)
-        write(unfinished)
-        unfinished.rename(self._output / name)
-        for outdated in sorted(self._output.glob(CHECKPOINT_PATTERN))[: -self._keep]:
-            shutil.rmtree(outdated)
-
-    @contextlib.contextmanager
-    def last_checkpoint(self) -> Iterator[Path | None]:
-        yield newest_checkpoint(self._output)
+    def asked_to_stop(self) -> bool:
+        return self._asked_to_stop()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tecogan_dist.config import Config, to_tree
+from tecogan_dist.config import Config, from_tree, to_tree
 from tecogan_dist.errors import UserError
+from tecogan_dist.storage import Location
 from tecogan_dist.training.state import find_checkpoint, newest_checkpoint
 
 RUN_FILE = "run.yaml"
@@ -21,31 +21,33 @@ AUTO, NEVER = "auto", "never"
 
 @dataclass(frozen=True, kw_only=True)
 class RunFolder:
-    path: Path
-    checkpoint: Path | None
+    path: Location
+    checkpoint: Location | None
     """The newest one that the run has kept itself."""
-    resume_from: Path | None
+    resume_from: Location | None
     """A checkpoint of another run, where this one begins."""
 
 
-def open_run_folder(output: Path, *, config: Config, data: Path, resume: str) -> RunFolder:
+def open_run_folder(output: Location, *, config: Config, data: Location, resume: str) -> RunFolder:
     """Look at ``output`` without changing it. ``resume`` is AUTO, NEVER or a path of another run or checkpoint.
 
     A folder that is new or empty starts a run; one with a run of the same settings goes on with it. Raises
     :class:`UserError` for everything else.
     """
-    elsewhere = find_checkpoint(Path(resume).resolve()) if resume not in (AUTO, NEVER) else None
-    if output.exists() and not output.is_dir():
+    elsewhere = find_checkpoint(Location.of(resume).absolute()) if resume not in (AUTO, NEVER) else None
+    if output.is_local and output.path.is_file():
         raise UserError(f"{output} is a file: give --output a folder.")
-    if not output.exists() or not any(output.iterdir()):
+    if not output.entries():
         return RunFolder(path=output, checkpoint=None, resume_from=elsewhere)
-    if not (output / RUN_FILE).is_file():
+    if not (output / RUN_FILE).exists():
         raise UserError(f"{output} holds files but no run (no {RUN_FILE}): give --output a new or empty folder.")
     if resume == NEVER:
         raise UserError(f"{output} already holds a run: give --output a new folder, or --resume auto to go on with it.")
     try:
-        before = yaml.safe_load((output / RUN_FILE).read_text("utf-8"))
-        settings, begun_from = before["config"], before["resume_from"]
+        before = yaml.safe_load((output / RUN_FILE).read_bytes())
+        # Settings that are newer than the run have their defaults in it.
+        settings = to_tree(from_tree(before["config"], source=str(output / RUN_FILE)))
+        begun_from = before["resume_from"]
         their_data = before["data"]
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{output / RUN_FILE} is damaged: give --output a new folder.") from error
@@ -62,18 +64,15 @@ def open_run_folder(output: Path, *, config: Config, data: Path, resume: str) ->
     return RunFolder(
         path=output,
         checkpoint=newest_checkpoint(output),
-        resume_from=None if begun_from is None else Path(begun_from),
+        resume_from=None if begun_from is None else Location(begun_from),
     )
 
 
-def write_run_file(folder: RunFolder, *, config: Config, data: Path) -> None:
+def write_run_file(folder: RunFolder, *, config: Config, data: Location) -> None:
     """Claim the folder for this run, or bring its record up to date."""
-    folder.path.mkdir(parents=True, exist_ok=True)
     begun_from = None if folder.resume_from is None else str(folder.resume_from)
     tree = {"data": str(data), "resume_from": begun_from, "config": to_tree(config)}
-    temporary = folder.path / f".{RUN_FILE}.tmp"
-    temporary.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-    temporary.replace(folder.path / RUN_FILE)
+    (folder.path / RUN_FILE).write_bytes(yaml.safe_dump(tree, sort_keys=False).encode())
 
 
 def first_difference(theirs: dict[str, Any], ours: dict[str, Any]) -> tuple[str, Any, Any] | None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import io
 import json
+import os
+import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,6 +24,8 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch import Tensor
 
 from tecogan_dist.config import Config, to_tree
+from tecogan_dist.errors import UserError
+from tecogan_dist.storage import Location
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -29,10 +37,21 @@ FRAMES_PER_SECOND = 3
 class Tracker:
     """The records of one run in its output folder; made by the first worker only.
 
-    ``first_step`` steps are done: what an interrupted attempt recorded beyond them is dropped.
+    ``first_step`` steps are done: what an interrupted attempt recorded beyond them is dropped. A context manager.
+    Records of an output that is not local are made here and go there when they are published.
     """
 
-    def __init__(self, folder: Path, config: Config, *, first_step: int) -> None:
+    def __init__(self, output: Location, config: Config, *, first_step: int, say: Callable[[str], None]) -> None:
+        self._output, self._say = output, say
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        if output.is_local:
+            folder = output.path
+        else:
+            self._temporary = tempfile.TemporaryDirectory(prefix="tecogan_records_")
+            folder = Path(self._temporary.name)
+            with contextlib.suppress(FileNotFoundError):
+                (output / METRICS_FILE).fetch(folder / METRICS_FILE)
+        self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._metrics = folder / METRICS_FILE
         _drop_after(self._metrics, first_step)
@@ -40,12 +59,19 @@ class Tracker:
         # TensorBoard forgets what it read beyond this step.
         restart = SessionLog(status=SessionLog.START)
         self._events.add_event(Event(wall_time=time.time(), step=first_step + 1, session_log=restart))
-        self._wandb = _start_wandb(folder, config) if config.tracking.wandb_project else None
+        self._wandb = _start_wandb(folder, output, config) if config.tracking.wandb_project else None
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """One line of ``metrics.jsonl``."""
-        with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        line = (json.dumps({"step": step, **values}) + "\n").encode()
+        with self._not_fatal(), self._metrics.open("ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(end)  # half a line would spoil the next one
+                raise
 
     def summary(self, step: int, scalars: dict[str, float], animations: dict[str, Tensor]) -> None:
         """Scalars and animations to TensorBoard and W&B.
@@ -59,18 +85,45 @@ class Tracker:
             images[name] = data
             image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
             values.append(Summary.Value(tag=name, image=image))
-        self._events.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
-        self._events.flush()
+        with self._not_fatal():
+            self._events.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+            self._events.flush()
         if self._wandb is not None:
             import wandb
 
             videos = {name: wandb.Video(io.BytesIO(data), format="gif") for name, data in images.items()}
             self._wandb.log({"step": step, **scalars, **videos})
 
-    def close(self) -> None:
+    @contextlib.contextmanager
+    def _not_fatal(self) -> Iterator[None]:
+        """A full disk costs records, not the run."""
+        try:
+            yield
+        except OSError as error:
+            self._say(f"warning: a record could not be written ({error.strerror or error}); training goes on")
+
+    def publish(self) -> None:
+        """Bring the records to an output that is not local. A failure waits for the next time."""
+        if self._temporary is None:
+            return
+        self._events.flush()
+        with contextlib.suppress(UserError):
+            for file in (self._folder / METRICS_FILE, *(self._folder / TENSORBOARD_FOLDER).iterdir()):
+                if file.is_file():
+                    (self._output / str(file.relative_to(self._folder))).write_bytes(file.read_bytes())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._events.close()
         if self._wandb is not None:
-            self._wandb.finish()
+            self._wandb.finish(exit_code=0 if error is None else 1)
+        self.publish()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
 
 def encode_animation(frames: Tensor) -> tuple[bytes, int, int]:
@@ -85,7 +138,7 @@ def encode_animation(frames: Tensor) -> tuple[bytes, int, int]:
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's ``metrics.jsonl``; none if it has not been written yet."""
+    """The lines of a local run's ``metrics.jsonl``; none if it has not been written yet."""
     path = folder / METRICS_FILE
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
@@ -100,14 +153,14 @@ def _drop_after(path: Path, step: int) -> None:
     kept.replace(path)
 
 
-def _start_wandb(folder: Path, config: Config) -> Any:
+def _start_wandb(folder: Path, output: Location, config: Config) -> Any:
     import wandb
 
     # One folder is one W&B run, whichever attempt writes it.
-    identity = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    identity = hashlib.sha256(str(output.absolute()).encode()).hexdigest()[:16]
     run = wandb.init(
         project=config.tracking.wandb_project,
-        name=folder.name,
+        name=output.name,
         id=identity,
         resume="allow",
         dir=str(folder),

@@ -1,60 +1,47 @@
 """The training loop of one worker, from the stream to checkpoints and records.
 
-:func:`train` is the whole of it. It runs in a Ray Train worker (:func:`train_worker`), in a plain process and in a Tune
+:func:`train` is the whole of it. It runs in a Ray Train worker (:mod:`ray_worker`), in a plain process and in a Tune
 trial; what differs between them is behind :class:`Reporter`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-from typing import Any
 
-import ray
-import ray.train
-import ray.train.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tecogan_dist.config import Config, DataConfig, learning_rate_at
-from tecogan_dist.data.clips import ClipStore, Scene, open_clip
-from tecogan_dist.data.stream import check_scenes, find_user_error, training_stream
-from tecogan_dist.data.windows import cut_windows, needed_frames, sample_spec
-from tecogan_dist.models.discriminator import Discriminator
-from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.ops import windows_to_frames
-from tecogan_dist.training.engines import DeepSpeedPair, EnginePair, PlainPair
-from tecogan_dist.training.ledger import Clock, Ledger
-from tecogan_dist.training.objective import Objective, animations_of, prepare_device, to_device
+from tecogan_dist.config import learning_rate_at
+from tecogan_dist.data.stream import training_stream
+from tecogan_dist.data.windows import window_config
+from tecogan_dist.errors import UserError
+from tecogan_dist.metrics.perceptual import Trunk
+from tecogan_dist.models.discriminator import forget_bad_statistics
+from tecogan_dist.training.ledger import Clock, Ledger, mean_of
+from tecogan_dist.training.objective import Objective, animations_of, prepare_device, to_device, training_frames
 from tecogan_dist.training.reporter import Reporter
-from tecogan_dist.training.state import TrainingState, checkpoint_name, load_checkpoint, save_checkpoint
+from tecogan_dist.training.saving import CheckpointWriter, take_snapshot
+from tecogan_dist.training.state import TrainingState
+from tecogan_dist.training.task import TrainingTask, begin
 from tecogan_dist.training.tracking import Tracker
+from tecogan_dist.training.validation import PREFIX, Validator, validation_windows
 from tecogan_dist.vgg_weights import VggWeights
-from tecogan_dist.weights import load_initial
 
 Stream = Callable[..., Iterator[Tensor]]
 """Called as :func:`training_stream` is; yields this worker's windows of each step."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingTask:
-    """A run as every worker gets it. Paths are absolute and mean the same on all machines."""
+@dataclass(frozen=True)
+class Networks:
+    """Weights of networks that are not trained, as plain values."""
 
-    config: Config
-    data: Path
-    """The clip store."""
-    training_scenes: tuple[Scene, ...]
-    validation_scenes: tuple[Scene, ...]
-    """Empty: no validation."""
-    output: Path
-    resume_from: Path | None = None
-    """Checkpoint of another run to go on from; what the run itself has kept comes first."""
+    vgg: VggWeights | None = None
+    """Needed when ``loss.perceptual`` is positive."""
+    lpips: Trunk | None = None
+    """None: LPIPS and tLP are not measured."""
 
 
 def train(
@@ -62,29 +49,29 @@ def train(
     *,
     device: torch.device,
     reporter: Reporter,
-    vgg_weights: VggWeights | None = None,
+    networks: Networks | None = None,
     stream: Stream = training_stream,
+    step_done: Callable[[], None] = lambda: None,
 ) -> TrainingState:
     """Train to ``config.steps`` and return where the run is then; the last step always leaves a checkpoint.
 
     With a process group of torch.distributed this is one of its workers, on DeepSpeed; without one it is alone, on
-    plain torch optimisers. ``vgg_weights`` are needed when ``loss.perceptual`` is positive. Raises :class:`UserError`
-    when a loss is no longer finite.
+    plain torch optimisers. Raises :class:`UserError` when too many steps in a row had losses or gradients that are not
+    finite, and when the last checkpoint cannot be written.
     """
     config, every = task.config, task.config.tracking
+    networks = networks or Networks()
     rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     prepare_device(device, config)
-    with reporter.last_checkpoint() as kept:
-        origin = kept or task.resume_from
-        pair, beginning = _build_pair(config, device, initial_weights=None if origin else config.initial_weights)
-        state = TrainingState() if origin is None else load_checkpoint(origin, pair=pair, workers=workers)
-    tracker = Tracker(task.output, config, first_step=state.step) if rank == 0 else None
-    first_step, attempt = state.step, _same_everywhere(int(time.time()), device)
-    objective = Objective(config, pair, device, vgg_weights)
+    beginning = begin(task, device)
+    pair, state, average = beginning.pair, beginning.state, beginning.average
+    objective = Objective(config, pair, device, networks.vgg)
     ledger, clock = Ledger(state.balance_average), Clock()
+    validator = Validator(task, device, networks.lpips, rank=rank, workers=workers)
+    first_step, bad_in_a_row = state.step, 0
     windows = stream(
         task.data,
-        data=config.data,
+        data=window_config(config),
         seed=config.seed,
         batch_size=config.batch_size,
         rank=rank,
@@ -93,185 +80,118 @@ def train(
         steps=config.steps - first_step,
         scenes=task.training_scenes,
     )
-    if tracker:
-        reporter.say(beginning if origin is None else f"going on after step {state.step} ({origin})")
+    with contextlib.ExitStack() as open_until_the_end:
+        tracker = writer = None
+        if rank == 0:
+            tracker = open_until_the_end.enter_context(
+                Tracker(task.output, config, first_step=first_step, say=reporter.say)
+            )
+            writer = CheckpointWriter(task.output, config, say=reporter.say)
+            reporter.say(beginning.sentence)
+        for batch in clock.waiting(to_device(windows, device)):
+            if tracker and state.step == first_step:
+                reporter.say(f"step {state.step + 1} begins, the first windows took {clock.first_wait:.0f} s")
+            update, losses = False, []
+            for number in range(1, config.accumulation + 1):
+                # Every so-manyth window: so a part holds the same ones over all workers, however many there are.
+                part = batch[number - 1 :: config.accumulation]
+                lr_frames, hr_frames = training_frames(part, config)
+                result = objective(lr_frames, hr_frames, step=state.step)
+                if number == 1:
+                    ledger.settle()  # the step before: its balance decides, and the GPU is not waited for
+                    has_discriminator = result.discriminator_loss is not None
+                    update = has_discriminator and ledger.balance_average < config.discriminator.balance_threshold
+                pair.backward(result, update_discriminator=update, last=number == config.accumulation)
+                losses.append(result.losses)
+            stop = ledger.stop
+            ledger.record(state.step, mean_of(losses), stop=tracker is not None and reporter.asked_to_stop())
+            learning_rate = learning_rate_at(config.optimizer, state.step)
+            finite = pair.update(learning_rate=learning_rate, update_discriminator=update)
+            if finite and average is not None:
+                average.update()
+            bad_in_a_row = 0 if finite else bad_in_a_row + 1
+            state = replace(
+                state,
+                step=state.step + 1,
+                discriminator_updates=state.discriminator_updates + (update and finite),
+                discriminator_skips=state.discriminator_skips + (has_discriminator and not update),
+                bad_steps=state.bad_steps + (not finite),
+            )
+            if not finite:
+                if pair.critic is not None:
+                    forget_bad_statistics(pair.critic)
+                ledger.settle()
+                reason = ledger.not_finite or f"a gradient was not finite in step {state.step}"
+                if bad_in_a_row >= config.optimizer.max_bad_steps:
+                    raise UserError(
+                        f"{bad_in_a_row} steps in a row were not finite, the last time {reason}: lower "
+                        "optimizer.learning_rate or the weight of the loss that grew (metrics.jsonl), and go on from "
+                        "the last checkpoint."
+                    )
+                if tracker:
+                    reporter.say(f"warning: step {state.step} is left out: {reason}")
+            clock.count_step()
+            step_done()
+            last = stop or state.step == config.steps
 
-    for batch in clock.waiting(to_device(windows, device)):
-        if tracker and state.step == first_step:
-            reporter.say(f"step {state.step + 1} begins, the first windows took {clock.first_wait:.0f} s")
-        lr_frames, hr_frames = windows_to_frames(batch)
-        result = objective(lr_frames, hr_frames, step=state.step)
-        ledger.settle()  # the step before: its balance decides, and the GPU is not waited for
-        has_discriminator = result.discriminator_loss is not None
-        update = has_discriminator and ledger.balance_average < config.discriminator.balance_threshold
-        ledger.record(state.step, result.losses)
-        learning_rate = learning_rate_at(config.optimizer, state.step)
-        pair.apply(result, learning_rate=learning_rate, update_discriminator=update)
-        clock.count_step()
-        state = replace(
-            state,
-            step=state.step + 1,
-            discriminator_updates=state.discriminator_updates + update,
-            discriminator_skips=state.discriminator_skips + (has_discriminator and not update),
-        )
-        last = state.step == config.steps
-
-        if last or state.step % every.display_every == 0:
-            ledger.settle()
-            metrics = ledger.for_display.take() | clock.take(config.batch_size)
-            metrics |= {"learning_rate": learning_rate, "overflows": pair.overflows()}
-            if has_discriminator:
-                metrics |= {
-                    "balance_average": ledger.balance_average,
-                    "discriminator_updates": state.discriminator_updates,
-                    "discriminator_skips": state.discriminator_skips,
-                }
-            if tracker:
-                tracker.metrics(state.step, metrics)
-                reporter.log(state.step, metrics)
-        if last or state.step % every.summary_every == 0:
-            ledger.settle()
-            scalars = ledger.for_summary.take() | {"learning_rate": learning_rate}
-            if task.validation_scenes:
-                number = state.step // every.summary_every
-                held_out = validation_windows(task, number=number, rank=rank, workers=workers)
-                scalars |= objective.validate(held_out, step=state.step)
-            if tracker:
-                tracker.summary(state.step, scalars, animations_of(lr_frames, hr_frames, result))
-        if last or state.step % every.save_every == 0:
-            ledger.settle()
-            state = replace(state, balance_average=ledger.balance_average)
-            write = partial(save_checkpoint, state=state, pair=pair, config=config, rank=rank, workers=workers)
-            reporter.checkpoint(checkpoint_name(state.step, attempt=attempt, workers=workers), write)
-    if tracker:
-        tracker.close()
+            if last or state.step % every.display_every == 0:
+                ledger.settle()
+                metrics = ledger.for_display.take() | clock.take(config.batch_size)
+                metrics |= {"learning_rate": learning_rate, "bad_steps": state.bad_steps}
+                if has_discriminator:
+                    metrics |= {
+                        "balance_average": ledger.balance_average,
+                        "discriminator_updates": state.discriminator_updates,
+                        "discriminator_skips": state.discriminator_skips,
+                    }
+                if tracker:
+                    tracker.metrics(state.step, metrics)
+                    reporter.log(state.step, metrics)
+                _collect(validator, tracker, writer, reporter)
+            if last or state.step % every.summary_every == 0:
+                ledger.settle()
+                scalars = ledger.for_summary.take() | {"learning_rate": learning_rate}
+                if task.validation_scenes:
+                    number = state.step // every.summary_every
+                    held_out = validation_windows(task, number=number, rank=rank, workers=workers)
+                    scalars |= objective.validate(held_out, step=state.step)
+                if tracker:
+                    tracker.summary(state.step, scalars, animations_of(lr_frames, hr_frames, result))
+            # What is not finite now may have harmed weights before: nothing is kept until it is over.
+            if (last or state.step % every.save_every == 0) and not bad_in_a_row:
+                ledger.settle()
+                state = replace(state, balance_average=ledger.balance_average)
+                snapshot = take_snapshot(state, pair, average)
+                if writer and tracker:
+                    clock.count_saving(writer.save(snapshot))
+                    tracker.publish()
+            if validator.scenes and (last or state.step % (every.validate_every or every.save_every) == 0):
+                _collect(validator, tracker, writer, reporter)
+                validator.start(state.step, pair, average)
+                step_done()
+            if last:
+                _collect(validator, tracker, writer, reporter)
+                break
+        if writer and tracker:
+            writer.finish()
+            tracker.publish()
+            if state.step < config.steps:
+                reporter.say(f"stopped after step {state.step}: the same command goes on from there")
     return state
 
 
-def select_scenes(store: Path, data: DataConfig) -> tuple[tuple[Scene, ...], tuple[Scene, ...]]:
-    """Scenes for training and for validation. Raises :class:`UserError` if there are none or windows do not fit."""
-    clips = ClipStore.open(store)
-    validation = clips.select(*data.validation_scenes) if data.validation_scenes else ()
-    training = clips.select(*data.train_scenes) if data.train_scenes else clips.scenes
-    training = tuple(scene for scene in training if scene not in validation)
-    check_scenes(training, data)
-    if data.validation_scenes:
-        check_scenes(validation, data)
-    return training, validation
-
-
-def validation_windows(task: TrainingTask, *, number: int, rank: int, workers: int) -> Tensor:
-    """This worker's windows (N, T, H, W, 3) uint8 of the validation with this number, decoded here and now."""
-    config, windows = task.config, []
-    count = config.batch_size // workers
-    first = number * config.batch_size + rank * count
-    for index in range(first, first + count):
-        spec = sample_spec(index, seed=config.seed, scenes=task.validation_scenes, data=config.data)
-        frames = open_clip(task.data, spec.scene).frames_at(needed_frames([spec], config.data.sequence_length))
-        windows.append(torch.from_numpy(cut_windows(frames, [spec], config.data)))
-    return torch.cat(windows)
-
-
-def build_networks(
-    config: Config, *, initial_weights: str | None
-) -> tuple[RecurrentUpscaler, Discriminator | None, str]:
-    """The networks as a run begins with them, the same on all workers, and a sentence about their weights.
-
-    Raises :class:`UserError` if ``initial_weights`` do not fit.
-    """
-    torch.manual_seed(config.seed)
-    model = config.model
-    upscaler = RecurrentUpscaler(
-        blocks=model.blocks,
-        channels=model.channels,
-        flow_width=model.flow_width,
-        output_init_scale=model.output_init_scale,
-    )
-    discriminator = None
-    if config.loss.adversarial > 0:
-        discriminator = Discriminator(
-            in_channels=9 if config.discriminator.temporal_only else 27,
-            global_batch_norm=config.discriminator.global_batch_norm,
-        )
-    sentence = "training starts from random weights"
-    if initial_weights is not None:
-        sentence = load_initial(initial_weights, upscaler, model, discriminator).rstrip(".")
-    return upscaler, discriminator, sentence
-
-
-def _build_pair(config: Config, device: torch.device, *, initial_weights: str | None) -> tuple[EnginePair, str]:
-    upscaler, discriminator, sentence = build_networks(config, initial_weights=initial_weights)
-    upscaler.to(device)
-    if discriminator is not None:
-        discriminator.to(device)
-    if dist.is_initialized():
-        return DeepSpeedPair(upscaler, discriminator, config, device), sentence
-    return PlainPair(upscaler, discriminator, config), sentence
-
-
-def _same_everywhere(value: int, device: torch.device) -> int:
-    """The first worker's value."""
-    if not dist.is_initialized():
-        return value
-    shared = torch.tensor(value, device=device)
-    dist.broadcast(shared, src=0)
-    return int(shared.item())
-
-
-def train_worker(
-    task: TrainingTask, *, vgg_weights: ray.ObjectRef | None, board: Any, stream: Stream = training_stream
+def _collect(
+    validator: Validator, tracker: Tracker | None, writer: CheckpointWriter | None, reporter: Reporter
 ) -> None:
-    """:func:`train` inside a Ray Train worker. ``board`` is the driver's actor for messages."""
-    try:
-        train(
-            task,
-            device=ray.train.torch.get_device(),
-            reporter=RayReporter(board),
-            vgg_weights=None if vgg_weights is None else ray.get(vgg_weights),
-            stream=stream,
-        )
-    except torch.cuda.OutOfMemoryError as error:
-        _give_up(
-            board,
-            f"the GPU's memory is too small ({str(error).split('. ')[0]}): lower batch_size, data.crop_size or "
-            "data.sequence_length, or use more workers or cluster.precision bf16.",
-        )
-        raise
-    except Exception as error:
-        user_error = find_user_error(error)
-        if user_error is not None:
-            _give_up(board, str(user_error))
-        raise
-
-
-def _give_up(board: Any, sentence: str) -> None:
-    # The controller looks there before it starts another attempt.
-    ray.get(board.give_up.remote(sentence))
-
-
-class RayReporter:
-    """For a Ray Train worker: checkpoints to the run's storage, everything else to the driver's board."""
-
-    def __init__(self, board: Any) -> None:
-        self._board = board
-
-    def say(self, line: str) -> None:
-        self._board.say.remote(line)
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        self._board.log.remote(step, metrics)
-
-    def checkpoint(self, name: str, write: Callable[[Path], None]) -> None:
-        with tempfile.TemporaryDirectory(prefix="tecogan_") as folder:
-            write(Path(folder))
-            # Its metrics would only be kept with checkpoints; ours are in metrics.jsonl.
-            ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder), checkpoint_dir_name=name)
-
-    @contextlib.contextmanager
-    def last_checkpoint(self) -> Iterator[Path | None]:
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            yield None
-            return
-        with checkpoint.as_directory() as folder:
-            yield Path(folder)
+    """Report what was measured of held-out scenes, if something was. All workers call it."""
+    collected = validator.collect()
+    if collected is None or tracker is None or writer is None:
+        return
+    step, measured = collected
+    writer.score(step, measured)
+    named = {f"{PREFIX}{name}": value for name, value in measured.items()}
+    tracker.metrics(step, named)
+    tracker.summary(step, named, {})
+    reporter.say(
+        f"step {step}: held-out scenes  " + "  ".join(f"{name} {value:.4g}" for name, value in measured.items())
+    )

@@ -96,8 +96,9 @@ class Replay:
                 self.moving = by_their_names(self.buffers)
             update = ledger.balance_average < config.discriminator.balance_threshold and discriminator is not None
             learning_rate = learning_rate_at(config.optimizer, i)
-            pair.apply(result, learning_rate=learning_rate, update_discriminator=update)
-            ledger.record(i, result.losses)
+            pair.backward(result, update_discriminator=update, last=True)
+            assert pair.update(learning_rate=learning_rate, update_discriminator=update)
+            ledger.record(i, result.losses, stop=False)
             ledger.settle()
             self.losses.append({name: value.item() for name, value in result.losses.items()})
             self.decisions.append(update)

@@ -1,0 +1,78 @@
+"""The training loop inside a Ray Train worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+from tecogan_dist.data.stream import find_user_error, training_stream
+from tecogan_dist.training.task import TrainingTask
+from tecogan_dist.training.watchdog import Watchdog
+from tecogan_dist.training.worker import Stream, train
+
+
+def train_worker(task: TrainingTask, *, networks: ray.ObjectRef, board: Any, stream: Stream = training_stream) -> None:
+    """:func:`train` with ``networks`` from Ray's object store. ``board`` is the driver's actor for messages.
+
+    Checkpoints go to the run's output by themselves and are found there: Ray Train only starts and replaces workers.
+    """
+    reporter = RayReporter(board)
+    rank = ray.train.get_context().get_world_rank()
+    watchdog = Watchdog(task.config.cluster.step_timeout, say=reporter.say, rank=rank)
+    try:
+        train(
+            task,
+            device=ray.train.torch.get_device(),
+            reporter=reporter,
+            networks=ray.get(networks),
+            stream=stream,
+            step_done=watchdog.step_done,
+        )
+    except torch.cuda.OutOfMemoryError as error:
+        _give_up(
+            board,
+            f"the GPU's memory is too small ({str(error).split('. ')[0]}): lower batch_size, data.crop_size or "
+            "data.sequence_length, raise accumulation, or use more workers, cluster.activation_checkpointing or "
+            "cluster.precision bf16.",
+        )
+        raise
+    except Exception as error:
+        user_error = find_user_error(error)
+        if user_error is not None:
+            _give_up(board, str(user_error))
+        raise
+    finally:
+        watchdog.close()
+
+
+def _give_up(board: Any, sentence: str) -> None:
+    # The controller looks there before it starts another attempt.
+    ray.get(board.give_up.remote(sentence))
+
+
+class RayReporter:
+    """Everything to the driver's board."""
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+        self._stop: Any = None
+
+    def say(self, line: str) -> None:
+        self._board.say.remote(line)
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        self._board.log.remote(step, metrics)
+
+    def asked_to_stop(self) -> bool:
+        # One question is always on its way; its answer is read when it is there.
+        if self._stop is None:
+            self._stop = self._board.asked_to_stop.remote()
+        if not ray.wait([self._stop], timeout=0)[0]:
+            return False
+        answer: bool = ray.get(self._stop)
+        self._stop = None
+        return answer

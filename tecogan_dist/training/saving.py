@@ -1,0 +1,215 @@
+"""Writing checkpoints in the background, keeping the newest and the best, and living with storage that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tecogan_dist.config import Config
+from tecogan_dist.errors import UserError
+from tecogan_dist.metrics.sequence import HIGHER_IS_BETTER
+from tecogan_dist.storage import Location
+from tecogan_dist.training.ema import WeightAverage
+from tecogan_dist.training.engines import EnginePair, Moments
+from tecogan_dist.training.state import (
+    CHECKPOINT_PREFIX,
+    EMA_FILE,
+    MOMENTS_FILE,
+    STATE_FILE,
+    StateFile,
+    TrainingState,
+    checkpoint_name,
+    checkpoints,
+)
+from tecogan_dist.weights import WEIGHTS_FILE, save_weights, write_tensors
+
+SCORES_FILE = "scores.json"
+"""In the run's folder: what was measured on held-out scenes, by step."""
+PATIENCE = 60.0
+"""Seconds for which a checkpoint that cannot be written is tried again; the next one is a new chance."""
+PAUSES = (1.0, 3.0, 10.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A run at one step, in memory of its own on the CPU: training may go on while it is written."""
+
+    state: TrainingState
+    upscaler: Mapping[str, Tensor]
+    discriminator: Mapping[str, Tensor] | None
+    average: Mapping[str, Tensor] | None
+    average_updates: int
+    moments: Moments
+    updates: dict[str, int]
+
+
+def take_snapshot(state: TrainingState, pair: EnginePair, average: WeightAverage | None) -> Snapshot:
+    """All workers call it; with ZeRO each has a part of what is gathered here."""
+    with pair.weights():
+        upscaler = _copied(pair.upscaler_module.state_dict())
+        discriminator = None if pair.critic is None else _copied(pair.critic.state_dict())
+    moments, updates = pair.moments()
+    return Snapshot(
+        state=state,
+        upscaler=upscaler,
+        discriminator=discriminator,
+        average=None if average is None else _copied(average.state),
+        average_updates=0 if average is None else average.updates,
+        moments=moments,
+        updates=updates,
+    )
+
+
+class CheckpointWriter:
+    """Writes a run's checkpoints, one at a time in a thread. Only the first worker has one.
+
+    A failure is said, and the run goes on: the next checkpoint is a new attempt, only the last one has to succeed.
+    """
+
+    def __init__(self, output: Location, config: Config, *, say: Callable[[str], None]) -> None:
+        self._output, self._config, self._say = output, config, say
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._running: Future[None] | None = None
+        self._scores = read_scores(output)
+
+    def save(self, snapshot: Snapshot) -> float:
+        """Start writing; seconds that the one before was waited for."""
+        started = time.monotonic()
+        self._wait(last=False)
+        self._running = self._thread.submit(self._write_patiently, snapshot)
+        return time.monotonic() - started
+
+    def score(self, step: int, measured: dict[str, float]) -> None:
+        """Record what was measured of the weights after ``step`` steps; it decides which checkpoint is the best."""
+        self._scores[step] = measured
+        content = {str(step): values for step, values in sorted(self._scores.items())}
+        try:
+            (self._output / SCORES_FILE).write_bytes((json.dumps(content, indent=2) + "\n").encode())
+        except UserError as error:
+            self._say(f"warning: the scores could not be written ({error})")
+
+    def finish(self) -> None:
+        """Wait for the last checkpoint. Raises :class:`UserError` if it could not be written."""
+        self._wait(last=True)
+        self._thread.shutdown()
+
+    def _wait(self, *, last: bool) -> None:
+        if self._running is None:
+            return
+        try:
+            self._running.result()
+        except (UserError, OSError) as error:
+            if last:
+                raise UserError(f"the last checkpoint could not be written: {error}") from error
+            self._say(f"warning: a checkpoint could not be written ({error}); training goes on, the next one is tried")
+        self._running = None
+
+    def _write_patiently(self, snapshot: Snapshot) -> None:
+        started = time.monotonic()
+        for pause in (*PAUSES, *[PAUSES[-1]] * 1000):
+            try:
+                self._write(snapshot)
+                return
+            except (UserError, OSError) as error:
+                if time.monotonic() - started + pause > PATIENCE:
+                    raise
+                self._say(f"warning: a checkpoint could not be written ({error}); it is tried again in {pause:.0f} s")
+                time.sleep(pause)
+
+    def _write(self, snapshot: Snapshot) -> None:
+        folder = self._output / checkpoint_name(snapshot.state.step)
+        with _staging(self._output) as local:
+            self._write_files(local, snapshot)
+            files = {path.name: _sha256(path) for path in sorted(local.iterdir())}
+            if (folder / STATE_FILE).exists():
+                (folder / STATE_FILE).delete()  # from here on the replaced one is none
+            for name in files:
+                (folder / name).put(local / name)
+        content = StateFile(snapshot.state, snapshot.updates, snapshot.average_updates, files)
+        (folder / STATE_FILE).write_bytes(content.to_json())
+        self._drop_outdated(newest=snapshot.state.step)
+
+    def _write_files(self, local: Path, snapshot: Snapshot) -> None:
+        def weights(name: str, upscaler: Mapping[str, Tensor], discriminator: Mapping[str, Tensor] | None) -> None:
+            save_weights(
+                local / name,
+                upscaler_state=upscaler,
+                discriminator_state=discriminator,
+                model=self._config.model,
+                run_config=self._config,
+                step=snapshot.state.step,
+            )
+
+        weights(WEIGHTS_FILE, snapshot.upscaler, snapshot.discriminator)
+        if snapshot.average is not None:
+            weights(EMA_FILE, snapshot.average, None)
+        write_tensors(local / MOMENTS_FILE, snapshot.moments, {})
+
+    def _drop_outdated(self, *, newest: int) -> None:
+        """Remove what is neither among the newest nor the best; and folders of attempts that were never completed."""
+        complete = checkpoints(self._output)
+        kept = {checkpoint.name for checkpoint in complete[-self._config.tracking.keep_checkpoints :]}
+        best = self.best_step()
+        kept |= {checkpoint_name(newest)} | ({checkpoint_name(best)} if best is not None else set())
+        for entry in self._output.entries():
+            name = entry.base_name
+            if name.startswith(CHECKPOINT_PREFIX) and name not in kept:
+                folder = self._output / name
+                # First the file that makes it a checkpoint.
+                files = sorted(folder.entries(), key=lambda file: file.base_name != STATE_FILE)
+                for file in files:
+                    (folder / file.base_name).delete()
+                if folder.is_local:
+                    folder.path.rmdir()
+
+    def best_step(self) -> int | None:
+        """The step whose weights measured best, if any was measured."""
+        return best_step(self._scores, self._config.tracking.best)
+
+
+def best_step(scores: dict[int, dict[str, float]], metric: str) -> int | None:
+    """The step with the best ``metric``; the earliest of equals; None if it was never measured."""
+    sign = 1 if metric in HIGHER_IS_BETTER else -1
+    measured = {step: sign * values[metric] for step, values in scores.items() if metric in values}
+    return max(measured, key=lambda step: (measured[step], -step), default=None)
+
+
+def read_scores(output: Location) -> dict[int, dict[str, float]]:
+    """What a run's folder says was measured, by step. Raises :class:`UserError` if its file is damaged."""
+    try:
+        content = json.loads((output / SCORES_FILE).read_bytes())
+        return {int(step): {str(k): float(v) for k, v in values.items()} for step, values in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{output / SCORES_FILE} is damaged: move it away.") from error
+
+
+@contextlib.contextmanager
+def _staging(output: Location) -> Iterator[Path]:
+    """A folder whose files can be put into ``output``: on the same disk if that is local, so that it is a renaming."""
+    beside = None
+    if output.is_local:
+        output.path.mkdir(parents=True, exist_ok=True)
+        beside = output.path
+    with tempfile.TemporaryDirectory(prefix=".staging_", dir=beside) as folder:
+        yield Path(folder)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", torch.float32, copy=True) for name, tensor in state.items()}

@@ -1,0 +1,139 @@
+"""The upscaler on held-out scenes, measured while training goes on: losses of windows, and evaluate's metrics."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from tecogan_dist.data.cache import scene_frames
+from tecogan_dist.data.clips import Scene
+from tecogan_dist.data.windows import cut_windows, needed_frames, sample_spec, window_config
+from tecogan_dist.inference import upscale_frames
+from tecogan_dist.metrics.perceptual import Lpips, Trunk
+from tecogan_dist.metrics.protocol import OFFICIAL, Images
+from tecogan_dist.metrics.sequence import METRICS, NEED_WEIGHTS, mean, measure
+from tecogan_dist.training.ema import WeightAverage
+from tecogan_dist.training.engines import EnginePair
+from tecogan_dist.training.task import TrainingTask, build_upscaler
+
+LARGEST_SIDE = 512
+"""Pixels of a scene's centre that are measured, at most, in each side."""
+PREFIX = "measured/"
+
+
+def measured_scenes(task: TrainingTask) -> tuple[Scene, ...]:
+    """The held-out scenes that are measured: the first that the official protocol can measure."""
+    smallest = sum(OFFICIAL_MARGINS)
+    fit = [
+        scene
+        for scene in task.validation_scenes
+        if scene.frames >= OFFICIAL.minimum_frames and min(scene.height, scene.width) >= smallest
+    ]
+    return tuple(fit[: task.config.tracking.validation_scenes])
+
+
+OFFICIAL_MARGINS = (32, 8, 8)
+"""The smallest side of the official crop, with its two borders."""
+
+
+def validation_windows(task: TrainingTask, *, number: int, rank: int, workers: int) -> torch.Tensor:
+    """This worker's windows (N, T, H, W, 3) uint8 of the validation with this number, decoded here and now."""
+    config, data, windows = task.config, window_config(task.config), []
+    count = config.batch_size // workers
+    first = number * config.batch_size + rank * count
+    for index in range(first, first + count):
+        spec = sample_spec(index, seed=config.seed, scenes=task.validation_scenes, data=data)
+        positions = needed_frames([spec], data.sequence_length)
+        windows.append(
+            torch.from_numpy(cut_windows(scene_frames(task.data, spec.scene, positions, data), [spec], data))
+        )
+    return torch.cat(windows)
+
+
+class Validator:
+    """Measures held-out scenes, each worker some of them.
+
+    Workers wait only while their scenes are upscaled; the metrics are computed in a thread. All workers make the same
+    calls in the same order.
+    """
+
+    def __init__(
+        self, task: TrainingTask, device: torch.device, trunk: Trunk | None, *, rank: int, workers: int
+    ) -> None:
+        self._task, self._device = task, device
+        self._scenes = measured_scenes(task)
+        self._own = self._scenes[rank::workers]
+        self._metrics = tuple(name for name in METRICS if trunk is not None or name not in NEED_WEIGHTS)
+        self._lpips = None if trunk is None else Lpips(trunk)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="validation")
+        self._running: tuple[int, Future[list[list[float]]]] | None = None
+
+    @property
+    def scenes(self) -> int:
+        """How many scenes are measured, by all workers together."""
+        return len(self._scenes)
+
+    def start(self, step: int, pair: EnginePair, average: WeightAverage | None) -> None:
+        """Upscale with the weights after ``step`` steps (their average, if there is one), and start measuring."""
+        assert self._running is None, "collect first"
+        model = build_upscaler(self._task.config).to(self._device)
+        with pair.weights():
+            model.load_state_dict(pair.upscaler_module.state_dict() if average is None else average.state)
+        model.eval()
+        pairs = [self._upscale(model, scene) for scene in self._own]
+        self._running = (step, self._thread.submit(self._measure, pairs))
+
+    def collect(self) -> tuple[int, dict[str, float]] | None:
+        """The step that was measured last and the means over all workers' scenes; None if nothing was started."""
+        if self._running is None:
+            return None
+        step, future = self._running
+        self._running = None
+        # Sums and counts of each metric, so that scenes of different lengths count by their frames.
+        sums = torch.zeros(len(self._metrics), 2, dtype=torch.float64)
+        for scene in future.result():
+            sums += torch.tensor(scene, dtype=torch.float64).view(-1, 2)
+        sums = sums.to(self._device)
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        return step, {name: float(total / count) for name, (total, count) in zip(self._metrics, sums, strict=True)}
+
+    def _upscale(self, model: torch.nn.Module, scene: Scene) -> tuple[Images, Images]:
+        config = self._task.config
+        positions = range(min(scene.frames, config.tracking.validation_frames))
+        side = LARGEST_SIDE
+        targets = [
+            np.ascontiguousarray(_centre(frame, side))
+            for frame in scene_frames(self._task.data, scene, positions, window_config(config))
+        ]
+        frames = (torch.from_numpy(np.array(target)) for target in targets)
+        upscaled = upscale_frames(
+            model,  # type: ignore[arg-type]  # a RecurrentUpscaler
+            frames,
+            device=self._device,
+            degrade=config.data.degradation,
+        )
+        return np.stack([image.numpy() for image in islice(upscaled, len(targets))]), np.stack(targets)
+
+    def _measure(self, pairs: list[tuple[Images, Images]]) -> list[list[float]]:
+        """For each scene sum and count of each metric, one after the other."""
+        scenes = []
+        for results, targets in pairs:
+            values = measure(results, targets, metrics=self._metrics, lpips=self._lpips)
+            scenes.append([number for name in self._metrics for number in _sum_and_count(values[name])])
+        return scenes
+
+
+def _sum_and_count(values: list[float]) -> tuple[float, float]:
+    return mean(values) * len(values) if values else 0.0, float(len(values))
+
+
+def _centre(frame: Images, side: int) -> Images:
+    """The middle of a frame, of ``side`` pixels at most in each direction."""
+    height, width = frame.shape[:2]
+    y, x = max(0, (height - side) // 2), max(0, (width - side) // 2)
+    return frame[y : y + side, x : x + side]
