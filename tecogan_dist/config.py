@@ -133,9 +133,10 @@ class DataConfig:
     crop_size: int = 32
     """Side of the low-resolution crop; the high-resolution one is model.scale times that, cut with the margin that the
     degradation needs."""
-    degradation: Literal["BD", "BI"] = "BD"
+    degradation: Literal["BD", "BI", "pairs"] = "BD"
     """How low resolution is made. BD: Gaussian blur of sigma 1.5, then every 4th pixel (model.scale 2: every 2nd). BI:
-    MATLAB's bicubic imresize, rounded to uint8; the networks' fixed resamplings follow its half-pixel alignment."""
+    MATLAB's bicubic imresize, rounded to uint8. pairs: the scenes' own low-resolution clips. For the last two the
+    networks' fixed resamplings follow the half-pixel alignment of MATLAB's."""
     flip: bool = True
     """Mirror half of the windows left to right."""
     moving_first_frame: float = 0.3

@@ -23,6 +23,8 @@ from tecogan_dist.imresize import imresize_crops
 from tecogan_dist.imresize import margin as bicubic_margin
 
 Degradation = Literal["BD", "BI"]
+LrOrigin = Literal["BD", "BI", "pairs"]
+"""Where low resolution comes from: a degradation, or files of the user's own (pairs)."""
 """How low resolution is made: by a blur and decimation (:func:`degrade`), or by MATLAB's bicubic ``imresize``."""
 
 BLUR_SIGMA = 1.5
@@ -134,14 +136,17 @@ def space_to_depth(x: Tensor, scale: int = 4) -> Tensor:
     return blocks.permute(0, 3, 1, 2)
 
 
-def is_centred(degradation: Degradation) -> bool:
-    """Whether low-resolution pixels lie over the middle of theirs in high resolution (see the module)."""
-    return degradation == "BI"
+def is_centred(origin: LrOrigin) -> bool:
+    """Whether low-resolution pixels lie over the middle of theirs in high resolution (see the module).
+
+    So it is in BI and in the field's sets of pairs (REDS, Vimeo-90k), which are made like it.
+    """
+    return origin != "BD"
 
 
-def window_margin(degradation: Degradation, scale: int) -> int:
-    """High-resolution pixels that a degradation needs beyond a training crop, on each side."""
-    return BLUR_MARGIN if degradation == "BD" else bicubic_margin(scale)
+def window_margin(origin: LrOrigin, scale: int) -> int:
+    """High-resolution pixels that a degradation needs beyond a training crop, on each side; none for pairs."""
+    return {"BD": BLUR_MARGIN, "BI": bicubic_margin(scale), "pairs": 0}[origin]
 
 
 def degrade(hr: Tensor, scale: int = 4) -> Tensor:
@@ -176,21 +181,29 @@ def degrade_frames(hr: Tensor, scale: int = 4) -> Tensor:
     return lr.view(n, c, *lr.shape[-2:])
 
 
-def windows_to_frames(windows: Tensor, *, degradation: Degradation = "BD", scale: int = 4) -> tuple[Tensor, Tensor]:
+def windows_to_frames(windows: Tensor, *, degradation: LrOrigin = "BD", scale: int = 4) -> tuple[Tensor, Tensor]:
     """Training frames from the stream's windows, on the windows' device.
 
-    ``windows``: (N, T, scale * h + 2 m, scale * w + 2 m, 3) uint8, m being :func:`window_margin`. Returns ``lr_frames``
-    (N, T, 3, h, w) in 0..1, and ``hr_frames`` (N, T, 3, scale * h, scale * w) in -1..1, the crop without its margin.
+    ``windows``: (N, T, scale * h + 2 m, scale * w + 2 m, 3) uint8, m being :func:`window_margin`; of pairs they are as
+    :func:`data.windows.cut_windows` packs them. Returns ``lr_frames`` (N, T, 3, h, w) in 0..1, and ``hr_frames``
+    (N, T, 3, scale * h, scale * w) in -1..1, the crop without its margin.
 
     BD is not rounded, as in the original's training. BI is rounded to uint8 levels, because the field's BI sets are
     files; where the crop begins at a multiple of ``scale``, its pixels are those of the whole frame's ``imresize``.
     """
-    n, t = windows.shape[:2]
+    n, t, side = windows.shape[:3]
+    if degradation == "pairs":
+        windows, packed = windows[..., :side, :], windows[..., side:, :]
+        lr_side = side // scale
+        lr_pixels = packed.reshape(n * t, lr_side, lr_side, 3).permute(0, 3, 1, 2)
     pixels = windows.flatten(0, 1).permute(0, 3, 1, 2)
     hr = pixels.float() * (1 / 255)
-    lr = degrade(hr, scale) if degradation == "BD" else imresize_crops(pixels, scale).float() / 255
+    if degradation == "BD":
+        lr = degrade(hr, scale)
+    else:
+        lr = (imresize_crops(pixels, scale) if degradation == "BI" else lr_pixels).float() / 255
     margin = window_margin(degradation, scale)
-    inner = hr[..., margin:-margin, margin:-margin]
+    inner = hr[..., margin : hr.shape[-2] - margin, margin : hr.shape[-1] - margin]
     return lr.unflatten(0, (n, t)), to_signed(inner).unflatten(0, (n, t))
 
 

@@ -21,7 +21,7 @@ from tecogan_dist.config import Config, ModelConfig
 from tecogan_dist.errors import UserError
 from tecogan_dist.models.discriminator import Discriminator
 from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.ops import Degradation, is_centred
+from tecogan_dist.ops import LrOrigin, is_centred
 
 WEIGHTS_FILE = "weights.safetensors"
 """Name of the weights inside a checkpoint folder; a run's checkpoint folders are named CHECKPOINT_PATTERN."""
@@ -38,7 +38,7 @@ class Weights:
     upscaler: dict[str, Tensor]
     discriminator: dict[str, Tensor] | None
     model: ModelConfig
-    degradation: Degradation
+    degradation: LrOrigin
     """What the upscaler was trained on; the original's, BD, where the file is older than the choice."""
     step: int
     """Training steps behind these weights; 0 where unknown."""
@@ -106,7 +106,7 @@ def read_weights(path: str | Path) -> Weights:
         raise UserError(f"{path} does not say which model it holds: it is damaged, take another copy.") from error
     model = settings.model_from_tree(model_tree, source=str(path))
     degradation = metadata.get("degradation", "BD")
-    if degradation not in get_args(Degradation):
+    if degradation not in get_args(LrOrigin):
         raise UserError(f"{path} names an unknown degradation, {degradation!r}: it is damaged, take another copy.")
     upscaler = _part(tensors, "upscaler.")
     _check_complete(path, upscaler, model)
@@ -114,7 +114,7 @@ def read_weights(path: str | Path) -> Weights:
         upscaler=upscaler,
         discriminator=_part(tensors, "discriminator.") or None,
         model=model,
-        degradation=cast(Degradation, degradation),
+        degradation=cast(LrOrigin, degradation),
         step=_step(path, metadata),
     )
 

@@ -20,7 +20,8 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from torch import Tensor
 
 from tecogan_dist import config as settings
-from tecogan_dist.config import Config, DataConfig
+from tecogan_dist.config import Config
+from tecogan_dist.data.windows import WindowConfig, crop_side
 from tecogan_dist.errors import UserError
 from tecogan_dist.overrides import override
 from tecogan_dist.storage import Location
@@ -364,10 +365,10 @@ def run(config: Config, output: Path, **reporter: Any) -> TrainingState:
 
 
 def noise(
-    _store: Path, *, data: DataConfig, seed: int, batch_size: int, first_step: int, steps: int, **_: Any
+    _store: Location, *, data: WindowConfig, seed: int, batch_size: int, first_step: int, steps: int, **_: Any
 ) -> Iterator[Tensor]:
     """Random windows, a function of seed and step as the real stream's are."""
-    side = 4 * data.crop_size + 8
+    side = crop_side(data)
     for step in range(first_step, first_step + steps):
         generator = torch.Generator().manual_seed(1000 * seed + step)
         shape = (batch_size, data.sequence_length, side, side, 3)

@@ -82,19 +82,20 @@ def sample_spec(index: int, *, seed: int, scenes: Sequence[Scene], data: WindowC
     """The sample with this number. All scenes must be at least as long and large as a window.
 
     A moving window draws its crop inside the frame less the walk's range, so that walk and crop stay in the frame;
-    in a frame too small for that, the walk stops at the border.
+    in a frame too small for that, the walk stops at the border. Of pairs, everything is in whole low-resolution pixels.
     """
     scene = scene_of_draw(draw_of(index, data), seed=seed, scenes=scenes)
     length = data.sequence_length
     uniform = _uniform(seed, index, 5 + 2 * (length - 1))
-    side = crop_side(data)
+    side, unit = crop_side(data), data.scale if data.degradation == "pairs" else 1
     start = int(uniform[0] * (scene.frames - length + 1))
-    room = np.array([scene.width - side, scene.height - side])
+    room = np.array([scene.width - side, scene.height - side]) // unit
     walk = None
     if uniform[1] < data.moving_first_frame:
-        walk = np.minimum(_random_walk(uniform[5:].reshape(length - 1, 2)), room)
+        walk = np.minimum(_random_walk(uniform[5:].reshape(length - 1, 2)) // unit, room)
         room -= walk.max(axis=0)
-    x, y = (uniform[3:5] * (room + 1)).astype(int).tolist()
+        walk *= unit
+    x, y = ((uniform[3:5] * (room + 1)).astype(int) * unit).tolist()
     return SampleSpec(
         index=index,
         scene=scene,
@@ -114,25 +115,51 @@ def needed_frames(specs: Iterable[SampleSpec], length: int) -> list[int]:
     return sorted(needed)
 
 
-def cut_windows(frames: Iterator[np.ndarray], specs: Sequence[SampleSpec], data: WindowConfig) -> np.ndarray:
+def cut_windows(
+    frames: Iterator[np.ndarray],
+    specs: Sequence[SampleSpec],
+    data: WindowConfig,
+    *,
+    lr_frames: Iterator[np.ndarray] | None = None,
+) -> np.ndarray:
     """Cut windows out of one scene's frames as they pass by.
 
     ``frames`` are (height, width, 3) uint8, those at ``needed_frames(specs)``. Returns (N, T, H, W, 3) uint8, windows
     in the order of ``specs``. Raises :class:`UserError` if the scene has fewer frames than its index entry says.
+
+    Of pairs, ``lr_frames`` are the scene's own low-resolution frames at the same positions, and the result is
+    (N, T, S, S + h / scale, 3): beside the S x S window, S = scale * h, the h x h pixels of its low resolution in
+    reading order, so that a batch is one array all the same.
     """
-    length, side = data.sequence_length, crop_side(data)
+    side = crop_side(data)
+    if lr_frames is None:
+        return _cut(frames, specs, data.sequence_length, side, factor=1)
+    windows = _cut(frames, specs, data.sequence_length, side, factor=1)
+    low = _cut(lr_frames, specs, data.sequence_length, data.crop_size, factor=data.scale)
+    return np.concatenate([windows, low.reshape(*windows.shape[:3], -1, 3)], axis=3)
+
+
+def _cut(
+    frames: Iterator[np.ndarray], specs: Sequence[SampleSpec], length: int, side: int, *, factor: int
+) -> np.ndarray:
+    """Windows of ``side`` pixels from frames that are ``factor`` times smaller than those that ``specs`` speak of."""
     windows = np.empty((len(specs), length, side, side, 3), np.uint8)
+    scene = specs[0].scene
     for position in needed_frames(specs, length):
         frame = next(frames, None)
         if frame is None:
-            scene = specs[0].scene
             raise UserError(f"{scene.file} ends before the {scene.frames} frames of its index entry: make it anew.")
+        if (frame.shape[0] * factor, frame.shape[1] * factor) != (scene.height, scene.width):
+            raise UserError(
+                f"scene {scene.number} has {scene.width}x{scene.height} pixels and low-resolution frames of "
+                f"{frame.shape[1]}x{frame.shape[0]}, which are not {factor} times smaller: set model.scale."
+            )
         for window, spec in zip(windows, specs, strict=True):
             if spec.walk is not None and position == spec.start:
                 for target, (x, y) in zip(window, spec.walk, strict=True):
-                    target[:] = _crop(frame, spec, y=spec.y + y, x=spec.x + x, side=side)
+                    target[:] = _crop(frame, spec, y=(spec.y + y) // factor, x=(spec.x + x) // factor, side=side)
             elif spec.walk is None and spec.start <= position < spec.start + length:
-                window[position - spec.start] = _crop(frame, spec, y=spec.y, x=spec.x, side=side)
+                window[position - spec.start] = _crop(frame, spec, y=spec.y // factor, x=spec.x // factor, side=side)
     return windows
 
 

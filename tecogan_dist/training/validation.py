@@ -11,11 +11,13 @@ import torch.distributed as dist
 
 from tecogan_dist.data.cache import scene_frames
 from tecogan_dist.data.clips import Scene
-from tecogan_dist.data.windows import cut_windows, needed_frames, sample_spec, window_config
+from tecogan_dist.data.stream import decode_windows
+from tecogan_dist.data.windows import sample_spec, window_config
 from tecogan_dist.inference import upscale_frames
 from tecogan_dist.metrics.perceptual import Lpips, Trunk
-from tecogan_dist.metrics.protocol import OFFICIAL, Images
+from tecogan_dist.metrics.protocol import BORDER, MULTIPLE, OFFICIAL, Images
 from tecogan_dist.metrics.sequence import METRICS, NEED_WEIGHTS, mean, measure
+from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.training.ema import WeightAverage
 from tecogan_dist.training.engines import EnginePair
 from tecogan_dist.training.task import TrainingTask, build_upscaler
@@ -27,17 +29,13 @@ PREFIX = "measured/"
 
 def measured_scenes(task: TrainingTask) -> tuple[Scene, ...]:
     """The held-out scenes that are measured: the first that the official protocol can measure."""
-    smallest = sum(OFFICIAL_MARGINS)
+    smallest = MULTIPLE + 2 * BORDER
     fit = [
         scene
         for scene in task.validation_scenes
         if scene.frames >= OFFICIAL.minimum_frames and min(scene.height, scene.width) >= smallest
     ]
     return tuple(fit[: task.config.tracking.validation_scenes])
-
-
-OFFICIAL_MARGINS = (32, 8, 8)
-"""The smallest side of the official crop, with its two borders."""
 
 
 def validation_windows(task: TrainingTask, *, number: int, rank: int, workers: int) -> torch.Tensor:
@@ -47,10 +45,7 @@ def validation_windows(task: TrainingTask, *, number: int, rank: int, workers: i
     first = number * config.batch_size + rank * count
     for index in range(first, first + count):
         spec = sample_spec(index, seed=config.seed, scenes=task.validation_scenes, data=data)
-        positions = needed_frames([spec], data.sequence_length)
-        windows.append(
-            torch.from_numpy(cut_windows(scene_frames(task.data, spec.scene, positions, data), [spec], data))
-        )
+        windows.append(torch.from_numpy(decode_windows(task.data, spec.scene, [spec], data)))
     return torch.cat(windows)
 
 
@@ -102,20 +97,22 @@ class Validator:
             dist.all_reduce(sums)
         return step, {name: float(total / count) for name, (total, count) in zip(self._metrics, sums, strict=True)}
 
-    def _upscale(self, model: torch.nn.Module, scene: Scene) -> tuple[Images, Images]:
-        config = self._task.config
+    def _upscale(self, model: RecurrentUpscaler, scene: Scene) -> tuple[Images, Images]:
+        config, scale = self._task.config, self._task.config.model.scale
         positions = range(min(scene.frames, config.tracking.validation_frames))
-        side = LARGEST_SIDE
+        data, origin = window_config(config), config.data.degradation
         targets = [
-            np.ascontiguousarray(_centre(frame, side))
-            for frame in scene_frames(self._task.data, scene, positions, window_config(config))
+            _centre(frame, LARGEST_SIDE, multiple=scale)
+            for frame in scene_frames(self._task.data, scene, positions, data)
         ]
-        frames = (torch.from_numpy(np.array(target)) for target in targets)
+        inputs = targets
+        if origin == "pairs":
+            inputs = [
+                _centre(frame, LARGEST_SIDE // scale, multiple=1)
+                for frame in scene_frames(self._task.data, scene, positions, data, low_resolution=True)
+            ]
         upscaled = upscale_frames(
-            model,  # type: ignore[arg-type]  # a RecurrentUpscaler
-            frames,
-            device=self._device,
-            degrade=config.data.degradation,
+            model, map(torch.from_numpy, inputs), device=self._device, degrade=False if origin == "pairs" else origin
         )
         return np.stack([image.numpy() for image in islice(upscaled, len(targets))]), np.stack(targets)
 
@@ -132,8 +129,7 @@ def _sum_and_count(values: list[float]) -> tuple[float, float]:
     return mean(values) * len(values) if values else 0.0, float(len(values))
 
 
-def _centre(frame: Images, side: int) -> Images:
-    """The middle of a frame, of ``side`` pixels at most in each direction."""
-    height, width = frame.shape[:2]
-    y, x = max(0, (height - side) // 2), max(0, (width - side) // 2)
-    return frame[y : y + side, x : x + side]
+def _centre(frame: Images, side: int, *, multiple: int) -> Images:
+    """The middle of a frame, of ``side`` pixels at most in each direction, beginning at a multiple; a copy."""
+    y, x = (max(0, (size - side) // 2) // multiple * multiple for size in frame.shape[:2])
+    return frame[y : y + side, x : x + side].copy()
