@@ -70,23 +70,33 @@ def _check_machine(config: Config) -> None:
         )
 
 
+def resources_per_worker(config: Config, *, use_gpu: bool) -> dict[str, float]:
+    """What Ray reserves for each worker of a run."""
+    cluster = config.cluster
+    return {"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if use_gpu else {}) | cluster.resources_per_worker
+
+
 def check_cluster(config: Config) -> bool:
     """Whether the run uses GPUs. Raises :class:`UserError` if the cluster cannot hold its workers and does not grow."""
     cluster = config.cluster
     use_gpu = cluster.device == "cuda" or (cluster.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
-    bundle = {"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if use_gpu else {})
+    bundle = resources_per_worker(config, use_gpu=use_gpu)
+    kind = {f"accelerator_type:{cluster.accelerator_type}": 0.001} if cluster.accelerator_type else {}
+    needed = cluster.workers if cluster.min_workers is None else cluster.min_workers
     started = time.monotonic()
     while True:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        places = sum(min(int(node.get(kind, 0) // count) for kind, count in bundle.items()) for node in nodes)
+        places = sum(
+            min(int(node.get(name, 0) // count) for name, count in (bundle | kind).items() if count) for node in nodes
+        )
         # Next to each worker its stream needs a CPU somewhere.
         cpus = int(sum(node.get("CPU", 0) for node in nodes))
-        if places >= cluster.workers and cpus >= cluster.workers * (cluster.cpus_per_worker + 1):
+        if places >= needed and cpus >= needed * (cluster.cpus_per_worker + 1):
             return use_gpu
         sentence = (
             f"{len(nodes)} machine{'s' if len(nodes) > 1 else ''} with {cpus} CPUs and "
-            f"{int(sum(node.get('GPU', 0) for node in nodes))} GPUs cannot hold {cluster.workers} workers of "
-            f"{cluster.cpus_per_worker} CPUs{' and a GPU' if use_gpu else ''}, with a CPU more for the data of each"
+            f"{int(sum(node.get('GPU', 0) for node in nodes))} GPUs cannot hold {needed} workers of "
+            f"{_describe(bundle, cluster.accelerator_type)}, with a CPU more for the data of each"
         )
         advice = f"ask for fewer (--cluster.workers {max(1, min(places, cpus // (cluster.cpus_per_worker + 1)))})"
         if use_gpu:
@@ -95,5 +105,13 @@ def check_cluster(config: Config) -> bool:
             raise UserError(f"{sentence}: {advice}.")
         if time.monotonic() - started < 1:
             print(f"{sentence}; waiting {CLUSTER_PATIENCE / 60:.0f} minutes for more machines, or {advice}", flush=True)
-            ray.autoscaler.sdk.request_resources(bundles=[bundle] * cluster.workers)
+            ray.autoscaler.sdk.request_resources(bundles=[bundle] * needed)
         time.sleep(2)
+
+
+def _describe(bundle: dict[str, float], accelerator_type: str | None) -> str:
+    """``2 CPUs and 1 GPU on A100``"""
+    parts = [
+        f"{count:g} {name}{'s' if name in ('CPU', 'GPU') and count != 1 else ''}" for name, count in bundle.items()
+    ]
+    return " and ".join(parts) + (f" on {accelerator_type}" if accelerator_type else "")

@@ -12,7 +12,7 @@ from typing import Any
 
 import tyro
 
-from tecogan_dist.config import Config, from_tree, to_tree
+from tecogan_dist.config import Config, from_tree
 from tecogan_dist.errors import UserError
 
 
@@ -23,7 +23,7 @@ def override(config: Config, arguments: list[str], *, program: str = "train") ->
     their values in ``config`` and ends the process.
     """
     wants_help = bool({"-h", "--help"} & set(arguments))
-    names = list(_leaf_names(to_tree(config)))
+    names = list(_leaf_names(config))
     options = [] if wants_help else _split_options(arguments)
     for name, _ in options:
         if name not in names:
@@ -63,9 +63,11 @@ def _split_options(arguments: list[str]) -> list[tuple[str, list[str]]]:
     return options
 
 
-def _leaf_names(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaf_names(value, f"{prefix}{name}.")
+def _leaf_names(node: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all settings below a dataclass."""
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _leaf_names(value, f"{prefix}{field.name}.")
         else:
-            yield prefix + name
+            yield prefix + field.name

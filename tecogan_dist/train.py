@@ -21,7 +21,7 @@ from ray.train import ControllerError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from tecogan_dist import config as settings
-from tecogan_dist.cluster import check_cluster, connected_for
+from tecogan_dist.cluster import check_cluster, connected_for, resources_per_worker
 from tecogan_dist.config import REQUIRED, Config
 from tecogan_dist.errors import UserError, run_command
 from tecogan_dist.metrics.perceptual import Trunk, find_trunk
@@ -203,12 +203,6 @@ def stopping_by_signal(board: Any) -> Iterator[None]:
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler)
-
-
-def resources_per_worker(config: Config, *, use_gpu: bool) -> dict[str, float]:
-    """What Ray reserves for each worker."""
-    cluster = config.cluster
-    return {"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if use_gpu else {}) | cluster.resources_per_worker
 
 
 def storage_of(output: Location) -> tuple[dict[str, Any], str]:
