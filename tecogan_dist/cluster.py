@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -32,6 +34,7 @@ def connected(address: str | None, *, cpus: int) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = cluster_address(address)
     if address:
+        _check_answers(address)
         try:
             ray.init(address, **quiet)
         except (ConnectionError, ValueError) as error:
@@ -42,6 +45,17 @@ def connected(address: str | None, *, cpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raise :class:`UserError` unless something listens there: Ray itself would try for minutes and end the process."""
+    match = re.fullmatch(r"(?:ray://)?(?P<host>.+):(?P<port>\d+)", address)
+    if match is None:
+        return  # "auto" and the like
+    try:
+        socket.create_connection((match["host"].strip("[]"), int(match["port"])), timeout=10).close()
+    except OSError as error:
+        raise UserError(f"no Ray cluster answers at {address} ({error}): check the address.") from error
 
 
 def cluster_address(address: str | None) -> str | None:
