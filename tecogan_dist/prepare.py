@@ -1,293 +1,284 @@
-"""``tecogan prepare``: cut videos, or the original's scene folders, into a clip store for training."""
+"""``tecogan prepare``: videos, folders of frames, archives and URLs, cut into a clip store for training."""
 
 from __future__ import annotations
 
 import argparse
-import collections
+import contextlib
 import dataclasses
-import itertools
-import re
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
+import ray
 
-from tecogan_dist.data.clips import ClipStoreWriter, Scene
+from tecogan_dist.cluster import cluster_address, connected
+from tecogan_dist.data.clips import CLIPS, INDEX_NAME, ClipStoreWriter, Scene, clip_files, verify
+from tecogan_dist.data.cutting import Event, Finished, Found, News, Settings
+from tecogan_dist.data.download import Retrying
+from tecogan_dist.data.jobs import RESERVED, Job, Piece, plan, record
+from tecogan_dist.data.scenes import DETECTED_MINIMUM, WHOLE_MINIMUM
+from tecogan_dist.data.sources import ORIGINAL_MINIMUM_SIZE, Source, is_list, is_remote, list_names, load, make
 from tecogan_dist.errors import UserError, run_command
-from tecogan_dist.video import READABLE_SUFFIXES, FrameSource, image_files, open_video
+from tecogan_dist.preparing import by_ray_tasks, in_this_process
+from tecogan_dist.progress import Progress
+from tecogan_dist.storage import Location
 
-SCENE_FOLDER = re.compile(r".*_(\d+)")
-DESCRIPTION = """
-Cut videos into scenes of a fixed length and store them as short clips for training. INPUT is a video file, a folder of
-videos, or the original's form: a folder that holds scene_2000/col_high_0000.png ..., or one such scene folder, whose
-scene keeps its number. Cuts are not looked for: a video must have none inside a scene, so that every --scene-length
-frames it may cut and nowhere else. Running the same command again goes on where it stopped.
+SOURCES_AT_A_TIME = 4
+"""Where something is to be fetched, or on a cluster: polite to a site. A decoder and an encoder alone use all cores."""
+DESCRIPTION = f"""
+Cut sources into scenes and store them as short clips for training. SOURCE is a YAML list of sources, the name of a
+shipped one ({", ".join(list_names())}), a URL (whatever yt-dlp takes, s3://, gs://), a video, a folder of videos, a
+folder of frames, a .zip of these, or a pattern; scene_2000/col_high_0000.png ... keeps its number. A video that is
+named here is cut every --scene-length frames and must have no cut of its own inside; those of a list and of URLs are
+cut where a cut is detected, unless the list says where. Running the same command again makes what is missing.
 """
 
 
-@dataclasses.dataclass(kw_only=True)
-class Input:
-    """One video or scene folder, and what became of it."""
+@dataclasses.dataclass
+class Row:
+    """What became of a source."""
 
-    path: Path
-    number: int | None
-    """Scene number of a scene folder; None for a video, which takes the next free ones."""
-    source: FrameSource | None = None
-    made: int = 0
+    pieces: tuple[Piece, ...] | None
     there: int = 0
+    made: int = 0
     problem: str = ""
     note: str = ""
 
+    @property
+    def missing(self) -> int | None:
+        """Scenes that are neither there nor made; None where it is not known how many it has."""
+        return None if self.pieces is None else len(self.pieces) - self.there - self.made
+
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="tecogan prepare", description=DESCRIPTION)
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="video, folder of videos, scene folder")
-    parser.add_argument("--output", required=True, type=Path, metavar="STORE", help="folder of the clip store")
-    parser.add_argument("--scene-length", type=int, default=120, help="frames of a scene (default 120)")
-    parser.add_argument("--first-scene", type=int, default=2000, help="number of the first video's first scene (2000)")
-    parser.add_argument("--downscale", type=int, default=1, metavar="F", help="average F x F pixels; 2 hides softness")
-    parser.add_argument("--start-frame", type=int, default=0, metavar="A", help="first frame of every input to use")
-    parser.add_argument("--end-frame", type=int, metavar="B", help="frame to stop before (default: the end)")
-    arguments = parser.parse_args(argv)
-    if min(arguments.scene_length, arguments.downscale) < 1 or min(arguments.start_frame, arguments.first_scene) < 0:
-        raise UserError("--scene-length and --downscale must be at least 1, --start-frame and --first-scene 0.")
-    if arguments.end_frame is not None and arguments.end_frame <= arguments.start_frame:
-        raise UserError("--end-frame must be above --start-frame.")
-
-    inputs = [found for path in arguments.inputs for found in find_inputs(path)]
-    for item in inputs:
-        if not item.problem:
-            try:
-                item.source = open_video(item.path)
-            except UserError as error:
-                item.problem = str(error)
-    with ClipStoreWriter(arguments.output) as store:
-        preparation = Preparation(
-            store=store,
-            scene_length=arguments.scene_length,
-            downscale=arguments.downscale,
-            start=arguments.start_frame,
-            end=arguments.end_frame,
-            progress=Progress(_frames_to_come(inputs, arguments.start_frame, arguments.end_frame)),
-        )
-        try:
-            preparation.run(inputs, first_number=arguments.first_scene)
-        finally:
-            preparation.progress.close()
-            print_table(inputs, store)
-    damaged = [item for item in inputs if item.problem]
-    if damaged:
-        raise UserError(f"{len(damaged)} of {len(inputs)} inputs could not be used in full, see the table.")
-    if not any(item.made + item.there for item in inputs):
-        raise UserError("no scene was made: the inputs hold too few frames.")
-
-
-def find_inputs(path: Path) -> list[Input]:
-    """The videos and scene folders that one argument stands for; one with a problem if there are none."""
-    if not path.is_dir():
-        return [Input(path=path, number=None)]
-    if image_files(path):
-        return [Input(path=path, number=_scene_number(path))]
-    found = []
-    for entry in sorted(path.iterdir()):
-        if entry.is_file() and entry.suffix.lower() in READABLE_SUFFIXES and entry.name[0] != ".":
-            found.append(Input(path=entry, number=None))
-        elif entry.is_dir() and _scene_number(entry) is not None and image_files(entry):
-            found.append(Input(path=entry, number=_scene_number(entry)))
-    return found or [Input(path=path, number=None, problem=f"{path} holds no videos, images or scene folders.")]
-
-
-def _scene_number(folder: Path) -> int | None:
-    match = SCENE_FOLDER.fullmatch(folder.resolve().name)
-    return int(match[1]) if match else None
-
-
-def _frames_to_come(inputs: list[Input], start: int, end: int | None) -> int:
-    counts = [item.source.count for item in inputs if item.source is not None]
-    return sum(max(0, min(count, end or count) - start) for count in counts if count is not None)
-
-
-class Progress:
-    """Frames done, their rate and the time left: a bar on a terminal, a line for each scene in a log."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._done, self._encoded, self._began = total, 0, 0, time.monotonic()
-        self._bar = tqdm(total=total or None, unit="frame", disable=not sys.stderr.isatty())
-
-    def frame(self) -> None:
-        self._done += 1
-        self._encoded += 1
-        self._bar.update()
-
-    def skip(self, frames: int) -> None:
-        self._done += frames
-        self._bar.update(frames)
-
-    def scene(self, scene: Scene) -> None:
-        if self._bar.disable:
-            rate = self._encoded / (time.monotonic() - self._began)
-            left = max(0, self._total - self._done) / rate
-            print(
-                f"scene {scene.number}: {scene.frames} frames {scene.width}x{scene.height} of {scene.source} "
-                f"from frame {scene.source_start} ({rate:.0f} frames/s, {left:.0f} s left)",
-                flush=True,
-            )
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Preparation:
-    """Cuts inputs into scenes of a store."""
-
-    store: ClipStoreWriter
-    scene_length: int
-    downscale: int
-    start: int
-    end: int | None
-    progress: Progress
-
-    def run(self, inputs: list[Input], *, first_number: int) -> None:
-        """Numbers of videos follow each other; a damaged one keeps those that it promised, for when it is repaired."""
-        number = first_number
-        for item in inputs:
-            if item.source is None:
-                continue
-            length = self.scene_length if item.number is None else sys.maxsize
-            try:
-                self._cut(item, item.source, number if item.number is None else item.number, length)
-            except _DamagedInput as error:
-                item.problem = str(error)
-            if item.number is None:
-                promised = self._available(item.source) // self.scene_length
-                number += max(item.made + item.there, promised)
-
-    def _available(self, source: FrameSource) -> int:
-        count = source.count or 0
-        return max(0, min(count, self.end or count) - self.start)
-
-    def _cut(self, item: Input, source: FrameSource, number: int, length: int) -> None:
-        if min(source.height, source.width) < self.downscale:
-            raise _DamagedInput(f"{item.path} is smaller than --downscale {self.downscale}.")
-        name, start = str(item.path.resolve()), self.start
-        while self._is_there(number, name, start, length, source):
-            there = self.store.scenes[number].frames
-            item.there, number, start = item.there + 1, number + 1, start + there
-            self.progress.skip(there)
-            if item.number is not None or there < length:
-                return
-        remaining = self._available(source) - (start - self.start)
-        if source.count is not None and item.there and remaining < length:
-            self._note_rest(item, remaining)
-            return
-        frames_left = self._frames(source, start)
-        for first in frames_left:
-            whole = start == self.start
-            piece = _Piece(itertools.chain([first], frames_left), length)
-            frames = piece.frames(may_be_short=whole)
-            try:
-                if number in self.store.scenes:
-                    collections.deque(frames, maxlen=0)  # a piece too short to be a scene claims no number
-                    raise self._clash(self.store.scenes[number], name)
-                scene = self.store.add(
-                    number,
-                    frames,
-                    rate=source.rate,
-                    source=name,
-                    source_start=start,
-                    downscale=self.downscale,
-                )
-            except _ShortPiece:
-                self._note_rest(item, piece.count)
-                return
-            item.made, number, start = item.made + 1, number + 1, start + scene.frames
-            self.progress.scene(scene)
-        if not item.made + item.there:
-            item.note = f"has no frames from {self.start} on"
-
-    def _is_there(self, number: int, source_name: str, start: int, length: int, source: FrameSource) -> bool:
-        scene = self.store.scenes.get(number)
-        if scene is None:
-            return False
-        if (scene.source, scene.downscale, scene.source_start) != (source_name, self.downscale, start):
-            return False  # perhaps another video's, if this one has no further scene
-        if source.names is not None and start == self.start:
-            length = min(length, self._available(source))
-        # A whole video may be shorter than a scene; its container need not know by how much.
-        elif start == self.start and (source.count is None or self._available(source) < length):
-            length = min(length, scene.frames)
-        if scene.frames != length:
+    options = _options(argv)
+    store = Location.of(options.output).absolute()
+    if options.verify and not options.sources:
+        count, damaged = find_damaged(store)
+        if damaged:
             raise UserError(
-                f"scene {number} is there with {scene.frames} frames instead of {length}: use the --scene-length of "
-                "the first run, another --first-scene or a new store."
+                f"{len(damaged)} of {count} scenes are damaged or missing: add their sources to this command to make "
+                "them anew."
             )
-        return True
+        return
+    sources = [source for argument in options.sources for source in _sources(argument, options)]
+    if options.dry_run and not (store / INDEX_NAME).exists():
+        Preparation(options, store, None).run(sources)
+        return
+    with ClipStoreWriter(store) as writer:
+        Preparation(options, store, writer).run(sources)
 
-    def _clash(self, scene: Scene, source_name: str) -> UserError:
-        return UserError(
-            f"scene {scene.number} of the store is from frame {scene.source_start} of {scene.source}, downscaled by "
-            f"{scene.downscale}, and not what is to be made of {source_name}: use another --first-scene or a new store."
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tecogan prepare", description=DESCRIPTION, allow_abbrev=False)
+    add = parser.add_argument
+    add("sources", nargs="*", metavar="SOURCE", help="list of sources, URL, video, folder, archive or pattern")
+    add("--output", required=True, metavar="STORE", help="clip store: a folder, s3://BUCKET/NAME or gs://BUCKET/NAME")
+    add("--dry-run", action="store_true", help="check links and files and list what would be made; write nothing")
+    add("--verify", action="store_true", help="check every clip's checksum; with sources, make damaged ones anew")
+    add("--strict", action="store_true", help="end with status 2 if anything of any source could not be made")
+    add("--first-scene", type=int, default=2000, metavar="N", help="number of the first scene (default 2000)")
+    add("--scene-length", type=int, default=120, metavar="N", help="frames of a scene (default 120)")
+    add("--cut", choices=["fixed", "detected", "whole"], help="where to cut (see above)")
+    add("--minimum-size", type=int, metavar="N", help=f"fewest pixels of height and width (default "
+        f"{ORIGINAL_MINIMUM_SIZE}; 1 for what is named here and local)")  # fmt: skip
+    add("--minimum-length", type=int, metavar="N", help=f"fewest frames of a detected scene (default "
+        f"{DETECTED_MINIMUM}) or of a video shorter than a scene (default {WHOLE_MINIMUM})")  # fmt: skip
+    add("--max-scenes", type=int, metavar="N", help=f"most scenes of a source, spread evenly (default {RESERVED} "
+        "where their number is not known beforehand)")  # fmt: skip
+    add("--downscale", type=int, default=1, metavar="F", help="average F x F pixels; 2 hides softness")
+    add("--encoding", choices=["lossy", "lossless", "original"], default="lossy", help="lossy: visually lossless "
+        "(default); original: keep the bytes of videos that are one scene")  # fmt: skip
+    add("--start-frame", type=int, default=0, metavar="A", help="first frame of every source to use")
+    add("--end-frame", type=int, metavar="B", help="frame to stop before (default: the end)")
+    add("--downloads", type=Path, metavar="DIR", help="folder for downloads, shared if machines are to resume each "
+        "other's (default: STORE/downloads, ./downloads for a remote store)")  # fmt: skip
+    add("--remove-source", action="store_true", help="delete a download when its scenes are made")
+    add(
+        "--workers",
+        type=int,
+        metavar="N",
+        help=f"sources at a time; 1: in this process, more: on Ray (default {SOURCES_AT_A_TIME} where something is "
+        "fetched or on a cluster, else 1)",
+    )
+    add("--address", help="Ray cluster to use (default: $RAY_ADDRESS, else this machine)")
+    options = parser.parse_args(argv)
+    if not options.sources and not options.verify:
+        parser.error("give at least one SOURCE")
+    if options.first_scene < 0 or (options.workers is not None and options.workers < 1):
+        raise UserError("--first-scene must be at least 0 and --workers at least 1.")
+    return options
+
+
+def _sources(argument: str, options: argparse.Namespace) -> list[Source]:
+    settings = {
+        "cut": options.cut,
+        "scene_length": options.scene_length,
+        "minimum_length": options.minimum_length,
+        "maximum_scenes": options.max_scenes,
+        "downscale": options.downscale,
+        "encoding": options.encoding,
+        "start_frame": options.start_frame,
+        "end_frame": options.end_frame,
+    }
+    if options.minimum_size is not None:
+        settings["minimum_size"] = options.minimum_size
+    if is_list(argument):
+        return load(argument, **settings)
+    if not is_remote(argument):
+        # What a user names is taken as it is.
+        settings = {"minimum_size": 1, **settings, "cut": options.cut or "fixed"}
+    return [make({"source": argument}, name=argument, **settings)]
+
+
+def find_damaged(store: Location) -> tuple[int, set[int]]:
+    """The number of scenes, and the numbers of those whose clip is not what was written, after printing each."""
+    count, damaged = 0, set()
+    for scene, problem in verify(store):
+        count += 1
+        if problem is not None:
+            damaged.add(scene.number)
+            print(f"scene {scene.number}: {problem}", flush=True)
+    print(f"{count - len(damaged)} of {count} scenes of {store} are what was written.", flush=True)
+    return count, damaged
+
+
+class Preparation:
+    """One run of the command."""
+
+    def __init__(self, options: argparse.Namespace, store: Location, writer: ClipStoreWriter | None) -> None:
+        self._options, self._store, self._writer = options, store, writer
+        self._rows: dict[Job, Row] = {}
+        self._absent: set[int] = set()
+        """Scenes in the index that have to be made anew."""
+        self._is_quiet = sys.stderr.isatty()  # a bar is shown
+
+    def run(self, sources: Sequence[Source]) -> None:
+        """Do it all, and print the table whatever happens. Raises :class:`UserError` as the command's help says."""
+        if self._writer is not None:
+            self._absent = _without_clip(self._store, self._writer.scenes.values())
+            self._absent |= find_damaged(self._store)[1] if self._options.verify else set()
+        written = None if self._writer is None else self._store
+        jobs = plan(sources, first_number=self._options.first_scene, scenes=self.scenes(), store=written)
+        for job in jobs:
+            there = sum(job.is_there(piece, self.scenes()) for piece in job.pieces or ())
+            self._rows[job] = Row(job.pieces, there=there, problem=job.problem, note=job.note)
+        todo = [job for job in self._rows if not job.problem and self._rows[job].missing != 0]
+        if self._options.dry_run:
+            todo = [job for job in todo if job.source.is_remote]
+        fatal = ""
+        try:
+            fatal = self._work(todo)
+        finally:
+            self._print_table()
+        failed = [row for row in self._rows.values() if row.problem]
+        usable = sum(row.made + row.there for row in self._rows.values())
+        if self._options.dry_run:
+            usable = len(self._rows) - len(failed)
+        if fatal:
+            raise UserError(fatal)
+        if failed and (self._options.strict or not usable):
+            raise UserError(f"{len(failed)} of {len(self._rows)} inputs could not be used in full, see the table.")
+        if not usable:
+            raise UserError("no scene was made: the inputs hold too few frames.")
+
+    def scenes(self) -> Mapping[int, Scene]:
+        """The index, as far as its clips can be used."""
+        if self._writer is None:
+            return {}
+        return {number: scene for number, scene in self._writer.scenes.items() if number not in self._absent}
+
+    def _work(self, todo: Sequence[Job]) -> str:
+        """Run the jobs; returns why all had to stop, or nothing."""
+        counts = [self._rows[job].missing for job in todo]
+        total = None if None in counts else sum(count for count in counts if count is not None)
+        if not todo:
+            return ""
+        unit = "source" if self._options.dry_run else "scene"
+        with (
+            Progress(len(todo) if self._options.dry_run else total, unit=unit) as progress,
+            self._happening(todo) as events,
+        ):
+            for job, event in events:
+                if isinstance(event, Scene) or (self._options.dry_run and isinstance(event, Finished)):
+                    progress.advance()
+                self._note(job, event)
+                if isinstance(event, Finished) and event.is_fatal:
+                    return event.problem
+        return ""
+
+    @contextlib.contextmanager
+    def _happening(self, todo: Sequence[Job]) -> Iterator[Iterator[tuple[Job, Event]]]:
+        """What happens to the jobs, here or on Ray."""
+        downloads = self._options.downloads
+        if downloads is None:
+            downloads = self._store.path / "downloads" if self._store.is_local else Path("downloads")
+        settings = Settings(
+            store=self._store,
+            downloads=downloads.resolve(),
+            remove_source=self._options.remove_source,
+            dry_run=self._options.dry_run,
+            retrying=Retrying(attempts=3) if self._options.dry_run else Retrying(),
         )
+        address, workers = self._options.address, self._options.workers
+        has_ray = bool(cluster_address(address)) or ray.is_initialized()
+        if workers is None:
+            workers = SOURCES_AT_A_TIME if has_ray or any(job.source.is_remote for job in todo) else 1
+        workers = min(workers, len(todo))
+        if workers == 1 and not has_ray:
+            with contextlib.closing(in_this_process(todo, self.scenes, settings)) as events:
+                yield events
+        else:
+            with (
+                connected(address, cpus=workers),
+                contextlib.closing(by_ray_tasks(todo, self.scenes, settings, workers=workers)) as events,
+            ):
+                yield events
 
-    def _note_rest(self, item: Input, frames: int) -> None:
-        if frames:
-            item.note = f"the last {frames} frames are less than a scene: dropped"
+    def _note(self, job: Job, event: Event) -> None:
+        """Enter what came into the index and the table."""
+        row = self._rows[job]
+        if isinstance(event, Scene):
+            assert self._writer is not None
+            self._writer.enter(event)
+            self._absent.discard(event.number)
+            row.made += 1
+            self._say(
+                f"scene {event.number}: {event.frames} frames {event.width}x{event.height} of {event.source} from "
+                f"frame {event.source_start}"
+            )
+        elif isinstance(event, Found):
+            row.pieces = event.pieces
+            row.there = sum(job.is_there(piece, self.scenes()) for piece in event.pieces) - row.made
+            if event.is_certain:
+                record(job, event.pieces, self._store)
+        elif isinstance(event, News):
+            self._say(event.text)
+        else:
+            row.problem = event.problem
+            row.note = event.note or row.note
 
-    def _frames(self, source: FrameSource, start: int) -> Iterator[np.ndarray]:
-        frames = source.frames(start, self.end)
-        while True:
-            try:
-                frame = next(frames, None)
-            except UserError as error:
-                raise _DamagedInput(str(error)) from error
-            if frame is None:
-                return
-            self.progress.frame()
-            yield shrink(frame, self.downscale)
+    def _say(self, text: str) -> None:
+        if not self._is_quiet:
+            print(text, flush=True)
 
-
-class _DamagedInput(Exception):
-    """An input cannot be read further; the others go on."""
-
-
-class _ShortPiece(Exception):
-    """The frames ended before the scene was full."""
-
-
-class _Piece:
-    """The next ``length`` frames; raises :class:`_ShortPiece` from inside the encoder's loop if they are fewer."""
-
-    def __init__(self, frames: Iterator[np.ndarray], length: int) -> None:
-        self._frames, self._length, self.count = frames, length, 0
-
-    def frames(self, *, may_be_short: bool) -> Iterator[np.ndarray]:
-        for frame in itertools.islice(self._frames, self._length):
-            self.count += 1
-            yield frame
-        if self.count < self._length and not may_be_short:
-            raise _ShortPiece
-
-
-def shrink(frame: np.ndarray, factor: int) -> np.ndarray:
-    """Average ``factor`` x ``factor`` pixels of a (H, W, 3) uint8 frame, rounded; odd rows and columns are dropped."""
-    if factor == 1:
-        return frame
-    height, width = frame.shape[0] // factor, frame.shape[1] // factor
-    blocks = frame[: height * factor, : width * factor].reshape(height, factor, width, factor, 3)
-    area = factor * factor
-    return ((blocks.sum(axis=(1, 3), dtype=np.uint32) + area // 2) // area).astype(np.uint8)
+    def _print_table(self) -> None:
+        made = "to do" if self._options.dry_run else "made"
+        print(f"{made:>7} {'there':>7} {'missing':>7}  source")
+        for job, row in self._rows.items():
+            missing = "?" if row.missing is None else row.missing
+            counts = (missing, row.there, "") if self._options.dry_run else (row.made, row.there, missing)
+            remark = row.problem or row.note
+            name = remark if remark.startswith(job.name) else f"{job.name}{': ' if remark else ''}{remark}"
+            print("{:>7} {:>7} {:>7}  ".format(*counts) + name)
+        scenes = len(self.scenes())
+        print(f"{self._store} holds {scenes} scene{'' if scenes == 1 else 's'}.", flush=True)
 
 
-def print_table(inputs: list[Input], store: ClipStoreWriter) -> None:
-    print(f"{'made':>5} {'there':>5}  input")
-    for item in inputs:
-        remark = item.problem or item.note
-        print(f"{item.made:>5} {item.there:>5}  {item.path}{': ' + remark if remark else ''}")
-    print(f"{store.path} holds {len(store.scenes)} scenes.", flush=True)
+def _without_clip(store: Location, scenes: Iterable[Scene]) -> set[int]:
+    """Numbers of scenes whose clip is gone."""
+    files = {f"{CLIPS}/{entry.base_name}" for entry in (store / CLIPS).entries()}
+    return {scene.number for scene in scenes if any(file not in files for file, _ in clip_files(scene))}
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,7 +114,10 @@ class Location:
         return int(info.size)
 
     def entries(self) -> list[FileInfo]:
-        """What is directly in this folder, each with ``base_name``, ``size``, ``mtime``; nothing if it is not there."""
+        """What is directly in this folder, each with ``base_name``, ``size``, ``mtime``; nothing if it is not there.
+
+        Arrow does not list the folders in a folder of gs://.
+        """
         with self._reported("read"):
             files, name = self.filesystem()
             return list(files.get_file_info(pyarrow.fs.FileSelector(name, allow_not_found=True)))
@@ -137,10 +141,9 @@ class Location:
 
     def fetch(self, target: Path) -> None:
         """Copy the file to the local path ``target``, whose folder exists."""
-        with replacing(target) as partial, open(partial, "wb") as file:
+        with reported_local(target), replacing(target) as partial, open(partial, "wb") as file:
             for chunk in self.chunks():
-                with reported_local(target):
-                    file.write(chunk)
+                file.write(chunk)
 
     def write_bytes(self, data: bytes) -> None:
         """Make or replace the file; missing folders are made."""
@@ -163,10 +166,14 @@ class Location:
         if self.is_local:
             with reported_local(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                _sync(source)
-                os.replace(source, self.path)
+                if source.stat().st_dev == self.path.parent.stat().st_dev:
+                    _sync(source)
+                    os.replace(source, self.path)
+                else:
+                    with replacing(self.path) as partial:
+                        shutil.copyfile(source, partial)
             return
-        with self._reported("written"), open(source, "rb") as file:
+        with open(source, "rb") as file, self._reported("written"):
             files, name = self.filesystem()
             stream = files.open_output_stream(name)
             try:
@@ -193,7 +200,10 @@ class Location:
         options = dict(parts.options)
         if parts.scheme == "gs":
             return _gcs(options.get("endpoint_override"), options.get("scheme")), parts.name
-        endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
+        address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+        endpoint = urlsplit(address)
+        if address and not endpoint.netloc:
+            raise UserError(f"AWS_ENDPOINT_URL is {address!r}: write it as http://HOST:PORT or https://HOST.")
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         return _s3(
             parts.bucket,
@@ -211,11 +221,12 @@ class Location:
             return
         try:
             yield
-        except FileNotFoundError:
-            raise
         except (OSError, pa.ArrowException) as error:
+            is_missing = isinstance(error, FileNotFoundError)
+            if is_missing and deed != "written":
+                raise
             text = " ".join(str(error).split())
-            if any(word in text for word in NO_BUCKET):
+            if is_missing or any(word in text for word in NO_BUCKET):
                 reason = f"there is no bucket {_parse(self.uri).bucket}, make it or check its name"
             elif any(word in text for word in REFUSED):
                 reason = "access is refused, check the credentials in the environment and what they permit"

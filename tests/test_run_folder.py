@@ -29,7 +29,18 @@ def test_folder_of_a_run_is_taken_up_only_with_its_settings(tmp_path: Path) -> N
         return open_run_folder(output, **arguments)
 
     assert reopen([]).checkpoint is None
-    reopen(["--steps", "99", "--tracking.display_every", "7", "--cluster.max_failures", "0"])
+    reopen(
+        [
+            "--steps",
+            "99",
+            "--tracking.display_every",
+            "7",
+            "--cluster.max_failures",
+            "0",
+            "--data.decoded_cache",
+            "True",
+        ]
+    )
     with pytest.raises(UserError, match=r"a run with loss\.warp 1\.0, not 2\.0"):
         reopen(["--loss.warp", "2"])
     with pytest.raises(UserError, match="data path"):

@@ -13,15 +13,14 @@ import pytest
 import ray
 import torch
 
-from tecogan_dist.config import DataConfig
 from tecogan_dist.data import stream
 from tecogan_dist.data.clips import ClipStore
 from tecogan_dist.data.stream import check_scenes, find_user_error, training_stream
-from tecogan_dist.data.windows import sample_spec
+from tecogan_dist.data.windows import WindowConfig, sample_spec
 from tecogan_dist.errors import UserError
 from tests.video_files import read_code, write_store
 
-DATA = DataConfig(sequence_length=4, crop_size=8, scenes_in_mix=4, windows_per_decode=3)
+DATA = WindowConfig(sequence_length=4, crop_size=8, scenes_in_mix=4, windows_per_decode=3)
 BATCH = 4
 
 

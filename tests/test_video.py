@@ -227,3 +227,19 @@ def test_a_damaged_video_is_refused(tmp_path: Path) -> None:
     video.write_bytes(data)
     with pytest.raises(UserError, match=r"v\.mp4 is damaged at frame \d+"):
         list(open_video(video).frames())
+
+
+@pytest.mark.parametrize(("height", "pix_fmt"), [(64, "yuv444p"), (720, "yuv444p"), (64, "yuv420p")])
+def test_parts_of_pictures_are_those_of_frames(tmp_path: Path, height: int, pix_fmt: str) -> None:
+    """Bit for bit, by either colour matrix, whether a part can be converted by itself or not."""
+    path = write_video(tmp_path / "a.mp4", 4, height=height, width=90, pix_fmt=pix_fmt)
+    source = open_video(path)
+    frames = list(source.frames_at([0, 2, 3]))
+    for frame, picture in zip(frames, source.pictures_at([0, 2, 3]), strict=True):
+        assert picture.shape == frame.shape == (height, 90, 3)
+        for rows, columns in (
+            (slice(0, 33), slice(0, 47)),
+            (slice(7, 40), slice(11, 88)),
+            (slice(31, 64), slice(1, 2)),
+        ):
+            assert np.array_equal(picture[rows, columns], frame[rows, columns])

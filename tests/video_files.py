@@ -45,7 +45,7 @@ def write_video(path: Path, frames: int, *, height: int = 48, width: int = 64, p
     return path
 
 
-def write_store(path: Path, *, scenes: int, height: int = 64, width: int = 72) -> ClipStore:
+def write_store(path: Path | str, *, scenes: int, height: int = 64, width: int = 72) -> ClipStore:
     """A clip store of coded scenes numbered from 2000."""
     with ClipStoreWriter(path) as writer:
         for scene in range(scenes):

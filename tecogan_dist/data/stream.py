@@ -31,10 +31,20 @@ import ray.data
 import torch
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-from tecogan_dist.config import DataConfig
-from tecogan_dist.data.clips import Scene, open_clip
-from tecogan_dist.data.windows import crop_side, cut_windows, draw_of, needed_frames, sample_spec, scene_of_draw
+from tecogan_dist.data.cache import scene_frames
+from tecogan_dist.data.clips import Scene
+from tecogan_dist.data.windows import (
+    SampleSpec,
+    WindowConfig,
+    crop_side,
+    cut_windows,
+    draw_of,
+    needed_frames,
+    sample_spec,
+    scene_of_draw,
+)
 from tecogan_dist.errors import UserError
+from tecogan_dist.storage import Location
 
 SEGMENT_DRAWS = 1024
 OVERLAP_DRAWS = 64
@@ -43,6 +53,8 @@ MAX_DECODERS = 8
 DRAWS_AHEAD = 4
 """Draws that may wait in the object store for each decoder."""
 SMALLEST_STORE_SHARE = 64 * 2**20
+CACHED_WINDOWS = 32
+"""Windows that a task cuts at least from decoded frames: a window takes 0.3 ms then, and Ray 25 ms for the task."""
 SCHEDULING_PAUSE = 0.02
 """Seconds between two rounds of Ray Data's scheduler; a round starts and collects any number of tasks."""
 
@@ -58,10 +70,16 @@ class Unhurried(ExecutionCallback):
         time.sleep(SCHEDULING_PAUSE)
 
 
-def check_scenes(scenes: Sequence[Scene], data: DataConfig) -> None:
+def check_scenes(scenes: Sequence[Scene], data: WindowConfig) -> None:
     """Raise :class:`UserError` unless there are scenes and a window fits into every one of them."""
     if not scenes:
         raise UserError("no scene of the clip store is selected: check data.train_scenes and data.validation_scenes.")
+    lone = [scene for scene in scenes if scene.lr_file is None]
+    if data.degradation == "pairs" and lone:
+        raise UserError(
+            f"{len(lone)} of {len(scenes)} scenes have no low resolution of their own, the first is scene "
+            f"{lone[0].number}: prepare them from pairs (lr: and hr: in the sources), or use data.degradation BD or BI."
+        )
     short = [scene for scene in scenes if scene.frames < data.sequence_length]
     if short:
         raise UserError(
@@ -79,9 +97,9 @@ def check_scenes(scenes: Sequence[Scene], data: DataConfig) -> None:
 
 
 def training_stream(
-    store_path: str | Path,
+    store: str | Path | Location,
     *,
-    data: DataConfig,
+    data: WindowConfig,
     seed: int,
     batch_size: int,
     rank: int,
@@ -109,7 +127,7 @@ def training_stream(
     if decoders is None:
         decoders = max(1, min(MAX_DECODERS, int(ray.cluster_resources()["CPU"]) // world_size - 1))
     part = _Part(
-        store_path=str(Path(store_path).resolve()),
+        store=Location.of(store).absolute(),
         data=data,
         seed=seed,
         scenes=tuple(scenes),
@@ -147,8 +165,8 @@ def find_user_error(error: BaseException) -> UserError | None:
 class _Part:
     """Everything that decides which windows a rank needs; travels to the decoding tasks."""
 
-    store_path: str
-    data: DataConfig
+    store: Location
+    data: WindowConfig
     seed: int
     scenes: tuple[Scene, ...]
     batch_size: int
@@ -161,6 +179,11 @@ class _Part:
         count = self.batch_size // self.world_size
         first = step * self.batch_size + self.rank * count
         return range(first, first + count)
+
+    @property
+    def draws_of_task(self) -> int:
+        """One, where decoding is the work: then tasks side by side bring the first batch soonest."""
+        return max(1, CACHED_WINDOWS // self.data.windows_per_decode) if self.data.decoded_cache else 1
 
     def samples_of_draw(self, draw: int) -> list[int]:
         """Samples of a draw that are this rank's, within the stream's steps."""
@@ -205,23 +228,23 @@ def _decoded_draws(part: _Part, decoders: int) -> Iterator[tuple[int, np.ndarray
     """(draw, its windows (K, T, H, W, 3)) in the order of ``part.draws()``, decoded ahead."""
     draws = part.draws()
 
-    def start(segment: list[int]) -> tuple[Any, Iterator[Any]]:
-        rows = iter(_segment(segment, part, decoders))
-        return next(rows), rows
+    def start(segment: list[int]) -> tuple[tuple[int, np.ndarray], Iterator[tuple[int, np.ndarray]]]:
+        decoded = _segment(segment, part, decoders)
+        return next(decoded), decoded
 
     try:
         with ThreadPoolExecutor(1, thread_name_prefix="next-segment") as thread:
             segment = _take(draws)
             upcoming = thread.submit(start, segment) if segment else None
             while upcoming is not None:
-                row, rows = upcoming.result()
+                pair, decoded = upcoming.result()
                 upcoming = None
                 for position in range(len(segment)):
                     if position == max(0, len(segment) - OVERLAP_DRAWS) and (following := _take(draws)):
                         upcoming = thread.submit(start, following)
-                    yield int(row["draw"][0]), row["windows"][0]
+                    yield pair
                     if position + 1 < len(segment):
-                        row = next(rows)
+                        pair = next(decoded)
                 segment = following if upcoming is not None else []
     except Exception as error:
         user_error = find_user_error(error)
@@ -234,9 +257,10 @@ def _take(draws: Iterator[int]) -> list[int]:
     return [draw for _, draw in zip(range(SEGMENT_DRAWS), draws, strict=False)]
 
 
-def _segment(draws: list[int], part: _Part, decoders: int) -> Any:
-    """One Ray Data execution: a block for each draw, in order."""
-    rows = ray.data.from_arrow(pa.table({"draw": np.array(draws, np.int64)}))
+def _segment(draws: list[int], part: _Part, decoders: int) -> Iterator[tuple[int, np.ndarray]]:
+    """One Ray Data execution: a row and block for each task, in order; yields (draw, its windows)."""
+    tasks = [draws[first : first + part.draws_of_task] for first in range(0, len(draws), part.draws_of_task)]
+    rows = ray.data.from_arrow(pa.table({"draws": tasks}))
     dataset = rows.repartition(target_num_rows_per_block=1).map_batches(
         functools.partial(_decode, part=part),
         batch_size=1,
@@ -252,17 +276,29 @@ def _segment(draws: list[int], part: _Part, decoders: int) -> Any:
     context.execution_options.resource_limits = ray.data.ExecutionResources(
         object_store_memory=max(SMALLEST_STORE_SHARE, DRAWS_AHEAD * decoders * draw_bytes)
     )
-    return dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
+    for row in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2):
+        ends = np.cumsum(row["counts"][0])
+        yield from zip(row["draws"][0].tolist(), np.split(row["windows"][0], ends[:-1]), strict=True)
 
 
 def _decode(batch: Any, part: _Part) -> Iterator[dict[str, np.ndarray]]:
-    """Runs in a task: the windows of each draw that this rank needs."""
-    for draw in batch["draw"].tolist():
+    """Runs in a task: the windows that this rank needs of each draw of a row, one after the other."""
+    (draws,) = batch["draws"]
+    decoded = []
+    for draw in draws.tolist():
         scene = scene_of_draw(draw, seed=part.seed, scenes=part.scenes)
         specs = [
             sample_spec(index, seed=part.seed, scenes=part.scenes, data=part.data)
             for index in part.samples_of_draw(draw)
         ]
-        positions = needed_frames(specs, part.data.sequence_length)
-        frames = open_clip(part.store_path, scene).frames_at(positions)
-        yield {"draw": np.array([draw]), "windows": cut_windows(frames, specs, part.data)[None]}
+        decoded.append(decode_windows(part.store, scene, specs, part.data))
+    windows = decoded[0] if len(decoded) == 1 else np.concatenate(decoded)
+    yield {"draws": draws[None], "counts": np.array([[len(part) for part in decoded]]), "windows": windows[None]}
+
+
+def decode_windows(store: Location, scene: Scene, specs: Sequence[SampleSpec], data: WindowConfig) -> np.ndarray:
+    """The windows (N, T, H, W, 3) uint8 of ``specs``, all of one scene, as :func:`cut_windows` gives them."""
+    positions = needed_frames(specs, data.sequence_length)
+    frames = scene_frames(store, scene, positions, data)
+    low = scene_frames(store, scene, positions, data, low_resolution=True) if data.degradation == "pairs" else None
+    return cut_windows(frames, specs, data, lr_frames=low)

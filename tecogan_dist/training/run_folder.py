@@ -14,7 +14,7 @@ from tecogan_dist.training.state import find_checkpoint, newest_checkpoint
 
 RUN_FILE = "run.yaml"
 """The resolved config of the run, the clip store it reads and what it was resumed from."""
-CHANGEABLE = ("steps", "cluster", "tracking")
+CHANGEABLE = ("steps", "cluster", "tracking", "data.cache_dir", "data.decoded_cache", "data.cache_gigabytes")
 """Settings that may change while a run goes on: they do not change what a step computes."""
 AUTO, NEVER = "auto", "never"
 
@@ -79,7 +79,9 @@ def first_difference(theirs: dict[str, Any], ours: dict[str, Any]) -> tuple[str,
     """Dotted name and both values of the first setting that differs and may not; None if there is none."""
     before, now = dict(_flatten(theirs)), dict(_flatten(ours))
     for name in now | before:
-        if name.split(".")[0] not in CHANGEABLE and before.get(name) != now.get(name):
+        if not f"{name}.".startswith(tuple(f"{changeable}." for changeable in CHANGEABLE)) and before.get(
+            name
+        ) != now.get(name):
             return name, before.get(name), now.get(name)
     return None
 

@@ -1,0 +1,236 @@
+"""Frames of a scene for training: from its clip, or from what this machine keeps of it.
+
+A machine keeps the clips of a remote store, each fetched once, and on request (``data.decoded_cache``) the decoded
+frames of scenes as memory-mapped files: raw bytes, of which a window reads its crop only. Both are named by the
+checksum of the clip, so that stores share them and a clip that was made anew is never confused with the old one. Any
+number of processes may use one folder; it may be removed between runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import math
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from tecogan_dist.config import DataConfig
+from tecogan_dist.data.clips import Scene, clip_files, open_clip, open_clip_file
+from tecogan_dist.errors import UserError
+from tecogan_dist.storage import PARTIAL_SUFFIX, Location, UnreachableError, replacing, reported_local
+from tecogan_dist.video import FrameSource, Picture
+
+FETCH_PAUSES = (2.0, 8.0, 30.0)
+"""Seconds before another try to fetch a clip: a run of days outlives a network that is away for a moment."""
+ADMISSION = 1 / 16
+"""Part of the scenes that may push others out of a full cache. Scenes are used in turn, each once a pass: were all
+admitted, a cache for half of them would forget most of them just before their next use (15% of uses found, not 47%),
+and would be written for every decoding. Few are enough to replace another store's scenes, in ten passes."""
+ABANDONED_SECONDS = 3600.0
+"""Age of an incomplete file that no process can be writing any more."""
+T = TypeVar("T")
+
+
+def scene_frames(
+    store: str | Path | Location,
+    scene: Scene,
+    positions: Iterable[int],
+    data: DataConfig,
+    *,
+    low_resolution: bool = False,
+) -> Iterator[Picture]:
+    """The scene's frames at these increasing positions, each (height, width, 3) uint8 RGB; ends where the clip ends.
+
+    Of a frame what is wanted is to be taken before the next one is asked for; those from the cache cannot be written
+    to. The pixels are the same whatever ``data`` says of the cache. ``low_resolution``: the scene's own low-resolution
+    frames. Raises :class:`UserError`, which names the clip, for one that is missing or damaged, and for a full disk.
+    """
+    location = Location.of(store)
+    if location.is_local and not data.decoded_cache:
+        yield from open_clip(location.path, scene, low_resolution=low_resolution).pictures_at(positions)
+        return
+    cache = Cache.of(data)
+    if data.decoded_cache:
+        frames = cache.decoded(location, scene, low_resolution=low_resolution)
+        if frames is not None:
+            yield from (frames[position] for position in positions if position < len(frames))
+            return
+    with cache.clip(location, scene, low_resolution=low_resolution) as clip:
+        yield from clip.pictures_at(positions)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cache:
+    """A folder of clips and decoded frames, of ``limit`` bytes at most."""
+
+    folder: Path
+    limit: int
+
+    @classmethod
+    def of(cls, data: DataConfig) -> Cache:
+        """Raises :class:`UserError` if the folder cannot be used."""
+        folder = Path(tempfile.gettempdir()) / f"tecogan_cache_{os.getuid()}"
+        if data.cache_dir is not None:
+            folder = Path(data.cache_dir).expanduser()
+        with reported_local(folder):
+            for part in ("clips", "decoded", "locks"):
+                (folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
+        if data.cache_dir is None and folder.stat().st_uid != os.getuid():
+            raise UserError(f"{folder} belongs to another user: set data.cache_dir to a folder of your own.")
+        return cls(folder=folder, limit=int(data.cache_gigabytes * 1e9))
+
+    @contextlib.contextmanager
+    def clip(self, store: Location, scene: Scene, *, low_resolution: bool = False) -> Iterator[FrameSource]:
+        """The opened clip, of a remote store fetched and verified if it is not here; it stays here inside the block."""
+        file, sha256 = clip_files(scene)[int(low_resolution)]
+        if store.is_local:
+            yield open_clip(store.path, scene, low_resolution=low_resolution)
+            return
+        entry = self.folder / "clips" / f"{sha256}{Path(file).suffix}"
+        while True:
+            with _held(entry) as is_there:
+                if is_there:
+                    yield open_clip_file(entry, scene, low_resolution=low_resolution)
+                    return
+            with self._locked(f"clips_{sha256[:2]}"):
+                if not entry.exists():  # another process may have fetched it meanwhile
+                    self._fetch(store / file, entry, sha256)
+
+    def decoded(self, store: Location, scene: Scene, *, low_resolution: bool = False) -> np.ndarray | None:
+        """All frames of a scene, memory-mapped (N, H, W, 3) uint8, decoded if they are not here; None: no room."""
+        _, sha256 = clip_files(scene)[int(low_resolution)]
+        entry = self.folder / "decoded" / f"{sha256}.npy"
+        frames = _mapped(entry)
+        if frames is None:
+            with self._locked(f"decoded_{sha256[:2]}"):
+                frames = _mapped(entry)
+                if frames is None and self._decode(store, scene, entry, low_resolution=low_resolution):
+                    frames = _mapped(entry)
+        return frames
+
+    def _fetch(self, clip: Location, entry: Path, sha256: str) -> None:
+        try:
+            with replacing(entry) as partial:
+                self._reserve(partial, _patiently(clip.size), always=True)
+                _patiently(lambda: clip.fetch(partial))
+                _verify(Location.of(partial), sha256, named=clip)
+        except FileNotFoundError as error:
+            raise UserError(f"{clip} does not exist: make it anew with 'tecogan prepare'.") from error
+
+    def _decode(self, store: Location, scene: Scene, entry: Path, *, low_resolution: bool) -> bool:
+        """Write a scene's frames to ``entry``; False if there is no room for them."""
+        file, sha256 = clip_files(scene)[int(low_resolution)]
+        with self.clip(store, scene, low_resolution=low_resolution) as clip:
+            shape = (scene.frames, clip.height, clip.width, 3)
+            try:
+                with replacing(entry) as partial:
+                    self._reserve(partial, math.prod(shape), always=False)
+                    if store.is_local:  # a damaged clip's frames must not be kept under the good one's checksum
+                        _verify(store / file, sha256, named=store / file)
+                    with reported_local(entry), open(partial, "r+b") as target:
+                        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                        np.lib.format.write_array_header_1_0(target, header)
+                        count = 0
+                        for frame in clip.frames():
+                            target.write(np.ascontiguousarray(frame).data)
+                            count += 1
+                    if count != scene.frames:
+                        raise UserError(
+                            f"{store / file} has {count} frames and not the {scene.frames} of its index entry: "
+                            "make it anew."
+                        )
+            except _NoRoomError:
+                return False
+        return True
+
+    def _reserve(self, partial: Path, size: int, *, always: bool) -> None:
+        """Make ``partial`` a file of ``size`` bytes, for which those that were not used for longest go.
+
+        Raises :class:`_NoRoomError` if it is too large or not among the few that may push out others; with ``always``
+        it gets its room whatever the limit.
+        """
+        with self._locked("room"):
+            entries = []
+            for entry in [*(self.folder / "clips").iterdir(), *(self.folder / "decoded").iterdir()]:
+                with contextlib.suppress(FileNotFoundError):
+                    entries.append((entry.stat(), entry))
+            excess = sum(status.st_size for status, _ in entries) + size - self.limit
+            if excess > 0 and not always and (size > self.limit or random.random() >= ADMISSION):
+                raise _NoRoomError
+            for status, entry in sorted(entries, key=lambda item: item[0].st_mtime):
+                is_partial = entry.suffix == PARTIAL_SUFFIX
+                if is_partial and time.time() - status.st_mtime < ABANDONED_SECONDS:
+                    continue
+                if (is_partial or excess > 0) and _remove_unused(entry):
+                    excess -= status.st_size
+            if excess > 0 and not always:
+                raise _NoRoomError
+            with reported_local(partial), open(partial, "wb") as file:
+                file.truncate(size)  # counted from now on
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """One process at a time; the lock of a process that ends is released."""
+        with open(self.folder / "locks" / name, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+class _NoRoomError(Exception):
+    """The cache is full."""
+
+
+def _mapped(entry: Path) -> np.ndarray | None:
+    """The array of an entry, marked as used; it outlives the entry's removal."""
+    try:
+        frames = np.asarray(np.load(entry, mmap_mode="r"))
+        os.utime(entry)
+    except FileNotFoundError:
+        return None
+    return frames
+
+
+@contextlib.contextmanager
+def _held(entry: Path) -> Iterator[bool]:
+    """Whether there is such an entry; if so it is marked as used, and not removed inside the block."""
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(entry, "rb"))
+            fcntl.flock(file, fcntl.LOCK_SH)
+            os.utime(entry)
+            is_there = os.path.samestat(os.fstat(file.fileno()), entry.stat())
+        except FileNotFoundError:
+            is_there = False
+        yield is_there
+
+
+def _remove_unused(entry: Path) -> bool:
+    try:
+        with open(entry, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            entry.unlink()
+    except (FileNotFoundError, BlockingIOError):
+        return False
+    return True
+
+
+def _verify(file: Location, sha256: str, *, named: Location) -> None:
+    if file.sha256() != sha256:
+        raise UserError(f"{named} is damaged: find all damaged clips with 'tecogan prepare --verify'.")
+
+
+def _patiently(action: Callable[[], T]) -> T:
+    """Try again, after a while, what fails for want of an answer."""
+    for pause in FETCH_PAUSES:
+        with contextlib.suppress(UnreachableError):
+            return action()
+        time.sleep(pause)
+    return action()
