@@ -21,6 +21,7 @@ from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.training.ema import WeightAverage
 from tecogan_dist.training.engines import EnginePair
 from tecogan_dist.training.task import TrainingTask, build_upscaler
+from tecogan_dist.video import Picture
 
 LARGEST_SIDE = 512
 """Pixels of a scene's centre that are measured, at most, in each side."""
@@ -129,7 +130,7 @@ def _sum_and_count(values: list[float]) -> tuple[float, float]:
     return mean(values) * len(values) if values else 0.0, float(len(values))
 
 
-def _centre(frame: Images, side: int, *, multiple: int) -> Images:
+def _centre(frame: Picture, side: int, *, multiple: int) -> Images:
     """The middle of a frame, of ``side`` pixels at most in each direction, beginning at a multiple; a copy."""
     y, x = (max(0, (size - side) // 2) // multiple * multiple for size in frame.shape[:2])
     return frame[y : y + side, x : x + side].copy()
