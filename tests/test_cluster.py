@@ -23,7 +23,7 @@ def machine() -> Iterator[None]:
     """One machine of 8 CPUs, 2 GPUs and a fast disk."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        resources = {"fast_disk": 1, "accelerator_type:A100": 1}
+        resources: dict[str, float] = {"fast_disk": 1, "accelerator_type:A100": 1}
         ray.init("local", num_cpus=8, num_gpus=2, resources=resources, include_dashboard=False, log_to_driver=False)
         yield
         ray.shutdown()
