@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import queue
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train import ControllerError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tecogan_dist import config as settings
 from tecogan_dist.cluster import check_cluster, connected_for, resources_per_worker
@@ -29,6 +28,7 @@ from tecogan_dist.metrics.sequence import NEED_WEIGHTS
 from tecogan_dist.overrides import override
 from tecogan_dist.storage import Location
 from tecogan_dist.training.display import Board, Display, clock
+from tecogan_dist.training.failures import AfterFailure, BeforeChange, explained, same_command
 from tecogan_dist.training.ray_worker import train_worker
 from tecogan_dist.training.run_folder import AUTO, NEVER, open_run_folder, write_run_file
 from tecogan_dist.training.state import newest_checkpoint, read_state
@@ -127,10 +127,15 @@ def run(task: TrainingTask, *, networks: Networks, use_gpu: bool) -> None:
 
     SIGTERM (``ray job stop``) and the first Ctrl-C end the run after the present step, with a checkpoint.
     """
-    board: Any = ray.remote(num_cpus=0)(Board).remote()
+    # Beside the driver: on another machine it could be lost while the run goes on.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board: Any = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
     networks_reference = ray.put(networks)
     config, cluster = task.config, task.config.cluster
-    callbacks: list[Any] = [AfterFailure(board)]
+    callbacks: list[Any] = [
+        AfterFailure(board, max_failures=cluster.max_failures),
+        BeforeChange(board, elastic=cluster.min_workers is not None),
+    ]
     storage, name = storage_of(task.output)
     # Ray takes (min, max) too, which its annotation does not say yet.
     workers: Any = cluster.workers if cluster.min_workers is None else (cluster.min_workers, cluster.workers)
@@ -164,19 +169,13 @@ def run(task: TrainingTask, *, networks: Networks, use_gpu: bool) -> None:
         display.show(ray.get(board.take.remote()))
     except KeyboardInterrupt:
         display.close()
-        print(f"stopped; the same command goes on from {newest_checkpoint(task.output) or 'the beginning'}")
+        print(f"stopped; {same_command(task.output)}")
         raise
     finally:
         display.close()
     result = outcome.get()
-    if isinstance(result, ControllerError) and isinstance(result.controller_failure, UserError):
-        raise result.controller_failure
-    if isinstance(result, WorkerGroupError):
-        # Its own text is cut short.
-        rank, error = next(iter(result.worker_failures.items()))
-        print(f"worker {rank}: {error}", file=sys.stderr)
     if isinstance(result, BaseException):
-        raise result
+        raise explained(result, task.output)
     checkpoint = newest_checkpoint(task.output)
     assert checkpoint is not None, "a run ends with a checkpoint"
     done, spent = read_state(checkpoint).state.step, clock(time.monotonic() - started)
@@ -219,21 +218,6 @@ def _fit(trainer: TorchTrainer, outcome: queue.Queue[Any]) -> None:
         outcome.put(trainer.fit())
     except BaseException as error:
         outcome.put(error)
-
-
-class AfterFailure(ray.train.UserCallback):
-    """Runs in Ray Train's controller when a worker has failed: no new attempt after a :class:`UserError`."""
-
-    def __init__(self, board: Any) -> None:
-        self._board = board
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
-        sentence = ray.get(self._board.given_up.remote())
-        if sentence is not None:
-            raise UserError(sentence)  # ends the run: the controller retries only what failed in workers
-        for rank, error in worker_exceptions.items():
-            last_line = (str(error).strip() or type(error).__name__).splitlines()[-1]
-            self._board.say.remote(f"worker {rank} was lost: {last_line}")
 
 
 if __name__ == "__main__":

@@ -57,10 +57,7 @@ def data(tmp_path: Path) -> DataConfig:
 def read(store: ClipStore, scene: Scene, data: DataConfig, *, low_resolution: bool = False) -> np.ndarray:
     positions = range(scene.frames)
     return np.stack(
-        [
-            frame[:, :]
-            for frame in scene_frames(store.location, scene, positions, data, low_resolution=low_resolution)
-        ]
+        [frame[:, :] for frame in scene_frames(store.location, scene, positions, data, low_resolution=low_resolution)]
     )
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -50,24 +51,31 @@ SEGMENT_DRAWS = 1024
 OVERLAP_DRAWS = 64
 """Draws before the end of a segment at which the next one is started; while both run they share the decoders' CPUs."""
 MAX_DECODERS = 8
-DRAWS_AHEAD = 4
-"""Draws that may wait in the object store for each decoder."""
+TASKS_AHEAD = 4
+"""Tasks of each decoder whose windows may wait in the object store."""
 SMALLEST_STORE_SHARE = 64 * 2**20
 CACHED_WINDOWS = 32
-"""Windows that a task cuts at least from decoded frames: a window takes 0.3 ms then, and Ray 25 ms for the task."""
-SCHEDULING_PAUSE = 0.02
-"""Seconds between two rounds of Ray Data's scheduler; a round starts and collects any number of tasks."""
+"""Windows that a task brings at least where frames are decoded already; elsewhere it brings one draw's. A window takes
+0.3 ms then, and a task 25 ms of Ray's own: 4 instead of 12 ms for a batch of 4 with 8 windows a draw."""
+SCHEDULING_PAUSES = 0.02, 0.1
+"""Seconds between two rounds of Ray Data's scheduler while a batch is waited for, and at most. A round starts and
+collects any number of tasks."""
+WANTED = threading.Event()
+"""Set while a stream of this process waits for windows."""
 
 
 class Unhurried(ExecutionCallback):
     """Lets the scheduler sleep between two rounds.
 
     Its thread runs inside the training process and, once the stream is far enough ahead, does not wait for anything:
-    it took a whole core and the interpreter lock from the training step (Ray 2.60, py-spy).
+    it took a whole core and the interpreter lock from the training step (Ray 2.60, py-spy). With pauses of 0.02 s it
+    still took 7 to 10% of a core at 3 steps a second, with longer ones while nothing is waited for 3%.
     """
 
     def on_execution_step(self, executor: Any) -> None:  # noqa: ARG002
-        time.sleep(SCHEDULING_PAUSE)
+        shortest, longest = SCHEDULING_PAUSES
+        time.sleep(shortest)
+        WANTED.wait(longest - shortest)
 
 
 def check_scenes(scenes: Sequence[Scene], data: WindowConfig) -> None:
@@ -182,7 +190,7 @@ class _Part:
 
     @property
     def draws_of_task(self) -> int:
-        """One, where decoding is the work: then tasks side by side bring the first batch soonest."""
+        """One where decoding is the work: then tasks side by side bring the first batch soonest."""
         return max(1, CACHED_WINDOWS // self.data.windows_per_decode) if self.data.decoded_cache else 1
 
     def samples_of_draw(self, draw: int) -> list[int]:
@@ -216,7 +224,11 @@ def _batches(part: _Part, decoders: int) -> Iterator[torch.Tensor]:
         for sample in part.samples_of_step(step):
             draw = draw_of(sample, part.data)
             while draw not in held:
-                arrived, block = next(decoded)
+                WANTED.set()
+                try:
+                    arrived, block = next(decoded)
+                finally:
+                    WANTED.clear()
                 held[arrived] = list(block[::-1])
             windows.append(held[draw].pop())
             if not held[draw]:
@@ -274,7 +286,7 @@ def _segment(draws: list[int], part: _Part, decoders: int) -> Iterator[tuple[int
     context.custom_execution_callback_classes = [Unhurried]
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ray.data.ExecutionResources(
-        object_store_memory=max(SMALLEST_STORE_SHARE, DRAWS_AHEAD * decoders * draw_bytes)
+        object_store_memory=max(SMALLEST_STORE_SHARE, TASKS_AHEAD * decoders * part.draws_of_task * draw_bytes)
     )
     for row in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2):
         ends = np.cumsum(row["counts"][0])
@@ -293,7 +305,7 @@ def _decode(batch: Any, part: _Part) -> Iterator[dict[str, np.ndarray]]:
         ]
         decoded.append(decode_windows(part.store, scene, specs, part.data))
     windows = decoded[0] if len(decoded) == 1 else np.concatenate(decoded)
-    yield {"draws": draws[None], "counts": np.array([[len(part) for part in decoded]]), "windows": windows[None]}
+    yield {"draws": draws[None], "counts": np.array([[len(of_draw) for of_draw in decoded]]), "windows": windows[None]}
 
 
 def decode_windows(store: Location, scene: Scene, specs: Sequence[SampleSpec], data: WindowConfig) -> np.ndarray:

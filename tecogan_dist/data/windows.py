@@ -141,9 +141,7 @@ def cut_windows(
     return np.concatenate([windows, low.reshape(*windows.shape[:3], -1, 3)], axis=3)
 
 
-def _cut(
-    frames: Iterator[Picture], specs: Sequence[SampleSpec], length: int, side: int, *, factor: int
-) -> np.ndarray:
+def _cut(frames: Iterator[Picture], specs: Sequence[SampleSpec], length: int, side: int, *, factor: int) -> np.ndarray:
     """Windows of ``side`` pixels from frames that are ``factor`` times smaller than those that ``specs`` speak of."""
     windows = np.empty((len(specs), length, side, side, 3), np.uint8)
     crops: dict[int, list[tuple[np.ndarray, int, int]]] = {position: [] for position in needed_frames(specs, length)}
@@ -162,6 +160,9 @@ def _cut(
                 f"scene {scene.number} has {scene.width}x{scene.height} pixels and low-resolution frames of "
                 f"{frame.shape[1]}x{frame.shape[0]}, which are not {factor} times smaller: set model.scale."
             )
+        # A part of a decoded frame costs twice its share of the whole.
+        if 2 * len(crops_of_frame) * side * side > frame.shape[0] * frame.shape[1]:
+            frame = frame[:, :]
         for target, y, x in crops_of_frame:
             target[:] = frame[y : y + side, x : x + side]
     for window, spec in zip(windows, specs, strict=True):

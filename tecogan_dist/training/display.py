@@ -16,7 +16,7 @@ class Board:
     def __init__(self) -> None:
         self._news: list[tuple[int, Any]] = []
         self._sentence: str | None = None
-        self._stop = False
+        self._stop = self._save = False
 
     def say(self, line: str) -> None:
         self._news.append((0, line))
@@ -36,8 +36,21 @@ class Board:
         """The run should end after its present step, with a checkpoint."""
         self._stop = True
 
-    def asked_to_stop(self) -> bool:
-        return self._stop
+    def ask_to_save(self) -> None:
+        """A checkpoint is wanted soon, whatever the step."""
+        self._save = True
+
+    def asked_to_save(self) -> bool:
+        """Whether it is still wanted."""
+        return self._save
+
+    def saved(self) -> None:
+        """It has been written, or cannot be."""
+        self._save = False
+
+    def asked(self) -> tuple[bool, bool]:
+        """To stop, and to save."""
+        return self._stop, self._save
 
     def given_up(self) -> str | None:
         return self._sentence

@@ -10,6 +10,7 @@ import ray.train.torch
 import torch
 
 from tecogan_dist.data.stream import find_user_error, training_stream
+from tecogan_dist.storage import UnreachableError
 from tecogan_dist.training.task import TrainingTask
 from tecogan_dist.training.watchdog import Watchdog
 from tecogan_dist.training.worker import Stream, train
@@ -40,6 +41,8 @@ def train_worker(task: TrainingTask, *, networks: ray.ObjectRef, board: Any, str
             "cluster.precision bf16.",
         )
         raise
+    except UnreachableError:
+        raise  # storage that fails for a while: the next attempt may find it
     except Exception as error:
         user_error = find_user_error(error)
         if user_error is not None:
@@ -59,7 +62,8 @@ class RayReporter:
 
     def __init__(self, board: Any) -> None:
         self._board = board
-        self._stop: Any = None
+        self._question: Any = None
+        self._stop = self._save = False
 
     def say(self, line: str) -> None:
         self._board.say.remote(line)
@@ -69,10 +73,16 @@ class RayReporter:
 
     def asked_to_stop(self) -> bool:
         # One question is always on its way; its answer is read when it is there.
-        if self._stop is None:
-            self._stop = self._board.asked_to_stop.remote()
-        if not ray.wait([self._stop], timeout=0)[0]:
-            return False
-        answer: bool = ray.get(self._stop)
-        self._stop = None
-        return answer
+        if self._question is None:
+            self._question = self._board.asked.remote()
+        if ray.wait([self._question], timeout=0)[0]:
+            self._stop, self._save = ray.get(self._question)
+            self._question = None
+        return self._stop
+
+    def asked_to_save(self) -> bool:
+        return self._save
+
+    def saved(self) -> None:
+        ray.get(self._board.saved.remote())
+        self._question, self._save = None, False  # an answer that is on its way may be older

@@ -18,6 +18,12 @@ class Reporter(Protocol):
     def asked_to_stop(self) -> bool:
         """Whether the run should end after this step, with a checkpoint. Called every step: it must not wait."""
 
+    def asked_to_save(self) -> bool:
+        """Whether a checkpoint is wanted now; called with :meth:`asked_to_stop`. It is until :meth:`saved`."""
+
+    def saved(self) -> None:
+        """The checkpoint that was asked for has been written, or cannot be."""
+
 
 class PlainReporter:
     """For a plain process: lines and metrics go to two functions."""
@@ -40,3 +46,9 @@ class PlainReporter:
 
     def asked_to_stop(self) -> bool:
         return self._asked_to_stop()
+
+    def asked_to_save(self) -> bool:
+        return False
+
+    def saved(self) -> None:
+        raise AssertionError("nothing was asked for")

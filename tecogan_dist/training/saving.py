@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +38,7 @@ SCORES_FILE = "scores.json"
 """In the run's folder: what was measured on held-out scenes, by step."""
 PATIENCE = 60.0
 """Seconds for which a checkpoint that cannot be written is tried again; the next one is a new chance."""
+STAGING_PREFIX = ".staging_"
 PAUSES = (1.0, 3.0, 10.0)
 
 
@@ -81,13 +83,20 @@ class CheckpointWriter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._running: Future[None] | None = None
         self._scores = read_scores(output)
+        if output.is_local:
+            for left in output.path.glob(f"{STAGING_PREFIX}*"):  # by an attempt that was killed
+                shutil.rmtree(left)
 
     def save(self, snapshot: Snapshot) -> float:
         """Start writing; seconds that the one before was waited for."""
         started = time.monotonic()
-        self._wait(last=False)
+        self.wait()
         self._running = self._thread.submit(self._write_patiently, snapshot)
         return time.monotonic() - started
+
+    def wait(self) -> None:
+        """Until the last checkpoint is written, or has failed."""
+        self._wait(last=False)
 
     def score(self, step: int, measured: dict[str, float]) -> None:
         """Record what was measured of the weights after ``step`` steps; it decides which checkpoint is the best."""
@@ -96,7 +105,7 @@ class CheckpointWriter:
         try:
             (self._output / SCORES_FILE).write_bytes((json.dumps(content, indent=2) + "\n").encode())
         except UserError as error:
-            self._say(f"warning: the scores could not be written ({error})")
+            self._say(f"warning: the scores could not be written ({_words(error)})")
 
     def finish(self) -> None:
         """Wait for the last checkpoint. Raises :class:`UserError` if it could not be written."""
@@ -111,20 +120,29 @@ class CheckpointWriter:
         except (UserError, OSError) as error:
             if last:
                 raise UserError(f"the last checkpoint could not be written: {error}") from error
-            self._say(f"warning: a checkpoint could not be written ({error}); training goes on, the next one is tried")
+            self._say(
+                f"warning: a checkpoint could not be written ({_words(error)}); training goes on, the next one is tried"
+            )
         self._running = None
 
     def _write_patiently(self, snapshot: Snapshot) -> None:
         started = time.monotonic()
-        for pause in (*PAUSES, *[PAUSES[-1]] * 1000):
+        for attempt, pause in enumerate((*PAUSES, *[PAUSES[-1]] * 1000)):
             try:
                 self._write(snapshot)
-                return
             except (UserError, OSError) as error:
                 if time.monotonic() - started + pause > PATIENCE:
                     raise
-                self._say(f"warning: a checkpoint could not be written ({error}); it is tried again in {pause:.0f} s")
+                if attempt == 0:
+                    self._say(
+                        f"warning: a checkpoint could not be written ({_words(error)}); it is tried again for "
+                        f"{PATIENCE:.0f} s"
+                    )
                 time.sleep(pause)
+            else:
+                if attempt:
+                    self._say(f"the checkpoint of step {snapshot.state.step} is written now")
+                return
 
     def _write(self, snapshot: Snapshot) -> None:
         folder = self._output / checkpoint_name(snapshot.state.step)
@@ -165,12 +183,10 @@ class CheckpointWriter:
             name = entry.base_name
             if name.startswith(CHECKPOINT_PREFIX) and name not in kept:
                 folder = self._output / name
-                # First the file that makes it a checkpoint.
-                files = sorted(folder.entries(), key=lambda file: file.base_name != STATE_FILE)
-                for file in files:
-                    (folder / file.base_name).delete()
-                if folder.is_local:
-                    folder.path.rmdir()
+                if (folder / STATE_FILE).exists():
+                    (folder / STATE_FILE).delete()  # from here on it is no checkpoint
+                files, path = folder.filesystem()
+                files.delete_dir(path)  # an object store would keep the name of a folder that was emptied
 
     def best_step(self) -> int | None:
         """The step whose weights measured best, if any was measured."""
@@ -195,6 +211,11 @@ def read_scores(output: Location) -> dict[int, dict[str, float]]:
         raise UserError(f"{output / SCORES_FILE} is damaged: move it away.") from error
 
 
+def _words(error: Exception) -> str:
+    """An error's sentence as part of another one."""
+    return str(error).rstrip(".")
+
+
 @contextlib.contextmanager
 def _staging(output: Location) -> Iterator[Path]:
     """A folder whose files can be put into ``output``: on the same disk if that is local, so that it is a renaming."""
@@ -202,7 +223,7 @@ def _staging(output: Location) -> Iterator[Path]:
     if output.is_local:
         output.path.mkdir(parents=True, exist_ok=True)
         beside = output.path
-    with tempfile.TemporaryDirectory(prefix=".staging_", dir=beside) as folder:
+    with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=beside) as folder:
         yield Path(folder)
 
 

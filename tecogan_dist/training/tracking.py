@@ -104,9 +104,11 @@ class Tracker:
 
     def publish(self) -> None:
         """Bring the records to an output that is not local. A failure waits for the next time."""
-        if self._temporary is None:
-            return
-        self._events.flush()
+        if self._temporary is not None:
+            self._events.flush()
+            self._upload()
+
+    def _upload(self) -> None:
         with contextlib.suppress(UserError):
             for file in (self._folder / METRICS_FILE, *(self._folder / TENSORBOARD_FOLDER).iterdir()):
                 if file.is_file():
@@ -121,8 +123,8 @@ class Tracker:
         self._events.close()
         if self._wandb is not None:
             self._wandb.finish(exit_code=0 if error is None else 1)
-        self.publish()
         if self._temporary is not None:
+            self._upload()
             self._temporary.cleanup()
 
 

@@ -90,7 +90,8 @@ def train(
             reporter.say(beginning.sentence)
         for batch in clock.waiting(to_device(windows, device)):
             if tracker and state.step == first_step:
-                reporter.say(f"step {state.step + 1} begins, the first windows took {clock.first_wait:.0f} s")
+                who = f"{workers} worker{'s' if workers > 1 else ''}"
+                reporter.say(f"step {state.step + 1} begins on {who}, the first windows took {clock.first_wait:.0f} s")
             update, losses = False, []
             for number in range(1, config.accumulation + 1):
                 # Every so-manyth window: so a part holds the same ones over all workers, however many there are.
@@ -103,8 +104,9 @@ def train(
                     update = has_discriminator and ledger.balance_average < config.discriminator.balance_threshold
                 pair.backward(result, update_discriminator=update, last=number == config.accumulation)
                 losses.append(result.losses)
-            stop = ledger.stop
-            ledger.record(state.step, mean_of(losses), stop=tracker is not None and reporter.asked_to_stop())
+            stop, save = ledger.stop, ledger.save
+            wish = (reporter.asked_to_stop(), reporter.asked_to_save()) if tracker else (False, False)
+            ledger.record(state.step, mean_of(losses), stop=wish[0], save=wish[1])
             learning_rate = learning_rate_at(config.optimizer, state.step)
             finite = pair.update(learning_rate=learning_rate, update_discriminator=update)
             if finite and average is not None:
@@ -158,12 +160,15 @@ def train(
                 if tracker:
                     tracker.summary(state.step, scalars, animations_of(lr_frames, hr_frames, result))
             # What is not finite now may have harmed weights before: nothing is kept until it is over.
-            if (last or state.step % every.save_every == 0) and not bad_in_a_row:
+            if (last or save or state.step % every.save_every == 0) and not bad_in_a_row:
                 ledger.settle()
                 state = replace(state, balance_average=ledger.balance_average)
                 snapshot = take_snapshot(state, pair, average)
                 if writer and tracker:
                     clock.count_saving(writer.save(snapshot))
+                    if save:
+                        writer.wait()
+                        reporter.saved()
                     tracker.publish()
             if validator.scenes and (last or state.step % (every.validate_every or every.save_every) == 0):
                 _collect(validator, tracker, writer, reporter)
