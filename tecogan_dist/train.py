@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 import ray.train
+from ray.exceptions import RayActorError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -167,6 +168,8 @@ def run(task: TrainingTask, *, networks: Networks, use_gpu: bool) -> None:
                 display.show(ray.get(board.take.remote()))
                 time.sleep(0.3)
         display.show(ray.get(board.take.remote()))
+    except RayActorError as error:
+        raise explained(error, task.output) from error
     except KeyboardInterrupt:
         display.close()
         print(f"stopped; {same_command(task.output)}")

@@ -215,24 +215,26 @@ def test_fewer_workers_go_on_and_grow_again(cluster: Cluster, train: Train, stra
 def test_killed_driver_and_a_server_that_is_down(
     s3: S3Server, cluster: Cluster, train: Train, straight: Path, tmp_path: Path
 ) -> None:
-    """The output is on S3. The same command goes on, and waits for the server."""
+    """The output is on S3. The same command goes on; checkpoints wait for the server, and so do replaced workers."""
     with train(s3.uri("run")) as run:
         run.wait_for(r"^step 8/")
         run.kill()
     until(lambda: not workers_of(cluster), "the end of the killed driver's workers")
+    silent = "its server does not answer"
     with train(s3.uri("run")) as run:
         line = run.wait_for(r"^going on after step 5 \(s3://")
         line = run.wait_for(r"^step 12/", after=line)
         s3.stop()
         try:
             line = run.wait_for(
-                r"^warning: a checkpoint could not be written \(.*its server does not answer.* it is tried again for",
-                after=line,
+                rf"^warning: a checkpoint could not be written \(.*{silent}.* is tried again", after=line
             )
+            workers_of(cluster)[0].kill()
+            line = run.wait_for(rf"^worker \d failed \(.*{silent}.*; all start again", after=line)
         finally:
             s3.start()
+        run.wait_for("^going on after step 10 ", after=line)
         assert run.finish() == 0, run.end
-        assert len(run.all(BEGINS)) == 1
     kept = fetched(s3, "run", tmp_path / "run")
     assert kept == [f"checkpoint_{step:08d}" for step in range(STEPS - 2 * SAVE_EVERY, STEPS + 1, SAVE_EVERY)]
     assert_same_run(tmp_path / "run", straight)

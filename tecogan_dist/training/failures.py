@@ -59,8 +59,12 @@ class BeforeChange(ControllerCallback):
             self._board.say.remote("a machine is about to be taken away: a checkpoint is written")
             self._board.ask_to_save.remote()
         elif now == "ReschedulingState":
-            instead = "or going on with fewer" if self._elastic else "cluster.min_workers would go on with fewer"
-            self._board.say.remote(f"the cluster has no room for all workers: waiting for machines, {instead}")
+            failure = current_state.training_failed_error
+            if type(getattr(failure, "controller_failure", failure)).__name__ == "WorkerGroupStartupTimeoutError":
+                instead = "or going on with fewer" if self._elastic else "cluster.min_workers would go on with fewer"
+                self._board.say.remote(f"the cluster has no room for all workers: waiting for machines, {instead}")
+            else:
+                self._board.say.remote("a worker was lost while it started; all start again")
 
     def _save(self) -> None:
         """Have a checkpoint written, and wait until it is."""
@@ -84,7 +88,7 @@ def explained(failure: BaseException, output: Location) -> BaseException:
         print(f"worker {rank}: {error}", file=sys.stderr)
     cause = failure.controller_failure if isinstance(failure, ControllerError) else failure
     if isinstance(cause, RayActorError):
-        return UserError(f"a process of Ray Train was lost ({_reason(cause)}): {same_command(output)}.")
+        return UserError(f"{_reason(cause)}, and the run needs it: {same_command(output)}.")
     return failure
 
 
@@ -108,8 +112,9 @@ def describe(errors: dict[int, Exception]) -> str:
     lost = lost_workers(errors)
     if not lost:
         rank, error = min(errors.items())
-        text = (str(error).strip() or "no reason given").splitlines()[-1]
-        return f"worker {rank} failed ({type(error).__name__}: {text})"
+        text = (str(error).strip() or "no reason given").splitlines()[-1].rstrip(".")
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        return f"worker {rank} failed ({kind}{text})"
     ranks = sorted(lost)
     named = ", ".join(str(rank) for rank in ranks[:SHOWN_RANKS]) + (" and more" if len(ranks) > SHOWN_RANKS else "")
     who = f"worker {named} was lost" if len(ranks) == 1 else f"workers {named} were lost"
