@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pyarrow.fs
@@ -42,7 +41,13 @@ from tests.namespaces import INTERFACE, two_machines
 from tests.s3_server import BUCKET, S3Server, s3_server
 from tests.small_disk import small_disk
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+# About ten minutes of waiting for machines that are gone: TECOGAN_TEST_FAULTS=1 scripts/test.sh tests/test_faults.py
+ASKED_FOR = os.environ.get("TECOGAN_TEST_FAULTS") == "1"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(not ASKED_FOR, reason="ten minutes of faults: set TECOGAN_TEST_FAULTS=1"),
+]
 
 BEGINS = r"^step (\d+) begins on "
 ON_NODES = ("--cluster.resources_per_worker", "place", "1")
@@ -66,6 +71,8 @@ def cluster(s3: S3Server) -> Iterator[Cluster]:  # noqa: ARG001  # Ray's process
             head_node_args={"num_cpus": 4, "object_store_memory": 150 * 2**20, "include_dashboard": False},
         )
         try:
+            for _ in range(2):
+                add_place(cluster)
             yield cluster
         finally:
             cluster.shutdown()
@@ -103,8 +110,13 @@ def straight(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def add_place(cluster: Cluster) -> Any:
-    return cluster.add_node(num_cpus=1, resources={"place": 1}, object_store_memory=80 * 2**20)
+def add_place(cluster: Cluster) -> None:
+    cluster.add_node(num_cpus=1, resources={"place": 1}, object_store_memory=80 * 2**20)
+
+
+def lose_place(cluster: Cluster) -> None:
+    """All processes of a node are killed."""
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
 
 
 def test_killed_workers_are_replaced(cluster: Cluster, train: Train, straight: Path, tmp_path: Path) -> None:
@@ -171,44 +183,40 @@ def test_killed_data_tasks_and_a_worker_that_hangs(
 
 
 def test_a_lost_node_is_replaced(cluster: Cluster, train: Train, straight: Path, tmp_path: Path) -> None:
-    output, nodes = tmp_path / "run", [add_place(cluster), add_place(cluster)]
-    try:
-        with train(output, *ON_NODES, RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S="10") as run:
-            line = run.wait_for(r"^step 8/")
-            cluster.remove_node(nodes.pop(), allow_graceful=False)
-            line = run.wait_for(r"^worker \d was lost: ", after=line)
-            line = run.wait_for("^the cluster has no room for all workers: waiting for machines", after=line)
-            nodes.append(add_place(cluster))
-            run.wait_for(BEGINS, after=line)
-            assert run.finish() == 0, run.end
-    finally:
-        for node in nodes:
-            cluster.remove_node(node)
+    output = tmp_path / "run"
+    with train(output, *ON_NODES, RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S="10") as run:
+        line = run.wait_for(r"^step 8/")
+        lose_place(cluster)
+        line = run.wait_for(r"^worker \d was lost: ", after=line)
+        line = run.wait_for("^the cluster has no room for all workers: waiting for machines", after=line)
+        add_place(cluster)
+        run.wait_for(BEGINS, after=line)
+        assert run.finish() == 0, run.end
     assert_same_run(output, straight)
 
 
 def test_fewer_workers_go_on_and_grow_again(cluster: Cluster, train: Train, straight: Path, tmp_path: Path) -> None:
-    output, nodes = tmp_path / "run", [add_place(cluster), add_place(cluster)]
-    elastic = (*ON_NODES, "--cluster.min_workers", "1")
-    try:
-        with train(output, *elastic, RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S="10") as run:
-            line = run.wait_for(r"^step 8/")
-            cluster.remove_node(nodes.pop(), allow_graceful=False)
-            line = run.wait_for(r"^worker \d was lost: ", after=line)
-            line = run.wait_for(BEGINS + "1 worker,", after=line)
-            line = run.wait_for(r"^step 17/", after=line)
-            # Ray looks for machines a minute after a start: that long there should be steps left.
-            (worker,) = workers_of(cluster)
-            worker.suspend()
-            nodes.append(add_place(cluster))
-            line = run.wait_for("^the number of workers becomes 2; all start again from a checkpoint", after=line)
-            worker.resume()
-            line = run.wait_for(r"^going on after step ", after=line)
-            run.wait_for(BEGINS + "2 workers,", after=line)
-            assert run.finish() == 0, run.end
-    finally:
-        for node in nodes:
-            cluster.remove_node(node)
+    output, elastic = tmp_path / "run", (*ON_NODES, "--cluster.min_workers", "1")
+    with train(output, *elastic, RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S="10") as run:
+        line = run.wait_for(BEGINS + "2 workers,")
+        line = run.wait_for(r"^step 8/", after=line)
+        lose_place(cluster)
+        line = run.wait_for(r"^worker \d was lost: ", after=line)
+        line = run.wait_for(BEGINS + "1 worker,", after=line)
+        line = run.wait_for(r"^step 17/", after=line)
+        # Ray looks for machines a minute after a start: until then there should be steps left.
+        (worker,) = workers_of(cluster)
+        worker.suspend()
+        add_place(cluster)
+        line = run.wait_for("^the number of workers becomes 2; all start again from a checkpoint", after=line)
+        worker.resume()
+        line = run.wait_for(BEGINS + "2 workers,", after=line)
+        assert run.finish() == 0, run.end
+    # Nothing that one worker did was done again, but for what it did while it was being replaced.
+    steps = [int(shown.split()[1].split("/")[0]) for shown in run.all(r"^step \d+/")]
+    grown = int(run.lines[line - 1].split()[1])
+    assert steps.count(grown - 1) == 1
+    assert len(steps) - len(set(steps)) < 2 * SAVE_EVERY
     assert_near_run(output, straight)
 
 
