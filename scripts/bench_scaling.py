@@ -278,11 +278,11 @@ def run(cases: list[Case], address: str, store: Path, options: argparse.Namespac
 def print_parts(found: dict[Case, list[Measured]]) -> None:
     steps = {case: statistics.mean(one.step for one in measured) for case, measured in found.items()}
     whole, half, two, *_ = found
-    print(f"\n{'':29}samples/s  step s" + "".join(f"{part:>11}" for part in PARTS))
+    print(f"\n{'':28}samples/s  step s" + "".join(f"{part:>11}" for part in PARTS))
     for case, measured in found.items():
         parts = (statistics.mean(one.parts[part] for one in measured) for part in PARTS)
         print(
-            f"{case.workers} worker{'s' * (case.workers > 1):1}, batch {case.batch_size}, ZeRO {case.zero_stage}:    "
+            f"{case.workers} worker{' s'[case.workers > 1]}, batch {case.batch_size}, ZeRO {case.zero_stage}    "
             f"{case.batch_size / steps[case]:10.2f}{steps[case]:8.2f}" + "".join(f"{part:11.3f}" for part in parts)
         )
     cpu = [sum(one.cpu for one in found[case]) for case in (whole, two)]

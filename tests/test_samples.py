@@ -153,7 +153,10 @@ def test_a_run_that_is_cut_goes_on_with_the_same_samples(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
-def test_lost_decoding_tasks_change_nothing(store: ClipStore, expected: list[list[str]]) -> None:
+def test_lost_decoding_tasks_change_nothing(
+    store: ClipStore, expected: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "WINDOWS_OF_TASK", 1)
     batches = open_stream(store)
     found, killed = [], 0
     for batch in batches:
@@ -192,8 +195,8 @@ def title(process: psutil.Process) -> str:
 def test_decoded_frames_give_the_same_samples(
     store: ClipStore, expected: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the cache a task serves several draws, here 2 of 5 windows; a rank's draws and their windows vary."""
-    monkeypatch.setattr(stream, "CACHED_WINDOWS", 10)
+    """With 2 draws of 5 windows a task; how many of a draw are a rank's varies."""
+    monkeypatch.setattr(stream, "WINDOWS_OF_TASK", 10)
     data = dataclasses.replace(DATA, decoded_cache=True, cache_dir=str(tmp_path))
     assert run(store, 1, data=data) == expected
     assert len(list((tmp_path / "decoded").iterdir())) == SCENES

@@ -1,9 +1,9 @@
 """The training stream: batches of windows in step order, cut from clips by Ray Data tasks beside the workers.
 
 Every worker builds its own stream inside its training function. What it yields is a function of (seed, step, rank)
-alone, so it can start at any step, on any number of workers. A task decodes one draw (see :mod:`windows`) and returns
-its windows as one block; the stream puts windows of several draws together into batches, so that a worker holds the
-windows of one mix at most.
+alone, so it can start at any step, on any number of workers. A task decodes a few draws (see :mod:`windows`) and
+returns their windows as one block; the stream puts windows of several draws together into batches, so that a worker
+holds the windows of one mix, and of the tasks that made them, at most.
 
 Why one row a block, in segments: with ``preserve_order`` only tasks of *different* blocks run ahead of each other,
 and a large block holds the next ones back until it is used up. Measured on 2 busy cores with 3 decoders, a draw of
@@ -54,9 +54,9 @@ MAX_DECODERS = 8
 TASKS_AHEAD = 4
 """Tasks of each decoder whose windows may wait in the object store."""
 SMALLEST_STORE_SHARE = 64 * 2**20
-CACHED_WINDOWS = 32
-"""Windows that a task brings at least where frames are decoded already; elsewhere it brings one draw's. A window takes
-0.3 ms then, and a task 25 ms of Ray's own: 4 instead of 12 ms for a batch of 4 with 8 windows a draw."""
+WINDOWS_OF_TASK = 32
+"""Windows that a task brings at least, of so many draws: a task takes some 25 ms of CPU of Ray's own. With 8 windows a
+draw and batches of 4 that was 14 ms a batch for a task each, 4 so; and windows enough wait when a mix ends."""
 SCHEDULING_PAUSES = 0.02, 0.1
 """Seconds between two rounds of Ray Data's scheduler while a batch is waited for, and at most. A round starts and
 collects any number of tasks."""
@@ -190,8 +190,7 @@ class _Part:
 
     @property
     def draws_of_task(self) -> int:
-        """One where decoding is the work: then tasks side by side bring the first batch soonest."""
-        return max(1, CACHED_WINDOWS // self.data.windows_per_decode) if self.data.decoded_cache else 1
+        return max(1, WINDOWS_OF_TASK // self.data.windows_per_decode)
 
     def samples_of_draw(self, draw: int) -> list[int]:
         """Samples of a draw that are this rank's, within the stream's steps."""
@@ -277,7 +276,7 @@ def _segment(draws: list[int], part: _Part, decoders: int) -> Iterator[tuple[int
         functools.partial(_decode, part=part),
         batch_size=1,
         num_cpus=1,
-        compute=ray.data.TaskPoolStrategy(size=decoders),
+        compute=ray.data.TaskPoolStrategy(size=min(decoders, len(tasks))),
     )
     side = crop_side(part.data)
     draw_bytes = part.data.windows_per_decode * part.data.sequence_length * side * side * 3
