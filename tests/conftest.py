@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+
+# Before Ray reads them, the same for every file: a process keeps the first authentication it was set up with, and its
+# second Ray would refuse the calls of its own workers and wait for them for ever.
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["RAY_raylet_start_wait_time_s"] = "300"  # noqa: SIM112 - Ray's own name; its 60 s are short on a busy machine
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

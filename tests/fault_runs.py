@@ -69,7 +69,7 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {"RAY_AUTH_MODE": "disabled", "PYTHONUNBUFFERED": "1"} | (env or {}),
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | (env or {}),
             cwd=cwd,
             preexec_fn=_takes_interrupts,
         )

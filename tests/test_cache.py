@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 
 from tecogan_dist.config import DataConfig
 from tecogan_dist.data import cache
@@ -25,6 +24,7 @@ from tecogan_dist.data.windows import WindowConfig
 from tecogan_dist.errors import UserError
 from tecogan_dist.storage import Location
 from tecogan_dist.video import open_video
+from tests.local_ray import small_ray
 from tests.s3_server import S3Server, s3_server
 from tests.small_disk import small_disk
 from tests.video_files import FRAMES_PER_SCENE, write_store
@@ -252,20 +252,8 @@ def test_a_server_that_is_away_for_a_moment_is_waited_for(
 
 @pytest.fixture
 def local_ray(server: S3Server) -> Iterator[None]:  # noqa: ARG001 - tasks need the server's environment
-    """An embedded Ray, kept small and quiet."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("RAY_raylet_start_wait_time_s", "300")
-        ray.init(
-            "local",
-            num_cpus=4,
-            include_dashboard=False,
-            object_store_memory=200 * 2**20,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+    with small_ray(cpus=4):
         yield
-        ray.shutdown()
 
 
 @pytest.mark.usefixtures("local_ray")

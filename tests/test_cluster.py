@@ -11,6 +11,7 @@ from tecogan_dist.cluster import check_cluster, connected, resources_per_worker
 from tecogan_dist.config import Config
 from tecogan_dist.errors import UserError
 from tecogan_dist.overrides import override
+from tests.local_ray import small_ray
 
 
 def test_an_address_where_nobody_answers() -> None:
@@ -21,12 +22,8 @@ def test_an_address_where_nobody_answers() -> None:
 @pytest.fixture(scope="module")
 def machine() -> Iterator[None]:
     """One machine of 8 CPUs, 2 GPUs and a fast disk."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        resources: dict[str, float] = {"fast_disk": 1, "accelerator_type:A100": 1}
-        ray.init("local", num_cpus=8, num_gpus=2, resources=resources, include_dashboard=False, log_to_driver=False)
+    with small_ray(cpus=8, num_gpus=2, resources={"fast_disk": 1, "accelerator_type:A100": 1}):
         yield
-        ray.shutdown()
 
 
 def config(*settings: str) -> Config:

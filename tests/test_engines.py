@@ -199,7 +199,7 @@ def far(found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str, 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("case", [*CASES, *PARTS])
 def test_any_number_of_workers_trains_as_one_process(
     deepspeed_results: tuple[int, Path], twins: dict[str, Any], case: str
@@ -221,7 +221,7 @@ def test_any_number_of_workers_trains_as_one_process(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("case", [*CASES, *PARTS])
 def test_deepspeed_pair_goes_on_exactly_after_loading(deepspeed_results: tuple[int, Path], case: str) -> None:
     processes, folder = deepspeed_results
@@ -232,7 +232,7 @@ def test_deepspeed_pair_goes_on_exactly_after_loading(deepspeed_results: tuple[i
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("case", ["zero0", "zero1", "zero2", "zero3"])
 def test_checkpoints_fit_any_stage_and_number_of_workers(
     deepspeed_results: tuple[int, Path], twins: dict[str, Any], case: str

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -25,6 +24,7 @@ from tecogan_dist.metrics.perceptual import WEIGHTS_VARIABLE, Lpips, find_trunk
 from tecogan_dist.metrics.protocol import OFFICIAL, STANDARD
 from tecogan_dist.metrics.sequence import METRICS, measure
 from tecogan_dist.video import FrameWriter, open_video
+from tests.local_ray import small_ray
 from tests.lpips_files import write_trunk
 
 Images = NDArray[np.uint8]
@@ -43,9 +43,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=150 * 2**20)
-    yield
-    ray.shutdown()
+    with small_ray(cpus=2, megabytes=150):
+        yield
 
 
 def texture(frames: int, *, height: int = 50, width: int = 68, shift: int = 1, seed: int = 0) -> Images:

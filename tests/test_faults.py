@@ -45,7 +45,7 @@ from tests.small_disk import small_disk
 ASKED_FOR = os.environ.get("TECOGAN_TEST_FAULTS") == "1"
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(not ASKED_FOR, reason="ten minutes of faults: set TECOGAN_TEST_FAULTS=1"),
 ]
 
@@ -64,18 +64,16 @@ def s3() -> Iterator[S3Server]:
 
 @pytest.fixture(scope="module")
 def cluster(s3: S3Server) -> Iterator[Cluster]:  # noqa: ARG001  # Ray's processes need its environment
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 4, "object_store_memory": 150 * 2**20, "include_dashboard": False},
-        )
-        try:
-            for _ in range(2):
-                add_place(cluster)
-            yield cluster
-        finally:
-            cluster.shutdown()
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 4, "object_store_memory": 150 * 2**20, "include_dashboard": False},
+    )
+    try:
+        for _ in range(2):
+            add_place(cluster)
+        yield cluster
+    finally:
+        cluster.shutdown()
 
 
 @pytest.fixture(scope="module")

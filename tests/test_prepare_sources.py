@@ -16,13 +16,13 @@ from threading import Thread
 
 import numpy as np
 import pytest
-import ray
 
 from tecogan_dist.data.clips import ClipStore, open_clip, verify
 from tecogan_dist.errors import UserError
 from tecogan_dist.prepare import main
 from tecogan_dist.storage import Location
 from tecogan_dist.video import FrameWriter, open_video
+from tests.local_ray import small_ray
 from tests.s3_server import BUCKET, s3_server
 from tests.small_disk import small_disk
 from tests.test_bad_videos import write_with_hidden_frame
@@ -421,14 +421,11 @@ def test_ray_tasks_make_what_one_process_makes_and_survive_the_loss_of_one(tmp_p
         tmp_path / "s.yaml", "".join(f"  - {{source: '{site.url(f'/{name}.mp4')}', cut: fixed}}\n" for name in "abc")
     )
     words = [str(sources), "--scene-length", "20", "--minimum-size", "1", "--output"]
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
-    try:
+    with small_ray(cpus=2, megabytes=80):
         killer = Thread(target=kill_the_reader, args=(site,))
         killer.start()
         main([*words, str(tmp_path / "ray"), "--workers", "2", "--strict"])
         killer.join()
-    finally:
-        ray.shutdown()
     assert site.asked("/c.mp4")[-1].first_byte > 0  # begun anew, where the lost process had stopped
     site.log.clear()
     alone = prepare(tmp_path / "alone", *words[:-1], "--downloads", tmp_path / "ray" / "downloads")

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import logging
 import signal
 import time
 from collections import Counter
@@ -17,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import ray
 import torch
 from scipy import stats
 
@@ -26,6 +24,7 @@ from tecogan_dist.data.clips import ClipStore, ClipStoreWriter, Scene
 from tecogan_dist.data.stream import training_stream
 from tecogan_dist.data.windows import SampleSpec, WindowConfig, sample_spec
 from tecogan_dist.video import open_video
+from tests.local_ray import small_ray
 
 SEED = 3
 BATCH = 6
@@ -40,20 +39,8 @@ UNLIKELY = 1e-3
 
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    """One embedded Ray for the module, kept small and quiet."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("RAY_raylet_start_wait_time_s", "300")
-        ray.init(
-            "local",
-            num_cpus=4,
-            include_dashboard=False,
-            object_store_memory=200 * 2**20,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+    with small_ray(cpus=4):
         yield
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

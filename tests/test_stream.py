@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import logging
-import os
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -18,6 +16,7 @@ from tecogan_dist.data.clips import ClipStore
 from tecogan_dist.data.stream import check_scenes, find_user_error, training_stream
 from tecogan_dist.data.windows import WindowConfig, sample_spec
 from tecogan_dist.errors import UserError
+from tests.local_ray import small_ray
 from tests.video_files import read_code, write_store
 
 DATA = WindowConfig(sequence_length=4, crop_size=8, scenes_in_mix=4, windows_per_decode=3)
@@ -26,19 +25,8 @@ BATCH = 4
 
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    """One embedded Ray for the module, kept small and quiet."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"
-    os.environ["RAY_raylet_start_wait_time_s"] = "300"  # noqa: SIM112 - the default 60 is short
-    ray.init(
-        "local",
-        num_cpus=4,
-        include_dashboard=False,
-        object_store_memory=200 * 2**20,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
-    yield
-    ray.shutdown()
+    with small_ray(cpus=4):
+        yield
 
 
 @pytest.fixture(scope="module")
