@@ -9,16 +9,19 @@ from __future__ import annotations
 import dataclasses
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tecogan_dist.errors import UserError
 
 STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 REQUIRED = "required"
 RANDOM = "random"
+Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
+Decay = Annotated[float, pydantic.Field(ge=0, lt=1)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,11 +33,11 @@ class ModelConfig:
     scale: Literal[4, 2] = 4
     """Factor between low and high resolution. The published networks are for 4; for 2, our choice, the generator has
     one transposed convolution instead of two, and its skip, the flow and the recurrent input are enlarged by 2."""
-    blocks: int = 16
+    blocks: PositiveInt = 16
     """Residual blocks of the generator (16 in TecoGAN, 10 in FRVSR)."""
-    channels: int = 64
+    channels: PositiveInt = 64
     """Feature channels of the generator."""
-    flow_width: int = 32
+    flow_width: PositiveInt = 32
     """Channels of the flow network's first level; deeper levels are multiples of it."""
     output_init_scale: float = 1.0
     """Factor on the initial weights of the generator's last convolution; small values start at the bicubic skip."""
@@ -48,11 +51,11 @@ class DiscriminatorConfig:
 
     temporal_only: bool = False
     """True: it sees warped triplets only (9 channels) instead of warped, unwarped and low-resolution ones (27)."""
-    temporal_crop: float = 0.75
+    temporal_crop: Annotated[PositiveFloat, pydantic.Field(le=1)] = 0.75
     """Central part of a warped frame that is shown, as a fraction of its side; the rest moves out of sight."""
     balance_threshold: float = 0.4
     """The discriminator is updated only while the running balance (real and fake log-scores) is below this."""
-    learning_rate_scale: float = 1.0
+    learning_rate_scale: PositiveFloat = 1.0
     """Its learning rate as a multiple of the generator's (0.3 in the original when temporal_only)."""
     global_batch_norm: bool = True
     """Batch-norm statistics over the global batch of all workers; False: over each worker's own part."""
@@ -64,17 +67,17 @@ class LossConfig:
 
     __pydantic_config__ = STRICT
 
-    warp: float = 1.0
+    warp: NonNegativeFloat = 1.0
     """Flow warping loss on the low-resolution frames; trains the flow network only."""
-    perceptual: float = 0.2
+    perceptual: NonNegativeFloat = 0.2
     """VGG19 cosine distance."""
-    adversarial: float = 0.01
+    adversarial: NonNegativeFloat = 0.01
     """Generator's adversarial loss; 0 means no discriminator at all."""
-    pingpong: float = 0.5
+    pingpong: NonNegativeFloat = 0.5
     """Ping-pong loss; when positive, windows are played forth and back (2n - 1 frames)."""
-    feature_match: float = 0.02
+    feature_match: NonNegativeFloat = 0.02
     """Distance of the discriminator's four feature layers between real and generated triplets."""
-    feature_match_norms: tuple[float, float, float, float] = (12.0, 14.0, 24.0, 100.0)
+    feature_match_norms: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (12.0, 14.0, 24.0, 100.0)
     """Divisor of each layer's distance."""
     fade_in_start: float = 1.0
     """Factor on adversarial and feature-match losses at step 0 ..."""
@@ -93,7 +96,7 @@ class PerceptualConfig:
     weights: str | None = None
     """A torchvision VGG19 state dict (.pth, .safetensors), a file made by ``tecogan convert`` from the TF-slim
     checkpoint, or the word ``random`` (for smoke runs only)."""
-    chunk: int = 16
+    chunk: PositiveInt = 16
     """Targets whose features are compared at a time: fewer take less memory, more keep a fast GPU busier."""
 
 
@@ -105,21 +108,21 @@ class OptimizerConfig:
 
     kind: Literal["adam", "adam_tf1"] = "adam"
     """adam: torch.optim.Adam. adam_tf1: TensorFlow 1's form, whose epsilon is not bias-corrected."""
-    learning_rate: float = 5e-5
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    decay_rate: float = 1.0
+    learning_rate: PositiveFloat = 5e-5
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
+    epsilon: PositiveFloat = 1e-8
+    decay_rate: PositiveFloat = 1.0
     """Exponential decay: learning_rate * decay_rate ** (step / decay_steps); 1 is no decay."""
-    decay_steps: int = 500_000
+    decay_steps: PositiveInt = 500_000
     decay_staircase: bool = True
-    gradient_clipping: float = 0.0
-    """Largest norm of all gradients of a network pass; 0 does not clip, as the original."""
-    ema_decay: float = 0.0
-    """Also keep an exponential moving average of the upscaler's weights with this decay (0.999); 0: none."""
-    max_bad_steps: int = 10
-    """Steps in a row without an update, because a loss or gradient was not finite, after which the run stops."""
     """Decay in steps of ``decay_steps`` instead of smoothly."""
+    gradient_clipping: NonNegativeFloat = 0.0
+    """Largest norm of all gradients of a network pass; 0 does not clip, as the original."""
+    ema_decay: Decay = 0.0
+    """Also keep an exponential moving average of the upscaler's weights with this decay (0.999); 0: none."""
+    max_bad_steps: PositiveInt = 10
+    """Steps in a row without an update, because a loss or gradient was not finite, after which the run stops."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,15 +142,15 @@ class DataConfig:
     networks' fixed resamplings follow the half-pixel alignment of MATLAB's."""
     flip: bool = True
     """Mirror half of the windows left to right."""
-    moving_first_frame: float = 0.3
+    moving_first_frame: Fraction = 0.3
     """Probability that a window is its first frame moved along a random walk."""
     train_scenes: tuple[int, int] | None = None
     """First and last scene number used for training; none: all that are not for validation."""
     validation_scenes: tuple[int, int] | None = None
     """First and last scene number kept for validation; none: no validation."""
-    windows_per_decode: int = 8
+    windows_per_decode: PositiveInt = 8
     """Windows taken each time a scene is decoded: more is faster, fewer is more diverse."""
-    scenes_in_mix: int = 16
+    scenes_in_mix: PositiveInt = 16
     """Scenes that consecutive samples rotate through."""
     cache_dir: str | None = None
     """Local folder of a machine for the clips of a remote store and for decoded frames; none: below the system's
@@ -155,7 +158,7 @@ class DataConfig:
     decoded_cache: bool = False
     """Keep the decoded frames of scenes in cache_dir, about 100 times a clip's bytes, for when decoding is the
     bottleneck. Samples are the same."""
-    cache_gigabytes: float = 50.0
+    cache_gigabytes: PositiveFloat = 50.0
     """Size that cache_dir may grow to on each machine."""
 
 
@@ -167,10 +170,10 @@ class ClusterConfig:
 
     address: str | None = None
     """Ray address to connect to; none: the cluster this process runs in, or an embedded local Ray."""
-    workers: int = 1
+    workers: PositiveInt = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda when the cluster has GPUs."""
-    cpus_per_worker: int = 1
+    cpus_per_worker: PositiveInt = 1
     """CPUs reserved for a worker; its torch threads on a CPU run."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast of convolutions; weights, losses and optimiser stay in fp32."""
@@ -180,9 +183,9 @@ class ClusterConfig:
     """Compute each frame's activations again in the backward pass: long windows in little memory, a third slower."""
     overlap_communication: bool = False
     """Reduce gradients beside the backward pass (ZeRO 1 to 3 on NCCL)."""
-    bucket_megabytes: int = 200
+    bucket_megabytes: PositiveInt = 200
     """Gradients that are reduced in one message (ZeRO 1 to 3)."""
-    min_workers: int | None = None
+    min_workers: PositiveInt | None = None
     """Go on with as few workers as this while machines are missing, and grow again; none: wait for all."""
     resources_per_worker: dict[str, float] = dataclasses.field(default_factory=dict)
     """Further Ray resources that each worker reserves, by name."""
@@ -190,9 +193,9 @@ class ClusterConfig:
     """Ray's name of the GPU model that workers must have, e.g. A100."""
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     """Whether workers gather on few machines or spread over many."""
-    max_failures: int = 3
+    max_failures: NonNegativeInt = 3
     """Times lost workers are replaced before the run ends."""
-    step_timeout: float = 1800.0
+    step_timeout: PositiveFloat = 1800.0
     """Seconds without a finished step after which a worker counts as hung and is replaced."""
 
 
@@ -202,19 +205,19 @@ class TrackingConfig:
 
     __pydantic_config__ = STRICT
 
-    display_every: int = 20
+    display_every: PositiveInt = 20
     """Steps between progress lines."""
-    summary_every: int = 100
+    summary_every: PositiveInt = 100
     """Steps between TensorBoard / W&B scalars, validation losses and animated samples."""
-    save_every: int = 10_000
+    save_every: PositiveInt = 10_000
     """Steps between checkpoints."""
-    keep_checkpoints: int = 3
+    keep_checkpoints: PositiveInt = 3
     """Newest checkpoints to keep."""
-    validate_every: int | None = None
+    validate_every: PositiveInt | None = None
     """Steps between measurements of the upscaler on held-out scenes; none: at every checkpoint."""
-    validation_scenes: int = 8
+    validation_scenes: PositiveInt = 8
     """Held-out scenes that are measured, from the first on."""
-    validation_frames: int = 24
+    validation_frames: PositiveInt = 24
     """Frames of each, from the first on."""
     best: Literal["psnr", "ssim", "lpips", "tof", "tlp"] = "psnr"
     """Measurement by which the best checkpoint is kept besides the newest."""
@@ -228,11 +231,11 @@ class Config:
 
     __pydantic_config__ = STRICT
 
-    seed: int = 1
-    steps: int = 500_000
-    batch_size: int = 4
+    seed: NonNegativeInt = 1
+    steps: NonNegativeInt = 500_000
+    batch_size: PositiveInt = 4
     """Windows of a step, over all workers."""
-    accumulation: int = 1
+    accumulation: PositiveInt = 1
     """Parts that a worker takes its windows of a step in, one after the other, for memory's sake; gradients are
     summed. The discriminator's batch norm is over a part."""
     initial_weights: str | None = None
@@ -328,62 +331,7 @@ def fade_in_at(loss: LossConfig, step: int) -> float:
 
 def check(config: Config) -> None:
     """Rules that types cannot express. Raises :class:`UserError`."""
-    at_least_one = {
-        "batch_size": config.batch_size,
-        "accumulation": config.accumulation,
-        "optimizer.max_bad_steps": config.optimizer.max_bad_steps,
-        "cluster.bucket_megabytes": config.cluster.bucket_megabytes,
-        "cluster.min_workers": 1 if config.cluster.min_workers is None else config.cluster.min_workers,
-        "tracking.validate_every": 1 if config.tracking.validate_every is None else config.tracking.validate_every,
-        "tracking.validation_scenes": config.tracking.validation_scenes,
-        "model.blocks": config.model.blocks,
-        "model.channels": config.model.channels,
-        "model.flow_width": config.model.flow_width,
-        "perceptual.chunk": config.perceptual.chunk,
-        "optimizer.decay_steps": config.optimizer.decay_steps,
-        "data.windows_per_decode": config.data.windows_per_decode,
-        "data.scenes_in_mix": config.data.scenes_in_mix,
-        "cluster.workers": config.cluster.workers,
-        "cluster.cpus_per_worker": config.cluster.cpus_per_worker,
-        "tracking.display_every": config.tracking.display_every,
-        "tracking.summary_every": config.tracking.summary_every,
-        "tracking.save_every": config.tracking.save_every,
-        "tracking.keep_checkpoints": config.tracking.keep_checkpoints,
-    }
-    not_negative = {
-        "seed": config.seed,
-        "optimizer.gradient_clipping": config.optimizer.gradient_clipping,
-        "optimizer.ema_decay": config.optimizer.ema_decay,
-        "steps": config.steps,
-        "cluster.max_failures": config.cluster.max_failures,
-        "loss.warp": config.loss.warp,
-        "loss.perceptual": config.loss.perceptual,
-        "loss.adversarial": config.loss.adversarial,
-        "loss.pingpong": config.loss.pingpong,
-        "loss.feature_match": config.loss.feature_match,
-    }
-    positive = {
-        "optimizer.learning_rate": config.optimizer.learning_rate,
-        "cluster.step_timeout": config.cluster.step_timeout,
-        "optimizer.epsilon": config.optimizer.epsilon,
-        "optimizer.decay_rate": config.optimizer.decay_rate,
-        "data.cache_gigabytes": config.data.cache_gigabytes,
-        "discriminator.temporal_crop": config.discriminator.temporal_crop,
-        "discriminator.learning_rate_scale": config.discriminator.learning_rate_scale,
-        **{f"loss.feature_match_norms[{i}]": norm for i, norm in enumerate(config.loss.feature_match_norms)},
-    }
-    fractions = {
-        "data.moving_first_frame": config.data.moving_first_frame,
-        "optimizer.beta1": config.optimizer.beta1,
-        "optimizer.ema_decay": config.optimizer.ema_decay,
-        "optimizer.beta2": config.optimizer.beta2,
-        "discriminator.temporal_crop": config.discriminator.temporal_crop,
-    }
-    problems = [f"{name} must be at least 1, not {value}" for name, value in at_least_one.items() if value < 1]
-    problems += [f"{name} must not be negative, it is {value}" for name, value in not_negative.items() if value < 0]
-    problems += [f"{name} must be above 0, not {value}" for name, value in positive.items() if value <= 0]
-    problems += [f"{name} must be between 0 and 1, not {value}" for name, value in fractions.items() if value > 1]
-    problems += _cluster_problems(config)
+    problems = _cluster_problems(config)
     if config.data.sequence_length < (3 if config.loss.adversarial > 0 else 2):
         problems.append("data.sequence_length must be at least 2, and at least 3 with a discriminator")
     if config.data.crop_size < 8 or config.data.crop_size % 8:
@@ -404,8 +352,8 @@ def _cluster_problems(config: Config) -> list[str]:
     smallest = cluster.workers if cluster.min_workers is None else cluster.min_workers
     if smallest > cluster.workers:
         problems.append(f"cluster.min_workers {smallest} is above cluster.workers {cluster.workers}: lower it")
-    for workers in range(max(smallest, 1), cluster.workers + 1):
-        if config.batch_size % (workers * max(config.accumulation, 1)):
+    for workers in range(smallest, cluster.workers + 1):
+        if config.batch_size % (workers * config.accumulation):
             parts = f"{workers} workers" + (f" in {config.accumulation} parts each" if config.accumulation > 1 else "")
             problems.append(
                 f"batch_size {config.batch_size} cannot be divided among {parts}: change batch_size, cluster.workers, "
