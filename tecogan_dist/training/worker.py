@@ -105,7 +105,8 @@ def train(
                 pair.backward(result, update_discriminator=update, last=number == config.accumulation)
                 losses.append(result.losses)
             stop, save = ledger.stop, ledger.save
-            wish = (reporter.asked_to_stop(), reporter.asked_to_save()) if tracker else (False, False)
+            # What is about to be saved is not wished for again.
+            wish = (reporter.asked_to_stop(), reporter.asked_to_save() and not save) if tracker else (False, False)
             ledger.record(state.step, mean_of(losses), stop=wish[0], save=wish[1])
             learning_rate = learning_rate_at(config.optimizer, state.step)
             finite = pair.update(learning_rate=learning_rate, update_discriminator=update)
