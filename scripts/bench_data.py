@@ -39,7 +39,8 @@ import torch
 
 from tecogan_dist.cluster import connected
 from tecogan_dist.data.clips import ClipStore, ClipStoreWriter, Scene, open_clip, write_clip
-from tecogan_dist.data.stream import decode_windows, training_stream
+from tecogan_dist.data.decoding import decode_windows
+from tecogan_dist.data.stream import training_stream
 from tecogan_dist.data.windows import (
     SampleSpec,
     WindowConfig,

@@ -15,6 +15,7 @@ import pydantic
 import yaml
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from tecogan_dist.degradation import LrOrigin
 from tecogan_dist.errors import UserError
 
 STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -136,7 +137,7 @@ class DataConfig:
     crop_size: int = 32
     """Side of the low-resolution crop; the high-resolution one is model.scale times that, cut with the margin that the
     degradation needs."""
-    degradation: Literal["BD", "BI", "pairs"] = "BD"
+    degradation: LrOrigin = "BD"
     """How low resolution is made. BD: Gaussian blur of sigma 1.5, then every 4th pixel (model.scale 2: every 2nd). BI:
     MATLAB's bicubic imresize, rounded to uint8. pairs: the scenes' own low-resolution clips. For the last two the
     networks' fixed resamplings follow the half-pixel alignment of MATLAB's."""

@@ -24,6 +24,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tecogan_dist.degradation import bicubic_margin
+
 
 def imresize(images: Tensor, factor: int) -> Tensor:
     """Whole images (N, C, H, W), of any device, shrunk to (N, C, ceil(H / factor), ceil(W / factor)).
@@ -37,7 +39,7 @@ def imresize(images: Tensor, factor: int) -> Tensor:
 
 
 def imresize_crops(images: Tensor, factor: int) -> Tensor:
-    """The same of crops (N, C, factor * h + 2 m, factor * w + 2 m), m being :func:`margin`: returns (N, C, h, w).
+    """The same of crops (N, C, factor * h + 2 m, factor * w + 2 m), m being its bicubic_margin: returns (N, C, h, w).
 
     Output pixel (y, x) is what :func:`imresize` makes of the whole image there, if the crop less its margin begins at
     a multiple of the factor: nothing is reflected.
@@ -47,16 +49,13 @@ def imresize_crops(images: Tensor, factor: int) -> Tensor:
     return images
 
 
-def margin(factor: int) -> int:
-    """Input pixels beyond an output pixel's own ``factor`` that the kernel reaches, on each side: 3 for 2, 6 for 4."""
-    return 3 * factor // 2
-
-
 def _reflect(images: Tensor, factor: int, dim: int) -> Tensor:
     """Rows or columns for ceil(size / factor) output pixels and their margin; a tiny image is reflected repeatedly."""
     size = images.shape[dim]
     outputs = -(-size // factor)
-    positions = torch.arange(-margin(factor), outputs * factor + margin(factor), device=images.device) % (2 * size)
+    positions = torch.arange(
+        -bicubic_margin(factor), outputs * factor + bicubic_margin(factor), device=images.device
+    ) % (2 * size)
     return images.index_select(dim, torch.minimum(positions, 2 * size - 1 - positions))
 
 
@@ -76,7 +75,9 @@ def _shrink(images: Tensor, factor: int, dim: int) -> Tensor:
 def _weights(factor: int) -> list[float]:
     """The weights of an output pixel's own pixels and of its margin."""
     centre = (factor - 1) / 2
-    weights = [_cubic((i - centre) / factor) / factor for i in range(-margin(factor), factor + margin(factor))]
+    weights = [
+        _cubic((i - centre) / factor) / factor for i in range(-bicubic_margin(factor), factor + bicubic_margin(factor))
+    ]
     return [weight / sum(weights) for weight in weights]
 
 

@@ -14,10 +14,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from tecogan_dist.degradation import Degradation
 from tecogan_dist.errors import UserError
 from tecogan_dist.imresize import imresize
 from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.ops import Degradation, degrade_frames, quantize, to_unit
+from tecogan_dist.ops import degrade_frames, quantize, to_unit
 
 WARM_UP = 5
 """Frames that the original runs, in reverse, before the first one."""

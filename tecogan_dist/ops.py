@@ -12,26 +12,14 @@ is called ``centred``, it lies over the middle of pixels scale * i to scale * i 
 from __future__ import annotations
 
 import functools
-from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tecogan_dist.degradation import BLUR_MARGIN, BLUR_SIGMA, LrOrigin, window_margin
 from tecogan_dist.imresize import imresize_crops
-from tecogan_dist.imresize import margin as bicubic_margin
-
-Degradation = Literal["BD", "BI"]
-LrOrigin = Literal["BD", "BI", "pairs"]
-"""Where low resolution comes from: a degradation, or files of the user's own (pairs)."""
-"""How low resolution is made: by a blur and decimation (:func:`degrade`), or by MATLAB's bicubic ``imresize``."""
-
-BLUR_SIGMA = 1.5
-"""Standard deviation of the BD degradation's Gaussian, in high-resolution pixels (TecoGAN, section 4). It is the same
-for scale 2, where only the stride changes."""
-BLUR_MARGIN = 4
-"""High-resolution pixels that the 9x9 blur consumes on every side of a crop: int(3 * BLUR_SIGMA)."""
 
 
 def to_signed(x: Tensor) -> Tensor:
@@ -134,19 +122,6 @@ def space_to_depth(x: Tensor, scale: int = 4) -> Tensor:
     pixels = x.permute(0, 2, 3, 1).reshape(n, h // scale, scale, w // scale, scale, c)
     blocks = pixels.permute(0, 1, 3, 2, 4, 5).reshape(n, h // scale, w // scale, scale * scale * c)
     return blocks.permute(0, 3, 1, 2)
-
-
-def is_centred(origin: LrOrigin) -> bool:
-    """Whether low-resolution pixels lie over the middle of theirs in high resolution (see the module).
-
-    So it is in BI and in the field's sets of pairs (REDS, Vimeo-90k), which are made like it.
-    """
-    return origin != "BD"
-
-
-def window_margin(origin: LrOrigin, scale: int) -> int:
-    """High-resolution pixels that a degradation needs beyond a training crop, on each side; none for pairs."""
-    return {"BD": BLUR_MARGIN, "BI": bicubic_margin(scale), "pairs": 0}[origin]
 
 
 def degrade(hr: Tensor, scale: int = 4) -> Tensor:

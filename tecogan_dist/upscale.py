@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from tecogan_dist.degradation import Degradation, is_centred
 from tecogan_dist.errors import UserError, run_command
 from tecogan_dist.inference import Upscaled, to_host, to_image, upscale_float
-from tecogan_dist.ops import Degradation, is_centred, resize_bicubic
+from tecogan_dist.ops import resize_bicubic
 from tecogan_dist.progress import Progress
 from tecogan_dist.video import FrameWriter, open_video
 from tecogan_dist.weights import load_upscaler

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from tecogan_dist import config as settings
 from tecogan_dist.config import Config, ModelConfig
+from tecogan_dist.degradation import LrOrigin, is_centred
 from tecogan_dist.errors import UserError
 from tecogan_dist.models.discriminator import Discriminator
 from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.ops import LrOrigin, is_centred
 
 WEIGHTS_FILE = "weights.safetensors"
 """Name of the weights inside a checkpoint folder; a run's checkpoint folders are named CHECKPOINT_PATTERN."""

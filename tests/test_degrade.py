@@ -11,15 +11,13 @@ import torch
 from torch import Tensor
 
 from tecogan_dist.data.windows import WindowConfig, crop_side
-from tecogan_dist.imresize import imresize, imresize_crops, margin
+from tecogan_dist.degradation import Degradation, bicubic_margin, is_centred, window_margin
+from tecogan_dist.imresize import imresize, imresize_crops
 from tecogan_dist.ops import (
-    Degradation,
     degrade_frames,
-    is_centred,
     resize_bicubic,
     resize_bilinear,
     space_to_depth,
-    window_margin,
     windows_to_frames,
 )
 
@@ -138,7 +136,7 @@ def test_bi_windows_hold_the_pixels_of_the_whole_frames(scale: int) -> None:
 
 def test_the_margin_is_what_the_kernel_reaches() -> None:
     for factor in (2, 4):
-        side = 8 * factor + 2 * margin(factor)
+        side = 8 * factor + 2 * bicubic_margin(factor)
         impulse = torch.zeros(1, 1, side, side, dtype=torch.float64)
         before = imresize_crops(impulse, factor)
         assert before.shape == (1, 1, 8, 8)

@@ -156,9 +156,9 @@ def test_killed_data_tasks_and_a_worker_that_hangs(
     output, killed = tmp_path / "run", list[psutil.Process]()
 
     def kill_one() -> bool:
-        for process in processes(cluster, "ray::MapBatches(_decode)"):
+        for process in processes(cluster, "ray::MapBatches(decode)"):
             process.suspend()  # so that it is still at it when it is killed
-            if process.cmdline()[0].startswith("ray::MapBatches(_decode)"):
+            if process.cmdline()[0].startswith("ray::MapBatches(decode)"):
                 killed.append(process)
                 process.kill()
             else:

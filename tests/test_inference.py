@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from tecogan_dist.degradation import Degradation
 from tecogan_dist.errors import UserError
 from tecogan_dist.imresize import imresize
 from tecogan_dist.inference import Upscaled, to_host, to_image, upscale_float, upscale_frames
 from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.ops import Degradation, degrade_frames, quantize, to_unit
+from tecogan_dist.ops import degrade_frames, quantize, to_unit
 
 CPU = torch.device("cpu")
 

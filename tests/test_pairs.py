@@ -12,7 +12,8 @@ import torch
 
 from tecogan_dist.config import Config
 from tecogan_dist.data.clips import ClipStore, ClipStoreWriter, write_clip
-from tecogan_dist.data.stream import check_scenes, decode_windows
+from tecogan_dist.data.decoding import decode_windows
+from tecogan_dist.data.stream import check_scenes
 from tecogan_dist.data.windows import WindowConfig, sample_spec
 from tecogan_dist.errors import UserError
 from tecogan_dist.ops import windows_to_frames

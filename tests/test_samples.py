@@ -31,7 +31,7 @@ BATCH = 6
 STEPS = 14
 SCENES = 5
 DATA = WindowConfig(sequence_length=4, crop_size=8, scenes_in_mix=6, windows_per_decode=5)
-TASK = "ray::MapBatches(_decode)"
+TASK = "ray::MapBatches(decode)"
 DATACHECK = json.loads((Path(__file__).parent / "reference" / "datacheck.json").read_text("utf-8"))["loadHR"]
 """What the original's loader gave for 600 samples of 2 scenes of 12 frames of 200x170, in windows of 5 frames."""
 UNLIKELY = 1e-3

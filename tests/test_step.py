@@ -11,9 +11,10 @@ from torch import Tensor
 
 from tecogan_dist.config import Config, DataConfig, DiscriminatorConfig, LossConfig, ModelConfig
 from tecogan_dist.data.windows import crop_side, window_config
+from tecogan_dist.degradation import Degradation, is_centred
 from tecogan_dist.models.discriminator import BatchNorm, Discriminator
 from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.ops import Degradation, is_centred, resize_bilinear, to_unit, windows_to_frames
+from tecogan_dist.ops import resize_bilinear, to_unit, windows_to_frames
 from tecogan_dist.training import losses
 from tecogan_dist.training.objective import training_frames
 from tecogan_dist.training.step import StepResult, TrainingStep, mirror, triplets

@@ -18,10 +18,11 @@ import torch
 from PIL import Image
 
 from tecogan_dist.config import Config, DataConfig, ModelConfig
+from tecogan_dist.degradation import Degradation
 from tecogan_dist.errors import UserError
 from tecogan_dist.inference import upscale_float, upscale_frames
 from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.ops import Degradation, quantize, resize_bicubic
+from tecogan_dist.ops import quantize, resize_bicubic
 from tecogan_dist.progress import Progress
 from tecogan_dist.upscale import WriteBehind, main, panels, read_ahead
 from tecogan_dist.video import FrameWriter, open_video

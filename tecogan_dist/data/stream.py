@@ -15,11 +15,8 @@ before the end of the current one, so its start-up is not waited for.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,20 +27,11 @@ import pyarrow as pa
 import ray
 import ray.data
 import torch
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-from tecogan_dist.data.cache import scene_frames
 from tecogan_dist.data.clips import Scene
-from tecogan_dist.data.windows import (
-    SampleSpec,
-    WindowConfig,
-    crop_side,
-    cut_windows,
-    draw_of,
-    needed_frames,
-    sample_spec,
-    scene_of_draw,
-)
+from tecogan_dist.data.decoding import Part, decode
+from tecogan_dist.data.scheduling import WANTED, Unhurried
+from tecogan_dist.data.windows import WindowConfig, crop_side, draw_of
 from tecogan_dist.errors import UserError
 from tecogan_dist.storage import Location
 
@@ -57,25 +45,6 @@ SMALLEST_STORE_SHARE = 64 * 2**20
 WINDOWS_OF_TASK = 32
 """Windows that a task brings at least, of so many draws: a task takes some 25 ms of CPU of Ray's own. With 8 windows a
 draw and batches of 4 that was 14 ms a batch for a task each, 4 so; and windows enough wait when a mix ends."""
-SCHEDULING_PAUSES = 0.02, 0.1
-"""Seconds between two rounds of Ray Data's scheduler while a batch is waited for, and at most. A round starts and
-collects any number of tasks."""
-WANTED = threading.Event()
-"""Set while a stream of this process waits for windows."""
-
-
-class Unhurried(ExecutionCallback):
-    """Lets the scheduler sleep between two rounds.
-
-    Its thread runs inside the training process and, once the stream is far enough ahead, does not wait for anything:
-    it took a whole core and the interpreter lock from the training step (Ray 2.60, py-spy). With pauses of 0.02 s it
-    still took 7 to 10% of a core at 3 steps a second, with longer ones while nothing is waited for 3%.
-    """
-
-    def on_execution_step(self, executor: Any) -> None:  # noqa: ARG002
-        shortest, longest = SCHEDULING_PAUSES
-        time.sleep(shortest)
-        WANTED.wait(longest - shortest)
 
 
 def check_scenes(scenes: Sequence[Scene], data: WindowConfig) -> None:
@@ -134,7 +103,7 @@ def training_stream(
     logging.getLogger("ray.data").setLevel(logging.WARNING)  # it reports the start and end of every segment
     if decoders is None:
         decoders = max(1, min(MAX_DECODERS, int(ray.cluster_resources()["CPU"]) // world_size - 1))
-    part = _Part(
+    part = Part(
         store=Location.of(store).absolute(),
         data=data,
         seed=seed,
@@ -169,53 +138,7 @@ def find_user_error(error: BaseException) -> UserError | None:
     return None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Part:
-    """Everything that decides which windows a rank needs; travels to the decoding tasks."""
-
-    store: Location
-    data: WindowConfig
-    seed: int
-    scenes: tuple[Scene, ...]
-    batch_size: int
-    rank: int
-    world_size: int
-    first_step: int
-    steps: int
-
-    def samples_of_step(self, step: int) -> range:
-        count = self.batch_size // self.world_size
-        first = step * self.batch_size + self.rank * count
-        return range(first, first + count)
-
-    @property
-    def draws_of_task(self) -> int:
-        return max(1, WINDOWS_OF_TASK // self.data.windows_per_decode)
-
-    def samples_of_draw(self, draw: int) -> list[int]:
-        """Samples of a draw that are this rank's, within the stream's steps."""
-        lanes = self.data.scenes_in_mix
-        first = draw // lanes * lanes * self.data.windows_per_decode + draw % lanes
-        of_draw = range(first, first + lanes * self.data.windows_per_decode, lanes)
-        return [i for i in of_draw if i in self.samples_of_step(i // self.batch_size) and self._has_step(i)]
-
-    def _has_step(self, sample: int) -> bool:
-        return self.first_step <= sample // self.batch_size < self.first_step + self.steps
-
-    def draws(self) -> Iterator[int]:
-        """Draws in the order in which their first window is needed."""
-        lanes, seen, mix = self.data.scenes_in_mix, set[int](), -1
-        for step in range(self.first_step, self.first_step + self.steps):
-            for sample in self.samples_of_step(step):
-                draw = draw_of(sample, self.data)
-                if draw // lanes != mix:
-                    mix, seen = draw // lanes, set()  # draws of a mix serve no later sample
-                if draw not in seen:
-                    seen.add(draw)
-                    yield draw
-
-
-def _batches(part: _Part, decoders: int) -> Iterator[torch.Tensor]:
+def _batches(part: Part, decoders: int) -> Iterator[torch.Tensor]:
     held: dict[int, list[np.ndarray]] = {}
     decoded = _decoded_draws(part, decoders)
     for step in range(part.first_step, part.first_step + part.steps):
@@ -235,7 +158,7 @@ def _batches(part: _Part, decoders: int) -> Iterator[torch.Tensor]:
         yield torch.from_numpy(np.stack(windows))
 
 
-def _decoded_draws(part: _Part, decoders: int) -> Iterator[tuple[int, np.ndarray]]:
+def _decoded_draws(part: Part, decoders: int) -> Iterator[tuple[int, np.ndarray]]:
     """(draw, its windows (K, T, H, W, 3)) in the order of ``part.draws()``, decoded ahead."""
     draws = part.draws()
 
@@ -268,12 +191,13 @@ def _take(draws: Iterator[int]) -> list[int]:
     return [draw for _, draw in zip(range(SEGMENT_DRAWS), draws, strict=False)]
 
 
-def _segment(draws: list[int], part: _Part, decoders: int) -> Iterator[tuple[int, np.ndarray]]:
+def _segment(draws: list[int], part: Part, decoders: int) -> Iterator[tuple[int, np.ndarray]]:
     """One Ray Data execution: a row and block for each task, in order; yields (draw, its windows)."""
-    tasks = [draws[first : first + part.draws_of_task] for first in range(0, len(draws), part.draws_of_task)]
+    draws_of_task = max(1, WINDOWS_OF_TASK // part.data.windows_per_decode)
+    tasks = [draws[first : first + draws_of_task] for first in range(0, len(draws), draws_of_task)]
     rows = ray.data.from_arrow(pa.table({"draws": tasks}))
     dataset = rows.repartition(target_num_rows_per_block=1).map_batches(
-        functools.partial(_decode, part=part),
+        functools.partial(decode, part=part),
         batch_size=1,
         num_cpus=1,
         compute=ray.data.TaskPoolStrategy(size=min(decoders, len(tasks))),
@@ -285,31 +209,8 @@ def _segment(draws: list[int], part: _Part, decoders: int) -> Iterator[tuple[int
     context.custom_execution_callback_classes = [Unhurried]
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ray.data.ExecutionResources(
-        object_store_memory=max(SMALLEST_STORE_SHARE, TASKS_AHEAD * decoders * part.draws_of_task * draw_bytes)
+        object_store_memory=max(SMALLEST_STORE_SHARE, TASKS_AHEAD * decoders * draws_of_task * draw_bytes)
     )
     for row in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2):
         ends = np.cumsum(row["counts"][0])
         yield from zip(row["draws"][0].tolist(), np.split(row["windows"][0], ends[:-1]), strict=True)
-
-
-def _decode(batch: Any, part: _Part) -> Iterator[dict[str, np.ndarray]]:
-    """Runs in a task: the windows that this rank needs of each draw of a row, one after the other."""
-    (draws,) = batch["draws"]
-    decoded = []
-    for draw in draws.tolist():
-        scene = scene_of_draw(draw, seed=part.seed, scenes=part.scenes)
-        specs = [
-            sample_spec(index, seed=part.seed, scenes=part.scenes, data=part.data)
-            for index in part.samples_of_draw(draw)
-        ]
-        decoded.append(decode_windows(part.store, scene, specs, part.data))
-    windows = decoded[0] if len(decoded) == 1 else np.concatenate(decoded)
-    yield {"draws": draws[None], "counts": np.array([[len(of_draw) for of_draw in decoded]]), "windows": windows[None]}
-
-
-def decode_windows(store: Location, scene: Scene, specs: Sequence[SampleSpec], data: WindowConfig) -> np.ndarray:
-    """The windows (N, T, H, W, 3) uint8 of ``specs``, all of one scene, as :func:`cut_windows` gives them."""
-    positions = needed_frames(specs, data.sequence_length)
-    frames = scene_frames(store, scene, positions, data)
-    low = scene_frames(store, scene, positions, data, low_resolution=True) if data.degradation == "pairs" else None
-    return cut_windows(frames, specs, data, lr_frames=low)

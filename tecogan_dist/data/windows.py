@@ -12,13 +12,13 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 
+import cv2
 import numpy as np
-import torch
 
 from tecogan_dist.config import Config, DataConfig
 from tecogan_dist.data.clips import Scene
+from tecogan_dist.degradation import window_margin
 from tecogan_dist.errors import UserError
-from tecogan_dist.ops import window_margin
 from tecogan_dist.video import Picture
 
 SAMPLE_STREAM, PERMUTATION_STREAM = 0, 1
@@ -167,10 +167,10 @@ def _cut(frames: Iterator[Picture], specs: Sequence[SampleSpec], length: int, si
             target[:] = frame[y : y + side, x : x + side]
     for window, spec in zip(windows, specs, strict=True):
         if spec.flip:
-            # torch is fast at pictures of 3 bytes a pixel; numpy's copy of window[:, :, ::-1] takes 15 times as long,
-            # more than all else that is done for a window of decoded frames.
-            pictures = torch.from_numpy(window).permute(0, 3, 1, 2)
-            pictures.copy_(pictures.flip(-1))
+            # numpy's copy of window[:, :, ::-1] takes 30 times as long, more than all else that is done for a window of
+            # decoded frames; and torch (4 times as long) would be imported by every decoding process.
+            rows = window.reshape(-1, side, 3)
+            cv2.flip(rows, 1, dst=rows)
     return windows
 
 

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tecogan_dist.config import Config, DiscriminatorConfig
+from tecogan_dist.degradation import is_centred
 from tecogan_dist.models.recurrent import Unrolled
 from tecogan_dist.models.vgg import FEATURES, Vgg19
-from tecogan_dist.ops import is_centred, resize_bilinear, warp
+from tecogan_dist.ops import resize_bilinear, warp
 from tecogan_dist.training import losses
 
 

@@ -12,10 +12,10 @@ from tecogan_dist.config import Config
 from tecogan_dist.data.clips import ClipStore, Scene
 from tecogan_dist.data.stream import check_scenes
 from tecogan_dist.data.windows import window_config
+from tecogan_dist.degradation import is_centred
 from tecogan_dist.errors import UserError
 from tecogan_dist.models.discriminator import Discriminator
 from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.ops import is_centred
 from tecogan_dist.storage import Location
 from tecogan_dist.training.ema import WeightAverage
 from tecogan_dist.training.engines import DeepSpeedPair, EnginePair, PlainPair

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from tecogan_dist.data.cache import scene_frames
 from tecogan_dist.data.clips import Scene
-from tecogan_dist.data.stream import decode_windows
+from tecogan_dist.data.decoding import decode_windows
 from tecogan_dist.data.windows import sample_spec, window_config
 from tecogan_dist.inference import upscale_frames
 from tecogan_dist.metrics.perceptual import Lpips, Trunk
