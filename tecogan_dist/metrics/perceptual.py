@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import lpips
 import numpy as np
 import torch
 from torch import Tensor
@@ -79,6 +78,9 @@ class Lpips:
     """LPIPS with one trunk on one device; results do not depend on what else is measured."""
 
     def __init__(self, trunk: Trunk, *, device: str | torch.device = "cpu") -> None:
+        import lpips
+
+        self._normalized = lpips.normalize_tensor
         model = _empty(trunk.net)
         model.net.load_state_dict({name: trunk.state[_torchvision_name(name)] for name in model.net.state_dict()})
         self._device = torch.device(device)
@@ -92,7 +94,7 @@ class Lpips:
         # A view of (H, W, 3) is channels_last already.
         scaled = self._model.scaling_layer(pixels.permute(2, 0, 1)[None].float() / 127.5 - 1)
         with torch.backends.cudnn.flags(allow_tf32=False):
-            return [lpips.normalize_tensor(level) for level in self._model.net(scaled)]
+            return [self._normalized(level) for level in self._model.net(scaled)]
 
     @torch.inference_mode()
     def distance(self, first: Features, second: Features) -> float:
@@ -116,6 +118,8 @@ def t_lp(result_step: float, target_step: float) -> float:
 
 def _empty(net: Net) -> Any:
     """The package's model with its heads and a trunk that is still to be loaded."""
+    import lpips  # it brings torchvision: more than a second, for every process of a training run
+
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # initial values are soon replaced
         warnings.simplefilter("ignore", UserWarning)  # the package calls torchvision by an old name of a parameter
         return lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
