@@ -24,7 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+LONGEST = "test_faults.py", "test_engines.py", "test_train.py", "test_evaluate.py"
+"""Files of tests that take minutes each, begun first, so that the others end beside them."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

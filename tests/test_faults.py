@@ -41,13 +41,7 @@ from tests.namespaces import INTERFACE, two_machines
 from tests.s3_server import BUCKET, S3Server, s3_server
 from tests.small_disk import small_disk
 
-# About ten minutes of waiting for machines that are gone: TECOGAN_TEST_FAULTS=1 scripts/test.sh tests/test_faults.py
-ASKED_FOR = os.environ.get("TECOGAN_TEST_FAULTS") == "1"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(not ASKED_FOR, reason="ten minutes of faults: set TECOGAN_TEST_FAULTS=1"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 BEGINS = r"^step (\d+) begins on "
 ON_NODES = ("--cluster.resources_per_worker", "place", "1")
