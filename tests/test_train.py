@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -27,13 +31,15 @@ from tecogan_dist.training.tracking import read_metrics
 from tecogan_dist.weights import read_weights
 from tests.local_ray import small_ray
 
-TINY = """
-steps: 6
-batch_size: 2
-model: {blocks: 1, channels: 8, flow_width: 4}
-loss: {perceptual: 0}
-data: {sequence_length: 3, crop_size: 16, validation_scenes: [2003, 2003]}
-tracking: {display_every: 1, save_every: 3}
+STEPS, HALF = 20, 10
+TINY = f"""
+steps: {STEPS}
+batch_size: 4
+model: {{blocks: 1, channels: 8, flow_width: 4}}
+discriminator: {{balance_threshold: 1.0e-4}}
+loss: {{perceptual: 0}}
+data: {{sequence_length: 3, crop_size: 16, validation_scenes: [2003, 2003]}}
+tracking: {{display_every: 1, save_every: {HALF}}}
 """
 
 
@@ -129,53 +135,101 @@ def test_commands_are_listed_and_found(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err == ("error: give --data and --output: 'tecogan train --help' says what for.\n")
 
 
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its output folder, and what it printed."""
+
+    output: Path
+    lines: list[str]
+
+    @property
+    def steps(self) -> list[dict[str, float]]:
+        """Its records of steps, without those of validation."""
+        return [line for line in read_metrics(self.output) if "content" in line]
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    with small_ray(cpus=4):
+    with small_ray(cpus=8):
         yield
+
+
+@pytest.fixture(scope="module")
+def run(cluster: None, store: Path, tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:  # noqa: ARG001
+    """Trains with so many workers; the same settings are trained once."""
+
+    @functools.cache
+    def trained(workers: int, *arguments: str) -> Run:
+        output, shown = tmp_path_factory.mktemp("run") / "run", io.StringIO()
+        with contextlib.redirect_stdout(shown):
+            settings = ["--config", tiny, *arguments, "--cluster.workers", str(workers)]
+            train.main([*settings, "--data", str(store), "--output", str(output)])
+        return Run(output, shown.getvalue().splitlines())
+
+    return trained
+
+
+@pytest.mark.slow
+def test_a_run_tells_what_it_does_and_leaves(run: Callable[..., Run]) -> None:
+    two = run(2)
+    assert two.lines[0] == "training starts from random weights"
+    assert any(re.match(r"step 3/20  \S+ steps/s  left 0:\d\d  content .*  wait \d+%", line) for line in two.lines)
+    newest = newest_checkpoint(Location.of(two.output))
+    assert newest is not None
+    assert re.fullmatch(rf"trained to step 20 in .*: the checkpoint is {newest}", two.lines[-1])
+    assert [line["step"] for line in two.steps] == list(range(1, STEPS + 1))
+    state = read_state(newest).state
+    assert state.step == state.discriminator_updates + state.discriminator_skips == STEPS
+    assert min(state.discriminator_updates, state.discriminator_skips) >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 4])
+def test_any_number_of_workers_trains_as_two(run: Callable[..., Run], workers: int) -> None:
+    """Real workers of Ray Train and real data: samples, losses, decisions of the balance, weights.
+
+    ``test_engines.py`` has every ZeRO stage, and the twin on plain optimisers.
+    """
+    two, other = run(2), run(workers)
+    for line, expected in zip(other.steps, two.steps, strict=True):
+        for name in ("content", "warp", "pingpong"):
+            assert line[name] == pytest.approx(expected[name], rel=1e-4), (line["step"], name)
+        # The discriminator's batch norm and kinks magnify.
+        for name in ("adversarial", "discriminator", "balance_average"):
+            assert line[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-5), (line["step"], name)
+        assert line["discriminator_skips"] == expected["discriminator_skips"]
+    found, weights = read_weights(other.output).upscaler, read_weights(two.output).upscaler
+    begun = read_weights(two.output / f"checkpoint_{HALF:08d}").upscaler
+    error, moved = (
+        torch.cat([(a[name] - b[name]).flatten() for name in weights]).norm()
+        for a, b in ((found, weights), (weights, begun))
+    )
+    assert error < 0.02 * moved
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_two_workers_train_stop_and_go_on_exactly(
-    store: Path, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["--config", tiny, "--data", str(store), "--cluster.workers", "2"]
-    straight, halves, copied = tmp_path / "straight", tmp_path / "halves", tmp_path / "copied"
-    train.main([*command, "--output", str(straight), "--steps", "6"])
-    shown = capsys.readouterr().out.splitlines()
-    assert shown[0] == "training starts from random weights"
-    assert re.match(r"step 3/6  \S+ steps/s  left 0:\d\d  content .*  wait \d+%", shown[4])
-    assert shown[-1].startswith("trained to step 6 in ")
-    assert shown[-1].endswith(str(newest_checkpoint(Location.of(straight))))
-    assert [line["step"] for line in steps_of(straight)] == [1, 2, 3, 4, 5, 6]
-    newest = newest_checkpoint(Location.of(straight))
-    assert newest is not None
-    state = read_state(newest).state
-    assert (state.step, state.discriminator_updates) == (6, 6)
+def test_runs_go_on(run: Callable[..., Run], store: Path, tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
+    two = run(2)
+    copied = run(2, "--resume", str(two.output / f"checkpoint_{HALF:08d}"))
+    assert copied.lines[0].startswith(f"going on after step {HALF} ")
+    assert_same_weights(copied.output, two.output)
 
-    train.main([*command, "--output", str(straight), "--steps", "6"])
-    assert re.fullmatch(r".* is trained: 6 steps are done, .*\n", capsys.readouterr().out)
-
-    train.main([*command, "--output", str(halves), "--steps", "3"])
-    train.main([*command, "--output", str(halves), "--steps", "6"])
-    assert_same_weights(halves, straight)
-
-    first_half = next(halves.glob("checkpoint_00000003*"))
-    train.main([*command, "--output", str(copied), "--steps", "6", "--resume", str(first_half)])
-    assert_same_weights(copied, straight)
-
-    # One worker at another ZeRO stage finishes what two began.
-    other = ["--cluster.workers", "1", "--cluster.zero_stage", "2"]
-    train.main([*command, *other, "--output", str(tmp_path / "fewer"), "--steps", "6", "--resume", str(first_half)])
-    assert steps_of(tmp_path / "fewer")[-1]["content"] == pytest.approx(steps_of(straight)[-1]["content"], rel=1e-3)
-
+    command = ["--config", tiny, "--data", str(store), "--cluster.workers", "2", "--output", str(two.output)]
+    train.main(command)
+    assert re.fullmatch(r".* is trained: 20 steps are done, .*\n", capsys.readouterr().out)
     with pytest.raises(UserError, match=r"a run with loss\.warp 1\.0, not 3\.0"):
-        train.main([*command, "--output", str(halves), "--steps", "9", "--loss.warp", "3"])
-    with pytest.raises(UserError, match=r"cannot hold 4 workers .*ask for fewer"):
-        train.main([*command, "--output", str(tmp_path / "x"), "--cluster.workers", "4", "--batch_size", "4"])
+        train.main([*command, "--loss.warp", "3"])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_that_is_too_small(store: Path, tiny: str, tmp_path: Path) -> None:
+    command = ["--config", tiny, "--data", str(store), "--output", str(tmp_path / "x")]
+    with pytest.raises(UserError, match=r"cannot hold 8 workers .*ask for fewer"):
+        train.main([*command, "--cluster.workers", "8", "--batch_size", "8"])
     with pytest.raises(UserError, match=r"and 0 GPUs cannot hold .*--cluster\.device cpu"):
-        train.main([*command, "--output", str(tmp_path / "x"), "--cluster.device", "cuda"])
+        train.main([*command, "--cluster.device", "cuda"])
 
 
 @pytest.mark.slow
@@ -235,11 +289,6 @@ def test_error_is_one_sentence_and_status_2(store: Path, tiny: str, tmp_path: Pa
     assert done.stdout == ""
     assert done.stderr.startswith("error: this machine has ")
     assert done.stderr.count("\n") == 1
-
-
-def steps_of(output: Path) -> list[dict[str, float]]:
-    """A run's records of steps, without those of validation."""
-    return [line for line in read_metrics(output) if "content" in line]
 
 
 def assert_same_weights(one: Path, other: Path) -> None:
