@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from tecogan_dist.data.clips import ClipStore, ClipStoreWriter, open_clip
 from tecogan_dist.inference import upscale_frames
 from tecogan_dist.metrics.sequence import mean, measure
 from tecogan_dist.storage import Location
+from tecogan_dist.training import validation
 from tecogan_dist.training.reporter import PlainReporter
 from tecogan_dist.training.saving import best_step, read_scores
 from tecogan_dist.training.state import checkpoint_name
@@ -80,6 +83,39 @@ def test_scores_are_evaluates_numbers_of_the_kept_weights(store: ClipStore, tmp_
         for metric, values in measure(results, frames, metrics=METRICS).items():
             sums[metric] += values
     assert scores[2] == pytest.approx({metric: mean(values) for metric, values in sums.items()}, rel=1e-3)
+
+
+def test_training_goes_on_while_scenes_are_measured(
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measuring ends when training has displayed three more steps, which it could not if they waited for it."""
+    often = ["--tracking.validate_every", "5", "--tracking.save_every", "10", "--tracking.display_every", "1"]
+    config = make_config(["--steps", "30", *often, "--tracking.summary_every", "99"])
+    displayed, measured_at = threading.Event(), list[int]()
+
+    def measure_slowly(*args: Any, **kwargs: Any) -> dict[str, list[float]]:
+        assert displayed.wait(60)
+        return measure(*args, **kwargs)
+
+    def log(step: int, metrics: dict[str, float]) -> None:  # noqa: ARG001
+        if step >= 8:
+            displayed.set()
+
+    def say(line: str) -> None:
+        if "held-out" in line:
+            measured_at.append(int(line.split()[1].rstrip(":")))
+
+    monkeypatch.setattr(validation, "measure", measure_slowly)
+    train(
+        task_of(config, store, tmp_path),
+        device=torch.device("cpu"),
+        reporter=PlainReporter(say=say, log=log),
+        stream=noise,
+    )
+    assert measured_at == [5, 10, 15, 20, 25, 30]
+    lines = read_metrics(tmp_path)
+    first_measured = next(number for number, line in enumerate(lines) if "measured/psnr" in line)
+    assert [line["step"] for line in lines].index(8) < first_measured
 
 
 def _frames(store: ClipStore, number: int) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-STOP, SAVE = "stop", "save"
+STOP, SAVE, MEASURED = "stop", "save", "measured"
 BALANCE_DECAY = 0.99
 """Of the running average of the discriminator's lead (lib/Teco.py: tf.train.ExponentialMovingAverage)."""
 
@@ -53,13 +53,17 @@ class Ledger:
         """Whether the first worker had been asked to stop by the step settled last: the same on all workers."""
         self.save = False
         """Whether it had been asked for a checkpoint."""
+        self.measured = False
+        """Whether all workers had measured their held-out scenes."""
         self._pending: tuple[int, list[str], Tensor, torch.cuda.Event | None] | None = None
 
-    def record(self, step: int, losses: dict[str, Tensor], *, stop: bool, save: bool = False) -> None:
+    def record(
+        self, step: int, losses: dict[str, Tensor], *, stop: bool, save: bool = False, measured: bool = False
+    ) -> None:
         """Start averaging the losses (0-dim tensors) of the step with this 0-based number. All workers call it."""
         assert self._pending is None, "settle the step before first"
-        wishes = torch.tensor([float(stop), float(save)], device=next(iter(losses.values())).device)
-        named = losses | {STOP: wishes[0], SAVE: wishes[1]}
+        flags = torch.tensor([stop, save, measured], dtype=torch.float32, device=next(iter(losses.values())).device)
+        named = losses | dict(zip((STOP, SAVE, MEASURED), flags, strict=True))
         self._pending = (step, list(named), *_fetch(average_over_workers(named)))
 
     def settle(self) -> None:
@@ -71,7 +75,7 @@ class Ledger:
         if arrived is not None:
             arrived.synchronize()
         values = dict(zip(names, host.tolist(), strict=True))
-        self.stop, self.save = values.pop(STOP) > 0, values.pop(SAVE) > 0
+        self.stop, self.save, self.measured = values.pop(STOP) > 0, values.pop(SAVE) > 0, values.pop(MEASURED) == 1
         strange = [name for name, value in values.items() if not math.isfinite(value)]
         if strange:
             self.not_finite = f"the loss {strange[0]!r} became {values[strange[0]]} in step {step + 1}"

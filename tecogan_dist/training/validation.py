@@ -53,8 +53,8 @@ def validation_windows(task: TrainingTask, *, number: int, rank: int, workers: i
 class Validator:
     """Measures held-out scenes, each worker some of them.
 
-    Workers wait only while their scenes are upscaled; the metrics are computed in a thread. All workers make the same
-    calls in the same order.
+    Workers wait only while their scenes are upscaled; the metrics are computed in a thread. All workers start and
+    collect in the same steps.
     """
 
     def __init__(
@@ -73,6 +73,11 @@ class Validator:
         """How many scenes are measured, by all workers together."""
         return len(self._scenes)
 
+    @property
+    def done(self) -> bool:
+        """Whether this worker has measured what was started and not been collected."""
+        return self._running is not None and self._running[1].done()
+
     def start(self, step: int, pair: EnginePair, average: WeightAverage | None) -> None:
         """Upscale with the weights after ``step`` steps (their average, if there is one), and start measuring."""
         assert self._running is None, "collect first"
@@ -84,7 +89,10 @@ class Validator:
         self._running = (step, self._thread.submit(self._measure, pairs))
 
     def collect(self) -> tuple[int, dict[str, float]] | None:
-        """The step that was measured last and the means over all workers' scenes; None if nothing was started."""
+        """The step that was measured last and the means over all workers' scenes; None if nothing was started.
+
+        Waits until it is done.
+        """
         if self._running is None:
             return None
         step, future = self._running

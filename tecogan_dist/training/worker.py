@@ -104,10 +104,14 @@ def train(
                     update = has_discriminator and ledger.balance_average < config.discriminator.balance_threshold
                 pair.backward(result, update_discriminator=update, last=number == config.accumulation)
                 losses.append(result.losses)
-            stop, save = ledger.stop, ledger.save
-            # What is about to be saved is not wished for again.
-            wish = (reporter.asked_to_stop(), reporter.asked_to_save() and not save) if tracker else (False, False)
-            ledger.record(state.step, mean_of(losses), stop=wish[0], save=wish[1])
+            stop, save, measured = ledger.stop, ledger.save, ledger.measured
+            ledger.record(
+                state.step,
+                mean_of(losses),
+                stop=bool(tracker) and reporter.asked_to_stop(),
+                save=bool(tracker) and reporter.asked_to_save() and not save,  # what will be saved is not wished again
+                measured=validator.done and not measured,
+            )
             learning_rate = learning_rate_at(config.optimizer, state.step)
             finite = pair.update(learning_rate=learning_rate, update_discriminator=update)
             if finite and average is not None:
@@ -135,6 +139,8 @@ def train(
                     reporter.say(f"warning: step {state.step} is left out: {reason}")
             clock.count_step()
             step_done()
+            if measured:
+                _collect(validator, tracker, writer, reporter)
             last = stop or state.step == config.steps
 
             if last or state.step % every.display_every == 0:
@@ -150,7 +156,6 @@ def train(
                 if tracker:
                     tracker.metrics(state.step, metrics)
                     reporter.log(state.step, metrics)
-                _collect(validator, tracker, writer, reporter)
             if last or state.step % every.summary_every == 0:
                 ledger.settle()
                 scalars = ledger.for_summary.take() | {"learning_rate": learning_rate}
@@ -163,6 +168,7 @@ def train(
             # What is not finite now may have harmed weights before: nothing is kept until it is over.
             if (last or save or state.step % every.save_every == 0) and not bad_in_a_row:
                 ledger.settle()
+                _collect(validator, tracker, writer, reporter)  # a score decides which checkpoints are dropped now
                 state = replace(state, balance_average=ledger.balance_average)
                 snapshot = take_snapshot(state, pair, average)
                 if writer and tracker:
