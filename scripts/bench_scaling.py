@@ -281,9 +281,12 @@ def print_parts(found: dict[Case, list[Measured]]) -> None:
     print(f"\n{'':28}samples/s  step s" + "".join(f"{part:>11}" for part in PARTS))
     for case, measured in found.items():
         parts = (statistics.mean(one.parts[part] for one in measured) for part in PARTS)
+        name = (
+            f"{case.workers} worker{'s' if case.workers > 1 else ''}, batch {case.batch_size}, ZeRO {case.zero_stage}"
+        )
         print(
-            f"{case.workers} worker{' s'[case.workers > 1]}, batch {case.batch_size}, ZeRO {case.zero_stage}    "
-            f"{case.batch_size / steps[case]:10.2f}{steps[case]:8.2f}" + "".join(f"{part:11.3f}" for part in parts)
+            f"{name:28}{case.batch_size / steps[case]:9.2f}{steps[case]:8.2f}"
+            + "".join(f"{part:11.3f}" for part in parts)
         )
     cpu = [sum(one.cpu for one in found[case]) for case in (whole, two)]
     efficiency = steps[whole] / steps[two] / 2, steps[half] / steps[two], cpu[0] / cpu[1]
