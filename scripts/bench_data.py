@@ -306,7 +306,7 @@ def with_ray(stores: Stores, options: argparse.Namespace) -> None:
                 f"    a batch every {STEP_SECONDS:g} s: {spent.waited:.1f} ms waiting, {spent.here:.1f} ms of CPU in "
                 "the training process"
             )
-        stream.close()  # type: ignore[attr-defined]  # a generator
+        stream.close()
     draw = np.repeat(window[None], 8, axis=0)
     copies = []
     for _ in range(20):

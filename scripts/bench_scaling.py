@@ -191,7 +191,7 @@ def measure(case: Case, store: Path, options: argparse.Namespace, *, rank: int) 
         steps.append(one_step(pair, objective, ledger, batches, config, step))
         cpu.append(time.process_time() - started)
     traffic, TRAFFIC = TRAFFIC, Traffic()
-    batches.close()  # type: ignore[attr-defined]  # a generator
+    batches.close()
     begun = time.perf_counter()
     snapshot = take_snapshot(TrainingState(step=1), pair, None)
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ import functools
 import itertools
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -38,15 +38,19 @@ T = TypeVar("T")
 Images = NDArray[np.uint8]
 
 
-def read_ahead(items: Iterable[T], *, depth: int = QUEUE) -> Iterator[T]:
+def read_ahead(items: Iterable[T], *, depth: int = QUEUE) -> Generator[T]:
     """The same items, drawn up to ``depth`` ahead by a thread; an error in drawing one surfaces in its place."""
-    iterator, end = iter(items), object()
+    iterator = iter(items)
+
+    def draw() -> list[T]:
+        return list(itertools.islice(iterator, 1))  # nothing at the end
+
     with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
-        waiting = deque(pool.submit(next, iterator, end) for _ in range(depth))
+        waiting = deque(pool.submit(draw) for _ in range(depth))
         try:
-            while (item := waiting.popleft().result()) is not end:
-                waiting.append(pool.submit(next, iterator, end))
-                yield item  # type: ignore[misc]  # not the end
+            while drawn := waiting.popleft().result():
+                waiting.append(pool.submit(draw))
+                yield drawn[0]
         finally:
             pool.shutdown(cancel_futures=True)
 

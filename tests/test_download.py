@@ -21,6 +21,7 @@ from tecogan_dist.data.archives import unpack
 from tecogan_dist.data.download import NoSpace, Retrying, Unavailable, describe, downloaded, fetch
 from tecogan_dist.errors import UserError
 from tecogan_dist.video import Damaged, open_video
+from tests.small_disk import small_disk
 from tests.video_files import write_video
 from tests.web_server import Site, serving
 
@@ -192,18 +193,12 @@ def test_a_link_is_described_without_fetching_it(site: Site) -> None:
 
 
 def test_a_full_disk_is_said_and_the_download_goes_on_when_there_is_room(tmp_path: Path, site: Site) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(disk)], check=False).returncode:
-        pytest.skip("file systems cannot be mounted here")
-    try:
+    with small_disk(tmp_path / "disk", kilobytes=64) as disk:
         with pytest.raises(NoSpace, match="the disk of the downloads is full"):
             fetch(site.url("/film.mp4"), disk, retrying=Retrying(attempts=3, first_pause=60))
         subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
         assert fetch(site.url("/film.mp4"), disk, retrying=QUICK).read_bytes() == site.files["/film.mp4"]
         assert site.log[-1].first_byte > 10_000
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def png(level: int) -> bytes:

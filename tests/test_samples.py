@@ -9,7 +9,7 @@ import json
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
 
 def open_stream(
     store: ClipStore, *, data: WindowConfig = DATA, rank: int = 0, workers: int = 1, first: int = 0, last: int = STEPS
-) -> Iterator[torch.Tensor]:
+) -> Generator[torch.Tensor]:
     return training_stream(
         store.path,
         data=data,
@@ -131,7 +131,7 @@ def test_a_run_that_is_cut_goes_on_with_the_same_samples(
     monkeypatch.setattr(stream, "OVERLAP_DRAWS", 2)
     before = open_stream(store)
     begun = digests(itertools.islice(before, 7))
-    before.close()  # type: ignore[attr-defined]  # a generator, left in the middle of a mix with batches on their way
+    before.close()  # left in the middle of a mix with batches on their way
     assert begun == expected[:7]
     # Other numbers of workers go on, and are cut in turn.
     assert run(store, 3, first=7, last=9) == expected[7:9]

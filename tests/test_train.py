@@ -12,23 +12,21 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from tecogan_dist import cli, train
 from tecogan_dist.cluster import _check_machine
 from tecogan_dist.config import load
-from tecogan_dist.data.clips import ClipStoreWriter
 from tecogan_dist.errors import UserError
 from tecogan_dist.overrides import override
 from tecogan_dist.storage import Location
 from tecogan_dist.training.state import newest_checkpoint, read_state
 from tecogan_dist.training.tracking import read_metrics
 from tecogan_dist.weights import read_weights
+from tests.fault_runs import write_store
 from tests.local_ray import small_ray
 
 STEPS, HALF = 20, 10
@@ -45,16 +43,7 @@ tracking: {{display_every: 1, save_every: {HALF}}}
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four scenes of 8 frames, 120x96, coloured noise that moves one pixel a frame."""
-    path = tmp_path_factory.mktemp("data") / "store"
-    generator = np.random.default_rng(1)
-    with ClipStoreWriter(path) as writer:
-        for number in range(2000, 2004):
-            coarse = generator.integers(0, 256, (16, 20, 3), dtype=np.uint8)
-            picture = coarse.repeat(8, axis=0).repeat(8, axis=1)
-            frames = [picture[:96, i : i + 120] for i in range(8)]
-            writer.add(number, frames, rate=Fraction(24), source="noise", source_start=0, downscale=1)
-    return path
+    return write_store(tmp_path_factory.mktemp("data") / "store")
 
 
 @pytest.fixture(scope="module")
@@ -208,13 +197,25 @@ def test_any_number_of_workers_trains_as_two(run: Callable[..., Run], workers: i
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # four runs
 @pytest.mark.usefixtures("cluster")
-def test_runs_go_on(run: Callable[..., Run], store: Path, tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
-    two = run(2)
-    copied = run(2, "--resume", str(two.output / f"checkpoint_{HALF:08d}"))
+def test_runs_go_on(
+    run: Callable[..., Run], store: Path, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two, halves = run(2), tmp_path / "halves"
+    for steps in (HALF, STEPS):  # of the same run
+        settings = ["--config", tiny, "--cluster.workers", "2", "--steps", str(steps)]
+        train.main([*settings, "--data", str(store), "--output", str(halves)])
+    assert_same_weights(halves, two.output)
+    half = str(halves / f"checkpoint_{HALF:08d}")
+    copied = run(2, "--resume", half)
     assert copied.lines[0].startswith(f"going on after step {HALF} ")
     assert_same_weights(copied.output, two.output)
+    # One worker at another ZeRO stage finishes what two began.
+    fewer = run(1, "--resume", half, "--cluster.zero_stage", "2")
+    assert fewer.steps[-1]["content"] == pytest.approx(two.steps[-1]["content"], rel=1e-3)
 
+    capsys.readouterr()
     command = ["--config", tiny, "--data", str(store), "--cluster.workers", "2", "--output", str(two.output)]
     train.main(command)
     assert re.fullmatch(r".* is trained: 20 steps are done, .*\n", capsys.readouterr().out)

@@ -280,7 +280,7 @@ def test_leaving_read_ahead_early_ends_its_thread() -> None:
     before = threading.active_count()
     ahead = read_ahead(iter(range(1000)))
     next(ahead)
-    ahead.close()  # type: ignore[attr-defined]  # a generator
+    ahead.close()
     assert threading.active_count() == before
 
 

@@ -60,6 +60,7 @@ def unpack(archive: Path, folder: Path) -> list[Part]:
         if not parts:
             raise UserError(f"{archive} holds no videos and no PNG or JPG images.")
         partial.rename(folder)
+    # zipfile's NotImplementedError: a compression, or a version of the format, that it does not know.
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, UnicodeDecodeError) as error:
         raise Damaged(f"{archive} cannot be read as a zip archive ({printable(str(error))}).") from error
     except OSError as error:

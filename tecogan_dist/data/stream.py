@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def training_stream(
     steps: int,
     scenes: Sequence[Scene],
     decoders: int | None = None,
-) -> Iterator[torch.Tensor]:
+) -> Generator[torch.Tensor]:
     """This rank's part of the batches of steps ``first_step`` to ``first_step + steps - 1``, in order.
 
     ``batch_size`` is that of a step over all ranks and a multiple of ``world_size``; rank r has its samples
@@ -138,7 +138,7 @@ def find_user_error(error: BaseException) -> UserError | None:
     return None
 
 
-def _batches(part: Part, decoders: int) -> Iterator[torch.Tensor]:
+def _batches(part: Part, decoders: int) -> Generator[torch.Tensor]:
     held: dict[int, list[np.ndarray]] = {}
     decoded = _decoded_draws(part, decoders)
     for step in range(part.first_step, part.first_step + part.steps):

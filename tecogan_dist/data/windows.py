@@ -167,7 +167,7 @@ def _cut(frames: Iterator[Picture], specs: Sequence[SampleSpec], length: int, si
             target[:] = frame[y : y + side, x : x + side]
     for window, spec in zip(windows, specs, strict=True):
         if spec.flip:
-            # numpy's copy of window[:, :, ::-1] takes 30 times as long, more than all else that is done for a window of
+            # numpy's copy of window[:, :, ::-1] takes 40 times as long, more than all else that is done for a window of
             # decoded frames; and torch (4 times as long) would be imported by every decoding process.
             rows = window.reshape(-1, side, 3)
             cv2.flip(rows, 1, dst=rows)
