@@ -37,11 +37,12 @@ import psutil
 import ray
 import torch
 
-from tecogan_dist.cluster import connected
-from tecogan_dist.data.clips import ClipStore, ClipStoreWriter, Scene, open_clip, write_clip
-from tecogan_dist.data.decoding import decode_windows
-from tecogan_dist.data.stream import training_stream
-from tecogan_dist.data.windows import (
+from tecogan_dist.base.storage import Location
+from tecogan_dist.cluster.connect import connected
+from tecogan_dist.data.clips import ClipStore, Scene, open_clip
+from tecogan_dist.data.stream.decoding import decode_windows
+from tecogan_dist.data.stream.stream import training_stream
+from tecogan_dist.data.stream.windows import (
     SampleSpec,
     WindowConfig,
     crop_side,
@@ -51,8 +52,10 @@ from tecogan_dist.data.windows import (
     sample_spec,
     scene_of_draw,
 )
-from tecogan_dist.storage import Location
-from tecogan_dist.video import FrameWriter, image_files, open_video, read_image
+from tecogan_dist.data.writing import ClipStoreWriter, write_clip
+from tecogan_dist.video.images import image_files, read_image
+from tecogan_dist.video.open import open_video
+from tecogan_dist.video.writer import FrameWriter
 
 SEED = 1
 BATCH = 4

@@ -28,20 +28,15 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from tecogan_dist.cluster import connected
-from tecogan_dist.measuring import (
-    OpenSequence,
-    Settings,
-    by_ray_tasks,
-    chunk_size,
-    in_this_process,
-    measure_sequences,
-)
+from tecogan_dist.cluster.connect import connected
 from tecogan_dist.metrics import temporal
+from tecogan_dist.metrics.measuring import OpenSequence, Settings, chunk_size, in_this_process, measure_sequences
 from tecogan_dist.metrics.perceptual import Trunk
 from tecogan_dist.metrics.protocol import OFFICIAL, Images
+from tecogan_dist.metrics.ray_tasks import by_ray_tasks
 from tecogan_dist.metrics.sequence import METRICS
-from tecogan_dist.video import image_files, open_video, read_image
+from tecogan_dist.video.images import image_files, read_image
+from tecogan_dist.video.open import open_video
 
 Values = dict[str, list[float]]
 

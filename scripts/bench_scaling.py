@@ -36,20 +36,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tecogan_dist.cluster import connected
-from tecogan_dist.config import Config, DataConfig
-from tecogan_dist.data.clips import ClipStore, ClipStoreWriter
-from tecogan_dist.data.stream import training_stream
-from tecogan_dist.data.windows import window_config
-from tecogan_dist.storage import Location
-from tecogan_dist.training.engines import DeepSpeedPair
+from tecogan_dist.base.storage import Location
+from tecogan_dist.cluster.connect import connected
+from tecogan_dist.config.schema import Config, DataConfig
+from tecogan_dist.data.clips import ClipStore
+from tecogan_dist.data.stream.stream import training_stream
+from tecogan_dist.data.stream.windows import window_config
+from tecogan_dist.data.writing import ClipStoreWriter
+from tecogan_dist.runs.checkpoints import TrainingState
+from tecogan_dist.training.begin import build_networks
+from tecogan_dist.training.device import prepare_device
+from tecogan_dist.training.engines.deepspeed import DeepSpeedPair
 from tecogan_dist.training.ledger import Ledger
-from tecogan_dist.training.objective import Objective, prepare_device, training_frames
 from tecogan_dist.training.saving import CheckpointWriter, take_snapshot
-from tecogan_dist.training.state import TrainingState
-from tecogan_dist.training.task import build_networks
-from tecogan_dist.vgg_weights import read_vgg
-from tecogan_dist.video import open_video
+from tecogan_dist.training.step import Objective, training_frames
+from tecogan_dist.video.open import open_video
+from tecogan_dist.weights.vgg import read_vgg
 
 # The model of many GPUs.
 GPU_STEP, GPU_WINDOWS = 0.33, 4

@@ -22,15 +22,15 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from tecogan_dist.config import Config, ModelConfig
+from tecogan_dist.config.schema import Config, ModelConfig
 from tecogan_dist.models import layers
 from tecogan_dist.models.discriminator import Discriminator
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.models.vgg import Vgg19
-from tecogan_dist.ops import windows_to_frames
+from tecogan_dist.ops.degrade import windows_to_frames
 from tecogan_dist.training import losses
-from tecogan_dist.training.step import TrainingStep, mirror
-from tecogan_dist.vgg_weights import load_vgg
+from tecogan_dist.training.objective import TrainingStep, mirror
+from tecogan_dist.weights.vgg import load_vgg
 
 
 def straightforward_perceptual(

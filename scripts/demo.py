@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tecogan_dist.errors import UserError, run_command
-from tecogan_dist.inference import to_image, upscale_float
+from tecogan_dist.base.errors import UserError, run_command
 from tecogan_dist.metrics.sequence import mean
 from tecogan_dist.metrics.sequence import measure as measure_sequence
-from tecogan_dist.ops import resize_bicubic
-from tecogan_dist.video import open_video
-from tecogan_dist.weights import load_upscaler
+from tecogan_dist.ops.resampling import resize_bicubic
+from tecogan_dist.runs.find import load_upscaler
+from tecogan_dist.upscaling.recurrence import to_image, upscale_float
+from tecogan_dist.video.open import open_video
 
 SCENE_LENGTH = 33
 """The clip's 132 frames, without a cut, are 4 scenes of this length."""
@@ -96,7 +96,7 @@ def measure(scene: Path, runs: dict[str, Path]) -> dict[str, dict[str, float]]:
     targets = np.stack(list(open_video(scene).frames()))
     results = {}
     for name, run in runs.items():
-        model, _ = load_upscaler(run, device)
+        model = load_upscaler(run, device)
         upscaled = list(upscale_float(model, map(torch.from_numpy, targets), device=device, degrade=True))
         results[name] = torch.stack([to_image(frame.sr_frame) for frame in upscaled]).numpy()
     # The generator's own skip, which is aligned as the degradation is.

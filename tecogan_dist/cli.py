@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from tecogan_dist.errors import UserError, run_command
+from tecogan_dist.base.errors import UserError, run_command
 
 COMMANDS = {
     "prepare": "cut videos or scene folders into a clip store",
@@ -34,8 +34,4 @@ def _dispatch(argv: list[str] | None) -> None:
     if name not in COMMANDS:
         raise UserError(f"there is no command {name!r}: the commands are {', '.join(COMMANDS)}.")
     # Imported only now: a command should not wait for what the others need.
-    importlib.import_module(f"tecogan_dist.{name}").main(rest)
-
-
-if __name__ == "__main__":
-    main()
+    importlib.import_module(f"tecogan_dist.commands.{name}").main(rest)

@@ -22,11 +22,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from tecogan_dist.config import DataConfig
+from tecogan_dist.base.atomic import PARTIAL_SUFFIX, replacing, reported_local
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.storage import Location, UnreachableError
+from tecogan_dist.config.schema import DataConfig
 from tecogan_dist.data.clips import Scene, clip_files, open_clip, open_clip_file
-from tecogan_dist.errors import UserError
-from tecogan_dist.storage import PARTIAL_SUFFIX, Location, UnreachableError, replacing, reported_local
-from tecogan_dist.video import FrameSource, Picture
+from tecogan_dist.video.source import FrameSource, Picture
 
 FETCH_PAUSES = (2.0, 8.0, 30.0)
 """Seconds before another try to fetch a clip: a run of days outlives a network that is away for a moment."""

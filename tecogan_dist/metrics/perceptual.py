@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tecogan_dist.errors import UserError
+from tecogan_dist.base.errors import UserError
 from tecogan_dist.metrics.protocol import Images
 
 Net = Literal["alex", "squeeze", "vgg"]

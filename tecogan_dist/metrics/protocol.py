@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tecogan_dist.errors import UserError
+from tecogan_dist.base.errors import UserError
 
 Images = NDArray[np.uint8]
 

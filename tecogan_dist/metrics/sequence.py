@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from tecogan_dist.errors import UserError
+from tecogan_dist.base.errors import UserError
 from tecogan_dist.metrics.frame import luma, psnr_y, ssim_y
 from tecogan_dist.metrics.perceptual import Features, Lpips, t_lp
 from tecogan_dist.metrics.protocol import OFFICIAL, Images, Protocol, match_size

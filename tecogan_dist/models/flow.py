@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tecogan_dist.models.layers import Conv3x3
-from tecogan_dist.ops import resize_bilinear
+from tecogan_dist.ops.resampling import resize_bilinear
 
 MAX_FLOW = 24.0
 """Largest flow that can be expressed, in low-resolution pixels."""

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from tecogan_dist.models import layers
 from tecogan_dist.models.layers import Conv3x3, DoublingConv3x3
-from tecogan_dist.ops import resize_bicubic, to_signed
+from tecogan_dist.ops.images import to_signed
+from tecogan_dist.ops.resampling import resize_bicubic
 
 
 class Generator(nn.Module):

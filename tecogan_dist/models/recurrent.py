@@ -10,7 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 from tecogan_dist.models.flow import FlowNetwork
 from tecogan_dist.models.generator import Generator
-from tecogan_dist.ops import pad_symmetric, resize_bilinear, space_to_depth, to_unit, warp
+from tecogan_dist.ops.images import pad_symmetric, space_to_depth, to_unit
+from tecogan_dist.ops.resampling import resize_bilinear, warp
 
 
 @dataclass(frozen=True)

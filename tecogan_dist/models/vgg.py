@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tecogan_dist.models import layers
-from tecogan_dist.ops import to_unit
+from tecogan_dist.ops.images import to_unit
 
 LEVELS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 """Channels and number of convolutions of each level."""

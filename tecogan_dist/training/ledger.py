@@ -1,19 +1,25 @@
-"""What is counted while training: losses over all workers, the discriminator's lead, and time."""
+"""What workers tell each other with every step: losses, and what they agree on."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections import defaultdict
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-STOP, SAVE, MEASURED = "stop", "save", "measured"
-BALANCE_DECAY = 0.99
-"""Of the running average of the discriminator's lead (lib/Teco.py: tf.train.ExponentialMovingAverage)."""
+
+class Flags(NamedTuple):
+    """What workers tell each other with every step."""
+
+    stop: bool = False
+    """The run should end after this step: if any worker says so."""
+    save: bool = False
+    """A checkpoint is wanted, whatever the step: if any worker says so."""
+    measured: bool = False
+    """The held-out scenes have been measured: if all workers say so."""
 
 
 class Mean:
@@ -37,60 +43,58 @@ class Mean:
 
 
 class Ledger:
-    """Averages each step's losses over the workers and follows the discriminator's lead.
+    """Losses and flags of each step, brought together over the workers in one all-reduce.
 
-    A step's values are fetched when they are needed, usually one step later, so that a GPU is not waited for.
+    They are fetched when they are needed, usually one step later, so that a GPU is not waited for.
     """
 
-    def __init__(self, balance_average: float) -> None:
-        self.balance_average = balance_average
-        """Running average of ``losses["balance"]``, over the steps settled so far, without bias correction."""
+    def __init__(self) -> None:
         self.for_display = Mean()
         self.for_summary = Mean()
-        self.not_finite = ""
-        """The last loss that was not finite, with its step, for the sentence that ends a run."""
-        self.stop = False
-        """Whether the first worker had been asked to stop by the step settled last: the same on all workers."""
-        self.save = False
-        """Whether it had been asked for a checkpoint."""
-        self.measured = False
-        """Whether all workers had measured their held-out scenes."""
+        self.problem = ""
+        """Which loss of the step settled last was not finite; empty if none was."""
+        self.agreed = Flags()
+        """The flags of the step settled last, the same on all workers."""
         self._pending: tuple[int, list[str], Tensor, torch.cuda.Event | None] | None = None
 
-    def record(
-        self, step: int, losses: dict[str, Tensor], *, stop: bool, save: bool = False, measured: bool = False
-    ) -> None:
-        """Start averaging the losses (0-dim tensors) of the step with this 0-based number. All workers call it."""
-        assert self._pending is None, "settle the step before first"
-        flags = torch.tensor([stop, save, measured], dtype=torch.float32, device=next(iter(losses.values())).device)
-        named = losses | dict(zip((STOP, SAVE, MEASURED), flags, strict=True))
-        self._pending = (step, list(named), *_fetch(average_over_workers(named)))
+    def record(self, step: int, losses: dict[str, Tensor], wishes: Flags = Flags()) -> None:
+        """Send off the losses (0-dim tensors) of the step with this 0-based number. All workers call it.
 
-    def settle(self) -> None:
-        """Take in the recorded step; one with a loss that is not finite counts for nothing."""
+        Of the wishes, what has just been agreed on is left out: it is about to be done.
+        """
+        assert self._pending is None, "settle the step before first"
+        flags = {name: wish and not done for name, wish, done in zip(Flags._fields, wishes, self.agreed, strict=True)}
+        device = next(iter(losses.values())).device
+        sent = losses | dict(
+            zip(flags, torch.tensor([*flags.values()], dtype=torch.float32, device=device), strict=True)
+        )
+        self._pending = (step, list(losses), *_fetch(average_over_workers(sent)))
+
+    def settle(self) -> dict[str, float]:
+        """The means over the workers of the recorded step's losses; nothing if there is none, or one is not finite."""
         if self._pending is None:
-            return
+            return {}
         step, names, host, arrived = self._pending
         self._pending = None
         if arrived is not None:
             arrived.synchronize()
-        values = dict(zip(names, host.tolist(), strict=True))
-        self.stop, self.save, self.measured = values.pop(STOP) > 0, values.pop(SAVE) > 0, values.pop(MEASURED) == 1
-        strange = [name for name, value in values.items() if not math.isfinite(value)]
+        values = host.tolist()
+        losses, (stop, save, measured) = dict(zip(names, values, strict=False)), values[len(names) :]
+        self.agreed = Flags(stop=stop > 0, save=save > 0, measured=measured == 1)
+        strange = [name for name, value in losses.items() if not math.isfinite(value)]
+        self.problem = f"the loss {strange[0]!r} became {losses[strange[0]]} in step {step + 1}" if strange else ""
         if strange:
-            self.not_finite = f"the loss {strange[0]!r} became {values[strange[0]]} in step {step + 1}"
-            return
-        if "balance" in values:
-            self.balance_average += (1 - BALANCE_DECAY) * (values["balance"] - self.balance_average)
-        self.for_display.add(values)
-        self.for_summary.add(values)
+            return {}
+        self.for_display.add(losses)
+        self.for_summary.add(losses)
+        return losses
 
 
-def mean_of(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each loss over the parts of a step."""
-    if len(parts) == 1:
-        return parts[0]
-    return {name: torch.stack([part[name].detach() for part in parts]).mean() for name in parts[0]}
+def mean_of(micro_batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each loss over the micro-batches of a step."""
+    if len(micro_batches) == 1:
+        return micro_batches[0]
+    return {name: torch.stack([losses[name].detach() for losses in micro_batches]).mean() for name in micro_batches[0]}
 
 
 def average_over_workers(losses: dict[str, Tensor]) -> Tensor:
@@ -110,47 +114,3 @@ def _fetch(vector: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     arrived = torch.cuda.Event()
     arrived.record()
     return host, arrived
-
-
-class Clock:
-    """Time of the steps, and how much of it was spent waiting for data. It starts when the first batch is there."""
-
-    def __init__(self) -> None:
-        self.first_wait: float | None = None
-        """Seconds until the first batch; None before it."""
-        self._started = self._waited = self._saved = 0.0
-        self._steps = 0
-
-    def waiting(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
-        """The same batches; measures the wait for each."""
-        while True:
-            asked = time.perf_counter()
-            batch = next(batches, None)
-            now = time.perf_counter()
-            if batch is None:
-                return
-            if self.first_wait is None:
-                self.first_wait, self._started = now - asked, now
-            else:
-                self._waited += now - asked
-            yield batch
-
-    def count_step(self) -> None:
-        self._steps += 1
-
-    def count_saving(self, seconds: float) -> None:
-        """Time that was waited for a checkpoint to be written."""
-        self._saved += seconds
-
-    def take(self, batch_size: int) -> dict[str, float]:
-        """Rates since the last call; ``data_wait`` and ``checkpoint_wait`` are fractions of the time."""
-        now = time.perf_counter()
-        seconds = now - self._started
-        rates = {
-            "steps_per_second": self._steps / seconds,
-            "samples_per_second": self._steps * batch_size / seconds,
-            "data_wait": self._waited / seconds,
-            "checkpoint_wait": self._saved / seconds,
-        }
-        self._started, self._waited, self._saved, self._steps = now, 0.0, 0.0, 0
-        return rates

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tecogan_dist.models.vgg import FEATURES, Vgg19
-from tecogan_dist.ops import warp
+from tecogan_dist.ops.resampling import warp
 
 LOG_EPSILON = 1e-12
 """Added inside the logarithms of the adversarial losses (the original's EPS)."""

@@ -1,114 +1,182 @@
-"""A training step bound to its networks, device and precision; and the same losses on validation windows."""
+"""The objective of training: networks and a batch in, named losses and the roots of both gradients out.
+
+It knows nothing of Ray, DeepSpeed, checkpoints or logging. Everything is computed with the weights before the step; the
+caller backpropagates both roots before it moves any weight.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from tecogan_dist.config import Config, fade_in_at
+from tecogan_dist.config.degradations import is_centred
+from tecogan_dist.config.schema import Config, DiscriminatorConfig
 from tecogan_dist.models.recurrent import Unrolled
-from tecogan_dist.ops import to_unit, windows_to_frames
-from tecogan_dist.training.engines import EnginePair
-from tecogan_dist.training.ledger import average_over_workers
-from tecogan_dist.training.step import StepResult, TrainingStep
-from tecogan_dist.vgg_weights import VggWeights, build_vgg
+from tecogan_dist.models.vgg import FEATURES, Vgg19
+from tecogan_dist.ops.resampling import resize_bilinear, warp
+from tecogan_dist.training import losses
 
 
-def prepare_device(device: torch.device, config: Config) -> None:
-    """Process-wide settings of torch. A CPU worker uses as many threads as CPUs are reserved for it."""
-    if device.type == "cpu":
-        torch.set_num_threads(config.cluster.cpus_per_worker)
-        return
-    torch.cuda.set_device(device)
-    # fp32 means fp32: cuDNN's default of TF32 has 10 bits of mantissa. Who wants speed has bf16.
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = True
+@dataclass(frozen=True)
+class ObjectiveResult:
+    """The losses of a batch, still attached to their graph where that is said."""
 
-
-def to_device(windows: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
-    """The same windows on the device. On CUDA the copy runs beside the step that was launched before."""
-    if device.type == "cpu":
-        yield from windows
-        return
-    copying = torch.cuda.Stream(device)
-    for batch in windows:
-        with torch.cuda.stream(copying):
-            moved = batch.pin_memory().to(device, non_blocking=True)
-        torch.cuda.current_stream(device).wait_stream(copying)
-        moved.record_stream(torch.cuda.current_stream(device))
-        yield moved
-
-
-def training_frames(windows: Tensor, config: Config) -> tuple[Tensor, Tensor]:
-    """``lr_frames`` (N, T, 3, h, w), 0..1, and ``hr_frames`` (N, T, 3, H, W), -1..1, of the stream's windows.
-
-    The only place that says how a run's low resolution comes about (:func:`ops.windows_to_frames`).
-    """
-    return windows_to_frames(windows, degradation=config.data.degradation, scale=config.model.scale)
+    losses: dict[str, Tensor]
+    """Raw losses by name, detached 0-dim tensors; ``total`` is the generator's weighted sum without ``warp``."""
+    generator_loss: Tensor
+    """Its backward pass trains flow network and generator; the warp loss reaches the flow network only."""
+    discriminator_loss: Tensor | None
+    """Its backward pass trains the discriminator; None where there is none."""
+    unrolled: Unrolled
+    """What the window became, for summaries."""
 
 
 class Objective:
-    """Frames in, :class:`StepResult` out, in the run's precision."""
+    """The losses that a config asks for. ``vgg`` is needed exactly when ``loss.perceptual`` is positive."""
 
-    def __init__(self, config: Config, pair: EnginePair, device: torch.device, vgg_weights: VggWeights | None) -> None:
-        vgg = None
-        if vgg_weights is not None:
-            vgg = build_vgg(vgg_weights).to(device)
-        self._config = config
-        self._pair = pair
-        self._device = device
-        self._step = TrainingStep(config, vgg=vgg)
+    def __init__(self, config: Config, *, vgg: Vgg19 | None) -> None:
+        assert (vgg is not None) == (config.loss.perceptual > 0)
+        self.config = config
+        self.vgg = vgg
 
-    def __call__(self, lr_frames: Tensor, hr_frames: Tensor, *, step: int) -> StepResult:
-        """The step with this 0-based number, through the engines. Shapes and ranges as :class:`TrainingStep`'s."""
-        pair = self._pair
-        return self._forward(lr_frames, hr_frames, step, upscaler=pair.upscaler, discriminator=pair.discriminator)
-
-    @torch.no_grad()
-    def validate(self, windows: Tensor, *, step: int) -> dict[str, float]:
-        """Losses of ``windows`` (N, T, H, W, 3) uint8, averaged over all workers, named ``validation/...``.
-
-        Nothing is trained and no statistics are updated. All workers call it.
-        """
-        lr_frames, hr_frames = training_frames(windows.to(self._device), self._config)
-        pair = self._pair
-        result = self._forward(
-            lr_frames, hr_frames, step, upscaler=pair.upscaler_module, discriminator=pair.critic, training=False
-        )
-        means = average_over_workers(result.losses).tolist()
-        return {f"validation/{name}": mean for name, mean in zip(result.losses, means, strict=True)}
-
-    def _forward(
+    def __call__(
         self,
-        lr_frames: Tensor,
-        hr_frames: Tensor,
-        step: int,
         *,
         upscaler: Callable[..., Unrolled],
         discriminator: Callable[..., tuple[Tensor, list[Tensor]]] | None,
-        training: bool = True,
-    ) -> StepResult:
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.cluster.precision == "bf16"):
-            return self._step(
-                upscaler=upscaler,
-                discriminator=discriminator,
-                critic=self._pair.critic,
-                lr_frames=lr_frames,
-                hr_frames=hr_frames,
-                fade_in=fade_in_at(self._config.loss, step),
-                update_statistics=training,
-            )
+        discriminator_module: nn.Module | None,
+        lr_frames: Tensor,
+        hr_frames: Tensor,
+        fade_in: float,
+        update_statistics: bool = True,
+    ) -> ObjectiveResult:
+        """Forward everything once.
+
+        ``lr_frames`` (N, T, 3, h, w), 0..1; ``hr_frames`` (N, T, 3, H, W), -1..1. ``discriminator`` is what its own
+        loss goes through (a DeepSpeed engine or the module itself), ``discriminator_module`` the bare module that the
+        generator is judged by, frozen meanwhile: the engine must not see the generator's pass. ``fade_in`` scales the
+        adversarial and feature-match losses. ``update_statistics`` is False for validation.
+        """
+        weights = self.config.loss
+        values: dict[str, Tensor] = {}
+        mirrored = weights.pingpong > 0
+        inputs, targets = (mirror(lr_frames), mirror(hr_frames)) if mirrored else (lr_frames, hr_frames)
+        unrolled = upscaler(inputs, with_return_flow=discriminator is not None and not mirrored)
+        sr_frames = unrolled.sr_frames
+
+        values["content"] = total = losses.content(sr_frames, targets)
+        values["warp"] = losses.warping(inputs, unrolled.lr_flow)
+        if self.vgg is not None:
+            distance, layers = losses.perceptual(sr_frames, hr_frames, self.vgg, chunk=self.config.perceptual.chunk)
+            values |= {f"perceptual_{name}": layer for name, layer in zip(FEATURES, layers, strict=True)}
+            values["perceptual"] = distance
+            total = total + weights.perceptual * distance
+        if mirrored:
+            values["pingpong"] = losses.ping_pong(sr_frames)
+            total = total + weights.pingpong * values["pingpong"]
+
+        discriminator_loss = None
+        if discriminator is not None:
+            assert discriminator_module is not None
+            flow = triplet_flow(unrolled)
+            lr_triplets = None
+            if not self.config.discriminator.temporal_only:
+                centred = is_centred(self.config.data.degradation)
+                lr_triplets = enlarged_triplets(inputs, self.config.model.scale, centred=centred)
+            real = triplets(targets, flow, lr_triplets, self.config.discriminator)
+            fake = triplets(sr_frames, flow, lr_triplets, self.config.discriminator)
+            real_score, real_features = discriminator(real, update_statistics=update_statistics)
+            fake_score, _ = discriminator(fake.detach(), update_statistics=update_statistics)
+            discriminator_loss = losses.discrimination(real_score, fake_score)
+            with frozen(discriminator_module):
+                judged_score, judged_features = discriminator_module(fake)
+            values["adversarial"] = losses.adversarial(judged_score)
+            total = total + fade_in * weights.adversarial * values["adversarial"]
+            if weights.feature_match > 0:
+                distances = losses.feature_distances([f.detach() for f in real_features], judged_features)
+                values |= {f"feature_match_{i}": distance for i, distance in enumerate(distances)}
+                norms = total.new_tensor(weights.feature_match_norms)
+                values["feature_match"] = (weights.feature_match * torch.stack(distances) / norms).sum()
+                total = total + fade_in * values["feature_match"]
+            values["discriminator"] = discriminator_loss
+            values["real_score"], values["fake_score"] = real_score.mean(), fake_score.mean()
+            # How far the discriminator is ahead: 0 when it cannot tell; the caller averages and compares it.
+            values["balance"] = torch.log(real_score + losses.LOG_EPSILON).mean() + values["adversarial"]
+        values["total"] = total
+        return ObjectiveResult(
+            losses={name: value.detach() for name, value in values.items()},
+            generator_loss=total + weights.warp * values["warp"],
+            discriminator_loss=discriminator_loss,
+            unrolled=unrolled,
+        )
 
 
-def animations_of(lr_frames: Tensor, hr_frames: Tensor, result: StepResult) -> dict[str, Tensor]:
-    """What the original's summaries show, (N, T, 3, H, W) in 0..1: input, target, output, warped previous output."""
-    frames = lr_frames.shape[1]
-    return {
-        "lr": lr_frames,
-        "hr": to_unit(hr_frames),
-        "generated": to_unit(result.unrolled.sr_frames[:, :frames]),
-        "warped_previous": to_unit(result.unrolled.warped[:, : frames - 1]),
-    }
+def mirror(frames: Tensor) -> Tensor:
+    """(N, n, ...) to (N, 2 n - 1, ...): there and back, the last frame once."""
+    return torch.cat([frames, frames[:, :-1].flip(1)], dim=1)
+
+
+def triplet_flow(unrolled: Unrolled) -> Tensor:
+    """Flow that brings the first and the last frame of every triplet onto its middle one, without gradient.
+
+    T frames make floor(T / 3) triplets side by side. Returns (N, floor(T / 3), 2, 2, H, W): axis 2 is first and last.
+    The first comes from the unrolling; so does the last in a mirrored sequence, where the way back holds it.
+    """
+    hr_flow = unrolled.hr_flow.detach()
+    steps = hr_flow.shape[1]
+    count = (steps + 1) // 3
+    to_middle = hr_flow[:, 0 : 3 * count : 3]
+    if unrolled.return_flow is not None:
+        return torch.stack([to_middle, unrolled.return_flow], dim=2)
+    # Triplet k's frames 3 k + 2 -> 3 k + 1 are played by the way back from frame (steps - 2 - 3 k) on.
+    back = [steps - 2 - 3 * k for k in range(count)]
+    return torch.stack([to_middle, hr_flow[:, back]], dim=2)
+
+
+def enlarged_triplets(lr_frames: Tensor, scale: int, *, centred: bool) -> Tensor:
+    """Bilinearly enlarged low-resolution triplets, (N * floor(T / 3), 9, H, W), 0..1."""
+    count = lr_frames.shape[1] // 3
+    enlarged = resize_bilinear(lr_frames[:, : 3 * count].flatten(0, 1), scale, centred=centred)
+    return stack_colours(enlarged.unflatten(0, (-1, 3)))
+
+
+def triplets(frames: Tensor, flow: Tensor, lr_triplets: Tensor | None, discriminator: DiscriminatorConfig) -> Tensor:
+    """What the discriminator sees of ``frames`` (N, T, 3, H, W), -1..1.
+
+    (N * floor(T / 3), 27, H, W): the triplets as they are, warped onto their middle frame with ``flow`` (only the
+    central part, grey around it), and enlarged from low resolution. With ``temporal_only`` the warped central part
+    alone, (N * floor(T / 3), 9, H', W').
+    """
+    count = flow.shape[1]
+    unwarped = frames[:, : 3 * count].unflatten(1, (count, 3)).flatten(0, 1)
+    outer = warp(unwarped[:, ::2].flatten(0, 1), flow.flatten(0, 2)).unflatten(0, (-1, 2))
+    warped = stack_colours(torch.stack([outer[:, 0], unwarped[:, 1], outer[:, 1]], dim=1))
+    margins = [(side - int(side * discriminator.temporal_crop)) // 2 for side in warped.shape[-2:]]
+    y, x = margins
+    centre = warped[..., y : warped.shape[-2] - y, x : warped.shape[-1] - x]
+    if lr_triplets is None:
+        return centre
+    return torch.cat([stack_colours(unwarped), F.pad(centre, (x, x, y, y)), lr_triplets], dim=1)
+
+
+def stack_colours(frame_triplets: Tensor) -> Tensor:
+    """(M, 3, C, H, W) to (M, 3 C, H, W), colour by colour: R of the three frames, then G, then B."""
+    return frame_triplets.transpose(1, 2).flatten(1, 2)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No gradient reaches the module's parameters from what is computed inside."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 import tempfile
@@ -16,26 +15,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tecogan_dist.config import Config
-from tecogan_dist.errors import UserError
-from tecogan_dist.metrics.sequence import HIGHER_IS_BETTER
-from tecogan_dist.storage import Location
-from tecogan_dist.training.ema import WeightAverage
-from tecogan_dist.training.engines import EnginePair, Moments
-from tecogan_dist.training.state import (
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.storage import Location
+from tecogan_dist.config.schema import Config
+from tecogan_dist.runs.checkpoints import (
     CHECKPOINT_PREFIX,
     EMA_FILE,
     MOMENTS_FILE,
     STATE_FILE,
+    WEIGHTS_FILE,
     StateFile,
     TrainingState,
     checkpoint_name,
     checkpoints,
+    file_digest,
 )
-from tecogan_dist.weights import WEIGHTS_FILE, save_weights, write_tensors
+from tecogan_dist.runs.records import SCORES_FILE, best_step, read_scores
+from tecogan_dist.training.engines.ema import WeightAverage
+from tecogan_dist.training.engines.pair import EnginePair, Moments
+from tecogan_dist.weights.format import save_weights, write_tensors
 
-SCORES_FILE = "scores.json"
-"""In the run's folder: what was measured on held-out scenes, by step."""
 PATIENCE = 60.0
 """Seconds for which a checkpoint that cannot be written is tried again; the next one is a new chance."""
 STAGING_PREFIX = ".staging_"
@@ -56,10 +55,10 @@ class Snapshot:
 
 
 def take_snapshot(state: TrainingState, pair: EnginePair, average: WeightAverage | None) -> Snapshot:
-    """All workers call it; with ZeRO each has a part of what is gathered here."""
+    """All workers call it; with ZeRO each has a shard of what is gathered here."""
     with pair.weights():
         upscaler = _copied(pair.upscaler_module.state_dict())
-        discriminator = None if pair.critic is None else _copied(pair.critic.state_dict())
+        discriminator = None if pair.discriminator_module is None else _copied(pair.discriminator_module.state_dict())
     moments, updates = pair.moments()
     return Snapshot(
         state=state,
@@ -148,7 +147,7 @@ class CheckpointWriter:
         folder = self._output / checkpoint_name(snapshot.state.step)
         with _staging(self._output) as local:
             self._write_files(local, snapshot)
-            files = {path.name: _sha256(path) for path in sorted(local.iterdir())}
+            files = {path.name: file_digest(path) for path in sorted(local.iterdir())}
             if (folder / STATE_FILE).exists():
                 (folder / STATE_FILE).delete()  # from here on the replaced one is none
             for name in files:
@@ -193,24 +192,6 @@ class CheckpointWriter:
         return best_step(self._scores, self._config.tracking.best)
 
 
-def best_step(scores: dict[int, dict[str, float]], metric: str) -> int | None:
-    """The step with the best ``metric``; the earliest of equals; None if it was never measured."""
-    sign = 1 if metric in HIGHER_IS_BETTER else -1
-    measured = {step: sign * values[metric] for step, values in scores.items() if metric in values}
-    return max(measured, key=lambda step: (measured[step], -step), default=None)
-
-
-def read_scores(output: Location) -> dict[int, dict[str, float]]:
-    """What a run's folder says was measured, by step. Raises :class:`UserError` if its file is damaged."""
-    try:
-        content = json.loads((output / SCORES_FILE).read_bytes())
-        return {int(step): {str(k): float(v) for k, v in values.items()} for step, values in content.items()}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{output / SCORES_FILE} is damaged: move it away.") from error
-
-
 def _words(error: Exception) -> str:
     """An error's sentence as part of another one."""
     return str(error).rstrip(".")
@@ -225,11 +206,6 @@ def _staging(output: Location) -> Iterator[Path]:
         beside = output.path
     with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=beside) as folder:
         yield Path(folder)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

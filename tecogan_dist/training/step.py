@@ -1,180 +1,212 @@
-"""One training step: models and a batch in, named losses and the roots of both gradients out.
+"""One step of training: forward, backward, the discriminator's decision, the update.
 
-It knows nothing of Ray, DeepSpeed, checkpoints or logging. Everything is computed with the weights before the step; the
-caller backpropagates both roots before it moves any weight.
+:class:`TrainingStep` is the only writer of a run's state. It knows nothing of Ray, of files, or of which worker it is
+on: the training loop, the parity tests, the tests of the engines and the benchmarks all call it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from tecogan_dist.config import Config, DiscriminatorConfig
-from tecogan_dist.degradation import is_centred
-from tecogan_dist.models.recurrent import Unrolled
-from tecogan_dist.models.vgg import FEATURES, Vgg19
-from tecogan_dist.ops import resize_bilinear, warp
-from tecogan_dist.training import losses
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.config.schema import Config
+from tecogan_dist.models.discriminator import forget_bad_statistics
+from tecogan_dist.ops.degrade import windows_to_frames
+from tecogan_dist.ops.images import to_unit
+from tecogan_dist.runs.checkpoints import TrainingState
+from tecogan_dist.training.engines.ema import WeightAverage
+from tecogan_dist.training.engines.pair import EnginePair
+from tecogan_dist.training.ledger import Flags, Ledger, average_over_workers, mean_of
+from tecogan_dist.training.objective import Objective, ObjectiveResult
+from tecogan_dist.training.schedules import fade_in_at, learning_rate_at
+from tecogan_dist.weights.vgg import VggWeights, build_vgg
+
+BALANCE_DECAY = 0.99
+"""Of the running average of the discriminator's lead (lib/Teco.py: tf.train.ExponentialMovingAverage)."""
 
 
-@dataclass(frozen=True)
-class StepResult:
+@dataclass(frozen=True, kw_only=True)
+class StepOutcome:
+    """What became of a step."""
+
+    agreed: Flags
+    """What all workers agreed on with the step before."""
     losses: dict[str, Tensor]
-    """Raw losses by name, detached 0-dim tensors; ``total`` is the generator's weighted sum without ``warp``."""
-    generator_loss: Tensor
-    """Its backward pass trains flow network and generator; the warp loss reaches the flow network only."""
-    discriminator_loss: Tensor | None
-    """Its backward pass trains the discriminator; None where there is none."""
-    unrolled: Unrolled
-    """What the window became, for summaries."""
+    """This worker's losses by name, detached 0-dim tensors; means over its micro-batches."""
+    updates_discriminator: bool
+    problem: str
+    """Why the step was left out (a loss or gradient was not finite); empty if it was not."""
+    lr_frames: Tensor
+    hr_frames: Tensor
+    last: ObjectiveResult
+    """The last micro-batch: (N, T, 3, h, w) in 0..1, (N, T, 3, H, W) in -1..1, and what was made of them."""
+
+    def animations(self) -> dict[str, Tensor]:
+        """What the original's summaries show, (N, T, 3, H, W) in 0..1: input, target, output, warped last output."""
+        frames, unrolled = self.lr_frames.shape[1], self.last.unrolled
+        return {
+            "lr": self.lr_frames,
+            "hr": to_unit(self.hr_frames),
+            "generated": to_unit(unrolled.sr_frames[:, :frames]),
+            "warped_previous": to_unit(unrolled.warped[:, : frames - 1]),
+        }
 
 
 class TrainingStep:
-    """The objective of a config. ``vgg`` is needed exactly when ``loss.perceptual`` is positive."""
+    """A run's networks, engines and state, one step at a time.
 
-    def __init__(self, config: Config, *, vgg: Vgg19 | None) -> None:
-        assert (vgg is not None) == (config.loss.perceptual > 0)
-        self.config = config
-        self.vgg = vgg
+    ``pair`` holds the networks, on ``device``. ``vgg`` is needed exactly when ``loss.perceptual`` is positive.
+    ``average`` is the average of weights to be kept, if any.
+    """
 
-    def __call__(
+    def __init__(
         self,
+        config: Config,
+        pair: EnginePair,
         *,
-        upscaler: Callable[..., Unrolled],
-        discriminator: Callable[..., tuple[Tensor, list[Tensor]]] | None,
-        critic: nn.Module | None,
-        lr_frames: Tensor,
-        hr_frames: Tensor,
-        fade_in: float,
-        update_statistics: bool = True,
-    ) -> StepResult:
-        """Forward everything once.
+        device: torch.device,
+        vgg: VggWeights | None = None,
+        state: TrainingState = TrainingState(),
+        average: WeightAverage | None = None,
+    ) -> None:
+        self.pair, self.average, self.state = pair, average, state
+        self._config, self._device = config, device
+        self._objective = Objective(config, vgg=None if vgg is None else build_vgg(vgg).to(device))
+        self._ledger = Ledger()
 
-        ``lr_frames`` (N, T, 3, h, w), 0..1; ``hr_frames`` (N, T, 3, H, W), -1..1. ``discriminator`` is what its own
-        loss goes through (a DeepSpeed engine or the module itself), ``critic`` the bare module that the generator is
-        judged by, frozen meanwhile: the engine must not see the generator's pass. ``fade_in`` scales the adversarial
-        and feature-match losses. ``update_statistics`` is False for validation.
+    def __call__(self, windows: Tensor, wishes: Flags = Flags()) -> StepOutcome:
+        """Do the next step with this worker's ``windows``, (N, T, H, W, 3) uint8 on the device. All workers call it.
+
+        ``wishes`` travel with the losses; with the next step all workers know what came of them. Raises
+        :class:`UserError` when too many steps in a row were left out.
         """
-        weights = self.config.loss
-        values: dict[str, Tensor] = {}
-        mirrored = weights.pingpong > 0
-        inputs, targets = (mirror(lr_frames), mirror(hr_frames)) if mirrored else (lr_frames, hr_frames)
-        unrolled = upscaler(inputs, with_return_flow=discriminator is not None and not mirrored)
-        sr_frames = unrolled.sr_frames
-
-        values["content"] = total = losses.content(sr_frames, targets)
-        values["warp"] = losses.warping(inputs, unrolled.lr_flow)
-        if self.vgg is not None:
-            distance, layers = losses.perceptual(sr_frames, hr_frames, self.vgg, chunk=self.config.perceptual.chunk)
-            values |= {f"perceptual_{name}": layer for name, layer in zip(FEATURES, layers, strict=True)}
-            values["perceptual"] = distance
-            total = total + weights.perceptual * distance
-        if mirrored:
-            values["pingpong"] = losses.ping_pong(sr_frames)
-            total = total + weights.pingpong * values["pingpong"]
-
-        discriminator_loss = None
-        if discriminator is not None:
-            assert critic is not None
-            flow = triplet_flow(unrolled)
-            lr_triplets = None
-            if not self.config.discriminator.temporal_only:
-                centred = is_centred(self.config.data.degradation)
-                lr_triplets = enlarged_triplets(inputs, self.config.model.scale, centred=centred)
-            real = triplets(targets, flow, lr_triplets, self.config.discriminator)
-            fake = triplets(sr_frames, flow, lr_triplets, self.config.discriminator)
-            real_score, real_features = discriminator(real, update_statistics=update_statistics)
-            fake_score, _ = discriminator(fake.detach(), update_statistics=update_statistics)
-            discriminator_loss = losses.discrimination(real_score, fake_score)
-            with frozen(critic):
-                judged_score, judged_features = critic(fake)
-            values["adversarial"] = losses.adversarial(judged_score)
-            total = total + fade_in * weights.adversarial * values["adversarial"]
-            if weights.feature_match > 0:
-                distances = losses.feature_distances([f.detach() for f in real_features], judged_features)
-                values |= {f"feature_match_{i}": distance for i, distance in enumerate(distances)}
-                norms = total.new_tensor(weights.feature_match_norms)
-                values["feature_match"] = (weights.feature_match * torch.stack(distances) / norms).sum()
-                total = total + fade_in * values["feature_match"]
-            values["discriminator"] = discriminator_loss
-            values["real_score"], values["fake_score"] = real_score.mean(), fake_score.mean()
-            # How far the discriminator is ahead: 0 when it cannot tell; the caller averages and compares it.
-            values["balance"] = torch.log(real_score + losses.LOG_EPSILON).mean() + values["adversarial"]
-        values["total"] = total
-        return StepResult(
-            losses={name: value.detach() for name, value in values.items()},
-            generator_loss=total + weights.warp * values["warp"],
-            discriminator_loss=discriminator_loss,
-            unrolled=unrolled,
+        config, pair = self._config, self.pair
+        updates, losses = False, []
+        for number in range(config.accumulation):
+            # Every so-manyth window: a micro-batch holds the same ones over all workers, however many there are.
+            lr_frames, hr_frames = self.frames(windows[number :: config.accumulation])
+            result = self.forward(lr_frames, hr_frames)
+            if number == 0:
+                self.settle()  # the step before: its balance decides, and the GPU has not been waited for
+                updates = self.updates_discriminator()
+            pair.backward(result, update_discriminator=updates, last=number == config.accumulation - 1)
+            losses.append(result.losses)
+        agreed, mean_losses = self._ledger.agreed, mean_of(losses)
+        self._ledger.record(self.state.step, mean_losses, wishes)
+        finite = pair.update(learning_rate=self.learning_rate, update_discriminator=updates)
+        if finite and self.average is not None:
+            self.average.update()
+        self._advance(updates=updates, finite=finite)
+        return StepOutcome(
+            agreed=agreed,
+            losses=mean_losses,
+            updates_discriminator=updates,
+            problem="" if finite else self._leave_out(),
+            lr_frames=lr_frames,
+            hr_frames=hr_frames,
+            last=result,
         )
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the generator in the next step."""
+        return learning_rate_at(self._config.optimizer, self.state.step)
 
-def mirror(frames: Tensor) -> Tensor:
-    """(N, n, ...) to (N, 2 n - 1, ...): there and back, the last frame once."""
-    return torch.cat([frames, frames[:, :-1].flip(1)], dim=1)
+    def frames(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """``lr_frames`` (N, T, 3, h, w), 0..1, and ``hr_frames`` (N, T, 3, H, W), -1..1, of the stream's windows."""
+        return windows_to_frames(windows, degradation=self._config.data.degradation, scale=self._config.model.scale)
 
+    def forward(self, lr_frames: Tensor, hr_frames: Tensor) -> ObjectiveResult:
+        """The objective through the engines, in the run's precision."""
+        with self._autocast():
+            return self._objective(
+                upscaler=self.pair.upscaler,
+                discriminator=self.pair.discriminator,
+                discriminator_module=self.pair.discriminator_module,
+                lr_frames=lr_frames,
+                hr_frames=hr_frames,
+                fade_in=fade_in_at(self._config.loss, self.state.step),
+            )
 
-def triplet_flow(unrolled: Unrolled) -> Tensor:
-    """Flow that brings the first and the last frame of every triplet onto its middle one, without gradient.
+    def updates_discriminator(self) -> bool:
+        """The decision: the discriminator is updated unless it is too far ahead (lib/Teco.py, Dbalance)."""
+        threshold = self._config.discriminator.balance_threshold
+        return self.pair.discriminator is not None and self.state.balance_average < threshold
 
-    T frames make floor(T / 3) triplets side by side. Returns (N, floor(T / 3), 2, 2, H, W): axis 2 is first and last.
-    The first comes from the unrolling; so does the last in a mirrored sequence, where the way back holds it.
-    """
-    hr_flow = unrolled.hr_flow.detach()
-    steps = hr_flow.shape[1]
-    count = (steps + 1) // 3
-    to_middle = hr_flow[:, 0 : 3 * count : 3]
-    if unrolled.return_flow is not None:
-        return torch.stack([to_middle, unrolled.return_flow], dim=2)
-    # Triplet k's frames 3 k + 2 -> 3 k + 1 are played by the way back from frame (steps - 2 - 3 k) on.
-    back = [steps - 2 - 3 * k for k in range(count)]
-    return torch.stack([to_middle, hr_flow[:, back]], dim=2)
+    def settle(self) -> None:
+        """Take in the losses of the last step, which are on their way until then. Waits for the device."""
+        losses = self._ledger.settle()
+        if "balance" in losses:
+            average = self.state.balance_average
+            average += (1 - BALANCE_DECAY) * (losses["balance"] - average)
+            self.state = replace(self.state, balance_average=average)
 
+    def take_progress(self, rates: dict[str, float]) -> dict[str, float]:
+        """Means of the losses since the last call, ``rates``, and the run's counters."""
+        self.settle()
+        metrics = self._ledger.for_display.take() | rates | self._learning_rate_used()
+        metrics["bad_steps"] = self.state.bad_steps
+        if self.pair.discriminator is not None:
+            names = ("balance_average", "discriminator_updates", "discriminator_skips")
+            metrics |= {name: getattr(self.state, name) for name in names}
+        return metrics
 
-def enlarged_triplets(lr_frames: Tensor, scale: int, *, centred: bool) -> Tensor:
-    """Bilinearly enlarged low-resolution triplets, (N * floor(T / 3), 9, H, W), 0..1."""
-    count = lr_frames.shape[1] // 3
-    enlarged = resize_bilinear(lr_frames[:, : 3 * count].flatten(0, 1), scale, centred=centred)
-    return stack_colours(enlarged.unflatten(0, (-1, 3)))
+    def take_summary(self) -> dict[str, float]:
+        """Means of the losses since the last call, and the learning rate."""
+        self.settle()
+        return self._ledger.for_summary.take() | self._learning_rate_used()
 
+    @torch.no_grad()
+    def validation_losses(self, windows: Tensor) -> dict[str, float]:
+        """Losses of held-out ``windows``, (N, T, H, W, 3) uint8, averaged over all workers. All workers call it.
 
-def triplets(frames: Tensor, flow: Tensor, lr_triplets: Tensor | None, discriminator: DiscriminatorConfig) -> Tensor:
-    """What the discriminator sees of ``frames`` (N, T, 3, H, W), -1..1.
+        Nothing is trained and no statistics are updated.
+        """
+        lr_frames, hr_frames = self.frames(windows.to(self._device))
+        with self._autocast():
+            result = self._objective(
+                upscaler=self.pair.upscaler_module,
+                discriminator=self.pair.discriminator_module,
+                discriminator_module=self.pair.discriminator_module,
+                lr_frames=lr_frames,
+                hr_frames=hr_frames,
+                fade_in=fade_in_at(self._config.loss, self.state.step),
+                update_statistics=False,
+            )
+        means = average_over_workers(result.losses).tolist()
+        return {f"validation_loss/{name}": mean for name, mean in zip(result.losses, means, strict=True)}
 
-    (N * floor(T / 3), 27, H, W): the triplets as they are, warped onto their middle frame with ``flow`` (only the
-    central part, grey around it), and enlarged from low resolution. With ``temporal_only`` the warped central part
-    alone, (N * floor(T / 3), 9, H', W').
-    """
-    count = flow.shape[1]
-    unwarped = frames[:, : 3 * count].unflatten(1, (count, 3)).flatten(0, 1)
-    outer = warp(unwarped[:, ::2].flatten(0, 1), flow.flatten(0, 2)).unflatten(0, (-1, 2))
-    warped = stack_colours(torch.stack([outer[:, 0], unwarped[:, 1], outer[:, 1]], dim=1))
-    margins = [(side - int(side * discriminator.temporal_crop)) // 2 for side in warped.shape[-2:]]
-    y, x = margins
-    centre = warped[..., y : warped.shape[-2] - y, x : warped.shape[-1] - x]
-    if lr_triplets is None:
-        return centre
-    return torch.cat([stack_colours(unwarped), F.pad(centre, (x, x, y, y)), lr_triplets], dim=1)
+    def _learning_rate_used(self) -> dict[str, float]:
+        return {"learning_rate": learning_rate_at(self._config.optimizer, self.state.step - 1)}
 
+    def _advance(self, *, updates: bool, finite: bool) -> None:
+        state, has_discriminator = self.state, self.pair.discriminator is not None
+        self.state = replace(
+            state,
+            step=state.step + 1,
+            discriminator_updates=state.discriminator_updates + (updates and finite),
+            discriminator_skips=state.discriminator_skips + (has_discriminator and not updates),
+            bad_steps=state.bad_steps + (not finite),
+            bad_steps_in_a_row=0 if finite else state.bad_steps_in_a_row + 1,
+        )
 
-def stack_colours(frame_triplets: Tensor) -> Tensor:
-    """(M, 3, C, H, W) to (M, 3 C, H, W), colour by colour: R of the three frames, then G, then B."""
-    return frame_triplets.transpose(1, 2).flatten(1, 2)
+    def _leave_out(self) -> str:
+        """What was not finite in the step that was done last, which updated nothing."""
+        if self.pair.discriminator_module is not None:
+            forget_bad_statistics(self.pair.discriminator_module)
+        self.settle()
+        problem = self._ledger.problem or f"a gradient was not finite in step {self.state.step}"
+        if self.state.bad_steps_in_a_row >= self._config.optimizer.max_bad_steps:
+            raise UserError(
+                f"{self.state.bad_steps_in_a_row} steps in a row were not finite, the last time {problem}: lower "
+                "optimizer.learning_rate or the weight of the loss that grew (metrics.jsonl), and go on from the last "
+                "checkpoint."
+            )
+        return problem
 
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """No gradient reaches the module's parameters from what is computed inside."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
+    def _autocast(self) -> torch.autocast:
+        enabled = self._config.cluster.precision == "bf16"
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=enabled)

@@ -23,11 +23,12 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch import Tensor
 
-from tecogan_dist.config import Config, to_tree
-from tecogan_dist.errors import UserError
-from tecogan_dist.storage import Location
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.storage import Location
+from tecogan_dist.config.load import to_tree
+from tecogan_dist.config.schema import Config
+from tecogan_dist.runs.records import METRICS_FILE, drop_after
 
-METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 SAMPLES = 4
 """Windows in an animation, side by side, as in the original's summaries."""
@@ -54,7 +55,7 @@ class Tracker:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._metrics = folder / METRICS_FILE
-        _drop_after(self._metrics, first_step)
+        drop_after(self._metrics, first_step)
         self._events = EventFileWriter(str(folder / TENSORBOARD_FOLDER))
         # TensorBoard forgets what it read beyond this step.
         restart = SessionLog(status=SessionLog.START)
@@ -137,22 +138,6 @@ def encode_animation(frames: Tensor) -> tuple[bytes, int, int]:
     milliseconds = round(1000 / FRAMES_PER_SECOND)
     first.save(file, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
     return file.getvalue(), first.height, first.width
-
-
-def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of a local run's ``metrics.jsonl``; none if it has not been written yet."""
-    path = folder / METRICS_FILE
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-
-
-def _drop_after(path: Path, step: int) -> None:
-    if not path.exists():
-        return
-    # A killed process may have left half a line, which has no line end.
-    lines = [line for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
-    kept = path.with_name(f".{path.name}.tmp")
-    kept.write_text("".join(line for line in lines if json.loads(line)["step"] <= step), encoding="utf-8")
-    kept.replace(path)
 
 
 def _start_wandb(folder: Path, output: Location, config: Config) -> Any:

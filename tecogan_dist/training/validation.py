@@ -1,7 +1,8 @@
-"""The upscaler on held-out scenes, measured while training goes on: losses of windows, and evaluate's metrics."""
+"""Held-out scenes while training goes on: the losses of their windows, and evaluate's metrics of whole scenes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
@@ -11,36 +12,24 @@ import torch.distributed as dist
 
 from tecogan_dist.data.cache import scene_frames
 from tecogan_dist.data.clips import Scene
-from tecogan_dist.data.decoding import decode_windows
-from tecogan_dist.data.windows import sample_spec, window_config
-from tecogan_dist.inference import upscale_frames
+from tecogan_dist.data.stream.decoding import decode_windows
+from tecogan_dist.data.stream.windows import sample_spec, window_config
 from tecogan_dist.metrics.perceptual import Lpips, Trunk
-from tecogan_dist.metrics.protocol import BORDER, MULTIPLE, OFFICIAL, Images
+from tecogan_dist.metrics.protocol import Images
 from tecogan_dist.metrics.sequence import METRICS, NEED_WEIGHTS, mean, measure
+from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.training.ema import WeightAverage
-from tecogan_dist.training.engines import EnginePair
-from tecogan_dist.training.task import TrainingTask, build_upscaler
-from tecogan_dist.video import Picture
+from tecogan_dist.training.step import TrainingStep
+from tecogan_dist.training.task import TrainingTask, measured_scenes
+from tecogan_dist.upscaling.recurrence import upscale_frames
+from tecogan_dist.video.source import Picture
 
 LARGEST_SIDE = 512
 """Pixels of a scene's centre that are measured, at most, in each side."""
-PREFIX = "measured/"
-
-
-def measured_scenes(task: TrainingTask) -> tuple[Scene, ...]:
-    """The held-out scenes that are measured: the first that the official protocol can measure."""
-    smallest = MULTIPLE + 2 * BORDER
-    fit = [
-        scene
-        for scene in task.validation_scenes
-        if scene.frames >= OFFICIAL.minimum_frames and min(scene.height, scene.width) >= smallest
-    ]
-    return tuple(fit[: task.config.tracking.validation_scenes])
 
 
 def validation_windows(task: TrainingTask, *, number: int, rank: int, workers: int) -> torch.Tensor:
-    """This worker's windows (N, T, H, W, 3) uint8 of the validation with this number, decoded here and now."""
+    """This worker's windows (N, T, H, W, 3) uint8 of the summary with this number, decoded here and now."""
     config, data, windows = task.config, window_config(task.config), []
     count = config.batch_size // workers
     first = number * config.batch_size + rank * count
@@ -51,16 +40,24 @@ def validation_windows(task: TrainingTask, *, number: int, rank: int, workers: i
 
 
 class Validator:
-    """Measures held-out scenes, each worker some of them.
+    """Measures held-out scenes, each worker some of them; ``report`` gets a step and its means over all scenes.
 
     Workers wait only while their scenes are upscaled; the metrics are computed in a thread. All workers start and
     collect in the same steps.
     """
 
     def __init__(
-        self, task: TrainingTask, device: torch.device, trunk: Trunk | None, *, rank: int, workers: int
+        self,
+        task: TrainingTask,
+        device: torch.device,
+        trunk: Trunk | None,
+        *,
+        rank: int,
+        workers: int,
+        report: Callable[[int, dict[str, float]], None],
     ) -> None:
-        self._task, self._device = task, device
+        self._task, self._device, self._report = task, device, report
+        self._rank, self._workers = rank, workers
         self._scenes = measured_scenes(task)
         self._own = self._scenes[rank::workers]
         self._metrics = tuple(name for name in METRICS if trunk is not None or name not in NEED_WEIGHTS)
@@ -69,32 +66,39 @@ class Validator:
         self._running: tuple[int, Future[list[list[float]]]] | None = None
 
     @property
-    def scenes(self) -> int:
-        """How many scenes are measured, by all workers together."""
-        return len(self._scenes)
-
-    @property
     def done(self) -> bool:
         """Whether this worker has measured what was started and not been collected."""
         return self._running is not None and self._running[1].done()
 
-    def start(self, step: int, pair: EnginePair, average: WeightAverage | None) -> None:
-        """Upscale with the weights after ``step`` steps (their average, if there is one), and start measuring."""
-        assert self._running is None, "collect first"
-        model = build_upscaler(self._task.config).to(self._device)
-        with pair.weights():
-            model.load_state_dict(pair.upscaler_module.state_dict() if average is None else average.state)
+    def window_losses(self, step: TrainingStep) -> dict[str, float]:
+        """The losses of some held-out windows, others after each summary; none where no scenes are held out."""
+        if not self._task.validation_scenes:
+            return {}
+        number = step.state.step // self._task.config.tracking.summary_every
+        windows = validation_windows(self._task, number=number, rank=self._rank, workers=self._workers)
+        return step.validation_losses(windows)
+
+    def start(self, step: TrainingStep) -> None:
+        """Upscale with the present weights (their average, if there is one), and start measuring.
+
+        What was started before is collected first.
+        """
+        self.collect()
+        if not self._scenes:
+            return
+        config = self._task.config
+        model = build_upscaler(config.model, degradation=config.data.degradation).to(self._device)
+        with step.pair.weights():
+            average = step.average
+            model.load_state_dict(step.pair.upscaler_module.state_dict() if average is None else average.state)
         model.eval()
         pairs = [self._upscale(model, scene) for scene in self._own]
-        self._running = (step, self._thread.submit(self._measure, pairs))
+        self._running = (step.state.step, self._thread.submit(self._measure, pairs))
 
-    def collect(self) -> tuple[int, dict[str, float]] | None:
-        """The step that was measured last and the means over all workers' scenes; None if nothing was started.
-
-        Waits until it is done.
-        """
+    def collect(self) -> None:
+        """Report what was measured last, if something was started. Waits until it is done."""
         if self._running is None:
-            return None
+            return
         step, future = self._running
         self._running = None
         # Sums and counts of each metric, so that scenes of different lengths count by their frames.
@@ -104,7 +108,8 @@ class Validator:
         sums = sums.to(self._device)
         if dist.is_initialized():
             dist.all_reduce(sums)
-        return step, {name: float(total / count) for name, (total, count) in zip(self._metrics, sums, strict=True)}
+        means = {name: float(total / count) for name, (total, count) in zip(self._metrics, sums, strict=True)}
+        self._report(step, means)
 
     def _upscale(self, model: RecurrentUpscaler, scene: Scene) -> tuple[Images, Images]:
         config, scale = self._task.config, self._task.config.model.scale

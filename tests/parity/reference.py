@@ -17,14 +17,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tecogan_dist.config import (
-    Config,
-    DiscriminatorConfig,
-    LossConfig,
-    ModelConfig,
-    OptimizerConfig,
-)
-from tecogan_dist.tf_names import from_tensorflow_layout, tensorflow_name, to_tensorflow_layout
+from tecogan_dist.config.schema import Config, DiscriminatorConfig, LossConfig, ModelConfig, OptimizerConfig
+from tecogan_dist.weights.tensorflow.names import from_tensorflow_layout, tensorflow_name, to_tensorflow_layout
 
 FLOW_OUTPUT = "fnet/autoencode_unit/output_stage/conv2/Conv/weights"
 GENERATOR_OUTPUT = "generator/generator_unit/output_stage/conv/Conv/weights"

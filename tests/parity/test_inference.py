@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from tecogan_dist.inference import upscale_float
 from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.ops import quantize
+from tecogan_dist.ops.images import quantize
+from tecogan_dist.upscaling.recurrence import upscale_float
 from tests.parity.reference import close, fill_by_rule, load, pixels
 
 TOLERANCE = 5e-4

@@ -14,8 +14,8 @@ from tecogan_dist.metrics.perceptual import Lpips, find_trunk
 from tecogan_dist.metrics.protocol import OFFICIAL
 from tecogan_dist.metrics.sequence import COLUMN, METRICS, measure
 from tecogan_dist.metrics.summary import Evaluation, SequenceValues
-from tests.lpips_files import write_trunk
 from tests.parity.reference import load
+from tests.support.lpips_files import write_trunk
 
 TOLERANCE: dict[str, dict[str, Any]] = {
     "psnr": {"abs": 1e-4},

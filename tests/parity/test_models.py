@@ -12,7 +12,7 @@ from tecogan_dist.models.discriminator import Discriminator
 from tecogan_dist.models.flow import FlowNetwork
 from tecogan_dist.models.generator import Generator
 from tecogan_dist.models.vgg import FEATURES, Vgg19
-from tecogan_dist.tf_names import tensorflow_name, to_tensorflow_layout
+from tecogan_dist.weights.tensorflow.names import tensorflow_name, to_tensorflow_layout
 from tests.parity.reference import close, fill_by_rule, images, load, pixels, relative_distance, rule
 
 

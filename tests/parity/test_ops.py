@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tecogan_dist import ops
 from tecogan_dist.models.layers import Conv3x3, DoublingConv3x3, HalvingConv4x4
+from tecogan_dist.ops.degrade import degrade, degrade_frames, windows_to_frames
+from tecogan_dist.ops.images import pad_symmetric, quantize, space_to_depth, to_signed, to_unit
+from tecogan_dist.ops.resampling import resize_bicubic, resize_bilinear, warp
 from tests.parity.reference import close, images, load, pixels
 
 TOLERANCE = 2e-6
@@ -24,11 +26,11 @@ def vectors(request: pytest.FixtureRequest) -> dict[str, np.ndarray]:
 
 
 IMAGE_OPS: dict[str, Callable[[Tensor], Tensor]] = {
-    "upscale_four": lambda x: ops.resize_bilinear(x, 4),
-    "bicubic_four": ops.resize_bicubic,
-    "resize_x2": lambda x: ops.resize_bilinear(x, 2),
-    "resize_x4": lambda x: ops.resize_bilinear(x, 4),
-    "s2d": ops.space_to_depth,
+    "upscale_four": lambda x: resize_bilinear(x, 4),
+    "bicubic_four": resize_bicubic,
+    "resize_x2": lambda x: resize_bilinear(x, 2),
+    "resize_x4": lambda x: resize_bilinear(x, 4),
+    "s2d": space_to_depth,
     "maxpool_odd": lambda x: F.max_pool2d(x, 2),
 }
 
@@ -43,12 +45,12 @@ def test_image_operation(vectors: dict[str, np.ndarray], name: str, memory_forma
 @pytest.mark.parametrize("name", ["gauss", "gauss136"])
 def test_degradation_of_crops(vectors: dict[str, np.ndarray], name: str) -> None:
     hr = images(vectors[f"{name}:hr_u8"]).float() * (1 / 255)
-    close(pixels(ops.degrade(hr)), vectors[f"{name}:out"], absolute=TOLERANCE, what=name)
+    close(pixels(degrade(hr)), vectors[f"{name}:out"], absolute=TOLERANCE, what=name)
 
 
 def test_training_frames_from_windows(vectors: dict[str, np.ndarray]) -> None:
     crops = vectors["gauss136:hr_u8"]
-    lr_frames, hr_frames = ops.windows_to_frames(torch.from_numpy(crops)[None])
+    lr_frames, hr_frames = windows_to_frames(torch.from_numpy(crops)[None])
     close(pixels(lr_frames)[0], vectors["gauss136:out"], absolute=TOLERANCE)
     inner = crops[:, 4:-4, 4:-4].astype(np.float64) / 255 * 2 - 1
     close(pixels(hr_frames)[0], inner, absolute=TOLERANCE)
@@ -56,7 +58,7 @@ def test_training_frames_from_windows(vectors: dict[str, np.ndarray]) -> None:
 
 def test_degradation_of_frames(vectors: dict[str, np.ndarray]) -> None:
     hr = images(vectors["cvdown:hr_u8"])[None].float() / 255
-    close(pixels(ops.degrade_frames(hr))[0], vectors["cvdown:out"], absolute=TOLERANCE)
+    close(pixels(degrade_frames(hr))[0], vectors["cvdown:out"], absolute=TOLERANCE)
 
 
 def test_warp_and_its_gradients(vectors: dict[str, np.ndarray]) -> None:
@@ -65,7 +67,7 @@ def test_warp_and_its_gradients(vectors: dict[str, np.ndarray]) -> None:
     for case in cases:
         x = images(vectors[f"{case}:x"]).requires_grad_()
         flow = images(vectors[f"{case}:flow"]).requires_grad_()
-        out = ops.warp(x, flow)
+        out = warp(x, flow)
         out.backward(images(vectors[f"{case}:up"]))
         assert x.grad is not None
         assert flow.grad is not None
@@ -75,14 +77,14 @@ def test_warp_and_its_gradients(vectors: dict[str, np.ndarray]) -> None:
 
 
 def test_ranges(vectors: dict[str, np.ndarray]) -> None:
-    close(ops.to_signed(torch.from_numpy(vectors["preprocess:x"])), vectors["preprocess:out"], absolute=TOLERANCE)
-    close(ops.to_unit(torch.from_numpy(vectors["deprocess:x"])), vectors["deprocess:out"], absolute=TOLERANCE)
+    close(to_signed(torch.from_numpy(vectors["preprocess:x"])), vectors["preprocess:out"], absolute=TOLERANCE)
+    close(to_unit(torch.from_numpy(vectors["deprocess:x"])), vectors["deprocess:out"], absolute=TOLERANCE)
 
 
 def test_symmetric_padding(vectors: dict[str, np.ndarray]) -> None:
     x, expected = images(vectors["pad_symmetric:x"]), images(vectors["pad_symmetric:out"])
     bottom, right = (grown - size for grown, size in zip(expected.shape[-2:], x.shape[-2:], strict=True))
-    assert torch.equal(ops.pad_symmetric(x, bottom, right), expected)
+    assert torch.equal(pad_symmetric(x, bottom, right), expected)
 
 
 @pytest.mark.parametrize(
@@ -106,14 +108,14 @@ def test_leaky_relu(vectors: dict[str, np.ndarray]) -> None:
 
 
 def test_images_are_truncated_to_bytes(vectors: dict[str, np.ndarray]) -> None:
-    assert np.array_equal(ops.quantize(torch.from_numpy(vectors["save_img:x"])).numpy(), vectors["save_img:out"])
+    assert np.array_equal(quantize(torch.from_numpy(vectors["save_img:x"])).numpy(), vectors["save_img:out"])
 
 
 def test_kernel_is_the_original_gaussian(vectors: dict[str, np.ndarray]) -> None:
     impulse = torch.zeros(1, 1, 17, 17)
     impulse[..., 8, 8] = 1
     # Every 4th pixel of the impulse's image is every 4th tap of the kernel.
-    close(ops.degrade(impulse)[0, 0], vectors["gauss:kernel2d"][::4, ::4], absolute=1e-7)
+    close(degrade(impulse)[0, 0], vectors["gauss:kernel2d"][::4, ::4], absolute=1e-7)
 
 
 def test_reference_folder_is_there(request: pytest.FixtureRequest) -> None:

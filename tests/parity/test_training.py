@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tecogan_dist.config import fade_in_at, learning_rate_at
 from tecogan_dist.models.discriminator import Discriminator
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.models.vgg import Vgg19
-from tecogan_dist.ops import windows_to_frames
-from tecogan_dist.tf_names import tensorflow_name, to_tensorflow_layout
-from tecogan_dist.training.engines import PlainPair
+from tecogan_dist.ops.degrade import windows_to_frames
+from tecogan_dist.training.engines.plain import PlainPair
 from tecogan_dist.training.ledger import Ledger
-from tecogan_dist.training.step import StepResult, TrainingStep
+from tecogan_dist.training.objective import StepResult, TrainingStep
+from tecogan_dist.training.schedules import fade_in_at, learning_rate_at
+from tecogan_dist.weights.tensorflow.names import tensorflow_name, to_tensorflow_layout
 from tests.parity.reference import (
     TrainingTrace,
     close,

@@ -1,0 +1,68 @@
+"""A file or folder that appears under its name only when it is complete: the only place that makes one so."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from tecogan_dist.base.errors import UserError
+
+PARTIAL_SUFFIX = ".partial"
+
+
+@contextlib.contextmanager
+def replacing(target: Path, *, partial: Path | None = None) -> Iterator[Path]:
+    """A hidden neighbour of ``target``, to be made in the block; it takes that name at the end, or goes on a failure.
+
+    It may become a file, which replaces one of that name, or a folder, which replaces an empty one. Its own name is new
+    each time; ``partial`` gives it a fixed one, so that a killed process's is found, and removed, by the next. The
+    folder of ``target`` has to exist. Raises :class:`UserError` if the name cannot be taken.
+    """
+    if partial is None:
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")
+    else:
+        remove(partial)
+    try:
+        yield partial
+        with reported_local(target):
+            if partial.is_file():
+                sync(partial)
+            os.replace(partial, target)
+    finally:
+        remove(partial)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Make or replace a UTF-8 text file, whole or not at all. Raises :class:`UserError` if it cannot be written."""
+    with reported_local(path), replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def sync(path: Path) -> None:
+    """Bytes before the name, also for the machine that loses power."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def reported_local(path: Path, deed: str = "written") -> Iterator[None]:
+    """Failures of a local disk as a :class:`UserError`, but for a missing file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
+        raise UserError(f"{path} cannot be {deed} ({reason}): check the disk's space and permissions.") from error

@@ -1,0 +1,28 @@
+"""FIXME docstring"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tecogan_dist.base.errors import UserError
+
+
+def find_user_error(error: BaseException) -> UserError | None:
+    """The :class:`UserError` behind an exception that came through Ray, or None.
+
+    Ray wraps what a task raised, Ray Data and Ray Train wrap it again, each with another attribute to look into.
+    """
+    waiting, seen = [error], set[int]()
+    while waiting:
+        current = waiting.pop(0)
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        # Ray derives a class from UserError on the way; its text holds the remote trace, the original's does not.
+        cause = getattr(current, "cause", None)
+        if isinstance(current, UserError) and not isinstance(cause, BaseException):
+            return UserError(str(current).splitlines()[0])  # Ray Data adds lines of advice to the sentence
+        inner: list[Any] = [cause, current.__cause__, getattr(current, "controller_failure", None)]
+        inner += list((getattr(current, "worker_failures", None) or {}).values())
+        waiting += [other for other in inner if isinstance(other, BaseException)]
+    return None

@@ -1,0 +1,148 @@
+"""``tecogan train``: train on a clip store, on this machine or a cluster, and go on where a run was interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.storage import Location
+from tecogan_dist.cluster.capacity import check_cluster, connected_for
+from tecogan_dist.commands.parser import CommandParser
+from tecogan_dist.config import load as settings
+from tecogan_dist.config.overrides import full_help, override, short_help
+from tecogan_dist.config.schema import REQUIRED, Config
+from tecogan_dist.runs.checkpoints import read_state
+from tecogan_dist.runs.folder import AUTO, NEVER, open_run_folder, write_run_file
+from tecogan_dist.training.begin import build_networks
+from tecogan_dist.training.ray.display import Display, clock
+from tecogan_dist.training.ray.failures import same_command
+from tecogan_dist.training.ray.launch import Launch
+from tecogan_dist.training.task import Networks, TrainingTask, read_networks, select_scenes
+
+EXAMPLES = (
+    "tecogan train --config frvsr --data STORE --output runs/frvsr",
+    "tecogan train --config tecogan --data STORE --output runs/tecogan --initial-weights runs/frvsr "
+    "--perceptual.weights vgg19.pth",
+)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command. Raises :class:`UserError`, and ``KeyboardInterrupt`` for a run that was stopped."""
+    options, config = parse(argv)
+    output, data = (Location.of(path).absolute() for path in (options.output, options.data))
+    folder = open_run_folder(output, config=config, data=data, resume=options.resume)
+    begun = folder.checkpoint or folder.resume_from
+    if begun is not None:
+        done = read_state(begun).state.step
+        if done >= config.steps and folder.checkpoint is None:
+            raise UserError(f"{begun} has done {done} steps: ask for more than that (--steps).")
+        if done >= config.steps:
+            print(f"{output} is trained: {done} steps are done, the checkpoint is {begun}")
+            return
+    training_scenes, validation_scenes = select_scenes(data, config)
+    if begun is None:
+        build_networks(config, initial_weights=config.initial_weights)  # do they fit?
+    task = TrainingTask(
+        config=config,
+        data=data,
+        training_scenes=training_scenes,
+        validation_scenes=validation_scenes,
+        output=output,
+        resume_from=folder.resume_from,
+    )
+    networks = read_networks(task)
+    with connected_for(config):
+        use_gpu = check_cluster(config)
+        write_run_file(folder, config=config, data=data)
+        run(task, networks=networks, use_gpu=use_gpu)
+
+
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Config]:
+    """This command's own options, and the config with the rest applied to it."""
+    parser = CommandParser(
+        "train",
+        description="Train FRVSR or TecoGAN on a clip store. The same command again goes on where a run was stopped.",
+        examples=EXAMPLES,
+        add_help=False,
+        usage="tecogan train --config PRESET|FILE --data STORE --output DIR [--resume ...] [--SETTING VALUE ...]",
+    )
+    add = parser.add_argument
+    add("-h", "--help", action="store_true", help="show this, and the names of all settings")
+    add("--help-all", action="store_true", help="also show what each setting means")
+    add("--config", metavar="PRESET|FILE", help=f"{', '.join(settings.preset_names())}, or a YAML file of your own")
+    add("--data", metavar="STORE", help="clip store made by 'tecogan prepare': a folder, s3:// or gs://")
+    add("--output", metavar="DIR", help="the run's folder; on a cluster one that all nodes share, or s3:// or gs://")
+    add(
+        "--resume",
+        default=AUTO,
+        metavar="auto|never|PATH",
+        help="auto: go on if the output folder holds this run (default). never: refuse to. PATH: begin from another "
+        "run's or checkpoint's weights, optimiser and step, in a new output folder",
+    )
+    options, overrides = parser.parse_known_args(argv)
+    if options.help or options.help_all:
+        config = settings.load(options.config) if options.config else Config()
+        parser.print_help()
+        print("\n" + (full_help(config) if options.help_all else short_help(config)))
+        raise SystemExit(0)
+    missing = [f"--{name}" for name in ("config", "data", "output") if getattr(options, name) is None]
+    if missing:
+        raise UserError(f"give {' and '.join(missing)}: 'tecogan train --help' says what for.")
+    config = override(settings.load(options.config), overrides)
+    if config.steps < 1:
+        raise UserError("steps must be at least 1: there is nothing to train in 0 steps.")
+    initial = config.initial_weights
+    if initial == REQUIRED and options.resume in (AUTO, NEVER):
+        raise UserError(
+            f"{options.config} starts from FRVSR weights: give --initial-weights PATH (a run of the frvsr preset, or "
+            "published weights after 'tecogan convert'), or --initial-weights none."
+        )
+    # Absolute, because workers have other working directories.
+    initial = None if initial in (REQUIRED, "none", None) else str(Location.of(initial).absolute())
+    return options, dataclasses.replace(config, initial_weights=initial)
+
+
+def run(task: TrainingTask, *, networks: Networks, use_gpu: bool) -> None:
+    """Train on the connected Ray, showing what the workers report, until done, failed, stopped or interrupted.
+
+    SIGTERM (``ray job stop``) and the first Ctrl-C end the run after the present step, with a checkpoint.
+    """
+    display, steps = Display(task.config), task.config.steps
+    launched = Launch(task, networks=networks, use_gpu=use_gpu)
+    try:
+        with stopping_by_signal(launched.ask_to_stop):
+            end = launched.watch(display.show)
+    except KeyboardInterrupt:
+        display.close()
+        print(f"stopped; {same_command(task.output)}")
+        raise
+    finally:
+        display.close()
+    if end.step < steps:
+        print(f"stopped after {end.step} of {steps} steps: the same command goes on from {end.checkpoint}")
+        raise KeyboardInterrupt
+    print(f"trained to step {end.step} in {clock(end.seconds)} ({display.rate}): the checkpoint is {end.checkpoint}")
+
+
+@contextlib.contextmanager
+def stopping_by_signal(stop: Callable[[], None]) -> Iterator[None]:
+    """Make SIGTERM and Ctrl-C ask for an orderly end; a second one interrupts."""
+
+    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        for kind, handler in before.items():
+            signal.signal(kind, signal.default_int_handler if kind == signal.SIGTERM else handler)
+        print("asked to stop: the run ends after this step, with a checkpoint (once more: at once)", flush=True)
+        stop()
+
+    # Only now: Ray sets its own when it is started.
+    before = {kind: signal.signal(kind, ask) for kind in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)

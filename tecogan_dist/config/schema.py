@@ -1,0 +1,248 @@
+"""The settings of a run: one tree of frozen dataclasses, read from a preset or a YAML file, strict about every key.
+
+Defaults are the published TecoGAN settings (``runGan.py 3`` of thunil/TecoGAN). A variant of a run is a YAML file in
+``presets/``; a single setting is changed on the command line by its dotted name (``--loss.adversarial 0.005``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from tecogan_dist.config.degradations import LrOrigin
+
+STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+REQUIRED = "required"
+RANDOM = "random"
+Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
+Decay = Annotated[float, pydantic.Field(ge=0, lt=1)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The recurrent upscaler: flow network and generator."""
+
+    __pydantic_config__ = STRICT
+
+    scale: Literal[4, 2] = 4
+    """Factor between low and high resolution. The published networks are for 4; for 2, our choice, the generator has
+    one transposed convolution instead of two, and its skip, the flow and the recurrent input are enlarged by 2."""
+    blocks: PositiveInt = 16
+    """Residual blocks of the generator (16 in TecoGAN, 10 in FRVSR)."""
+    channels: PositiveInt = 64
+    """Feature channels of the generator."""
+    flow_width: PositiveInt = 32
+    """Channels of the flow network's first level; deeper levels are multiples of it."""
+    output_init_scale: float = 1.0
+    """Factor on the initial weights of the generator's last convolution; small values start at the bicubic skip."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """The spatio-temporal discriminator. It exists when ``loss.adversarial`` is positive."""
+
+    __pydantic_config__ = STRICT
+
+    temporal_only: bool = False
+    """True: it sees warped triplets only (9 channels) instead of warped, unwarped and low-resolution ones (27)."""
+    temporal_crop: Annotated[PositiveFloat, pydantic.Field(le=1)] = 0.75
+    """Central part of a warped frame that is shown, as a fraction of its side; the rest moves out of sight."""
+    balance_threshold: float = 0.4
+    """The discriminator is updated only while the running balance (real and fake log-scores) is below this."""
+    learning_rate_scale: PositiveFloat = 1.0
+    """Its learning rate as a multiple of the generator's (0.3 in the original when temporal_only)."""
+    global_batch_norm: bool = True
+    """Batch-norm statistics over the global batch of all workers; False: over each worker's own part."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the losses; 0 turns a loss off together with what it needs. The content loss has weight 1."""
+
+    __pydantic_config__ = STRICT
+
+    warp: NonNegativeFloat = 1.0
+    """Flow warping loss on the low-resolution frames; trains the flow network only."""
+    perceptual: NonNegativeFloat = 0.2
+    """VGG19 cosine distance."""
+    adversarial: NonNegativeFloat = 0.01
+    """Generator's adversarial loss; 0 means no discriminator at all."""
+    pingpong: NonNegativeFloat = 0.5
+    """Ping-pong loss; when positive, windows are played forth and back (2n - 1 frames)."""
+    feature_match: NonNegativeFloat = 0.02
+    """Distance of the discriminator's four feature layers between real and generated triplets."""
+    feature_match_norms: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (12.0, 14.0, 24.0, 100.0)
+    """Divisor of each layer's distance."""
+    fade_in_start: float = 1.0
+    """Factor on adversarial and feature-match losses at step 0 ..."""
+    fade_in_increment: float = 0.0
+    """... what it grows by each step ..."""
+    fade_in_maximum: float = 1.0
+    """... and where it stops."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PerceptualConfig:
+    """Where the VGG19 of the perceptual loss comes from, and how it is run."""
+
+    __pydantic_config__ = STRICT
+
+    weights: str | None = None
+    """A torchvision VGG19 state dict (.pth, .safetensors), a file made by ``tecogan convert`` from the TF-slim
+    checkpoint, or the word ``random`` (for smoke runs only)."""
+    chunk: PositiveInt = 16
+    """Targets whose features are compared at a time: fewer take less memory, more keep a fast GPU busier."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Adam for generator, flow network and discriminator, each with its own moments."""
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["adam", "adam_tf1"] = "adam"
+    """adam: torch.optim.Adam. adam_tf1: TensorFlow 1's form, whose epsilon is not bias-corrected."""
+    learning_rate: PositiveFloat = 5e-5
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
+    epsilon: PositiveFloat = 1e-8
+    decay_rate: PositiveFloat = 1.0
+    """Exponential decay: learning_rate * decay_rate ** (step / decay_steps); 1 is no decay."""
+    decay_steps: PositiveInt = 500_000
+    decay_staircase: bool = True
+    """Decay in steps of ``decay_steps`` instead of smoothly."""
+    gradient_clipping: NonNegativeFloat = 0.0
+    """Largest norm of all gradients of a network pass; 0 does not clip, as the original."""
+    ema_decay: Decay = 0.0
+    """Also keep an exponential moving average of the upscaler's weights with this decay (0.999); 0: none."""
+    max_bad_steps: PositiveInt = 10
+    """Steps in a row without an update, because a loss or gradient was not finite, after which the run stops."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What a training sample is, and how the stream makes it."""
+
+    __pydantic_config__ = STRICT
+
+    sequence_length: int = 10
+    """Frames of a window."""
+    crop_size: int = 32
+    """Side of the low-resolution crop; the high-resolution one is model.scale times that, cut with the margin that the
+    degradation needs."""
+    degradation: LrOrigin = "BD"
+    """How low resolution is made. BD: Gaussian blur of sigma 1.5, then every 4th pixel (model.scale 2: every 2nd). BI:
+    MATLAB's bicubic imresize, rounded to uint8. pairs: the scenes' own low-resolution clips. For the last two the
+    networks' fixed resamplings follow the half-pixel alignment of MATLAB's."""
+    flip: bool = True
+    """Mirror half of the windows left to right."""
+    moving_first_frame: Fraction = 0.3
+    """Probability that a window is its first frame moved along a random walk."""
+    train_scenes: tuple[int, int] | None = None
+    """First and last scene number used for training; none: all that are not for validation."""
+    validation_scenes: tuple[int, int] | None = None
+    """First and last scene number kept for validation; none: no validation."""
+    windows_per_decode: PositiveInt = 8
+    """Windows taken each time a scene is decoded: more is faster, fewer is more diverse."""
+    scenes_in_mix: PositiveInt = 16
+    """Scenes that consecutive samples rotate through."""
+    cache_dir: str | None = None
+    """Local folder of a machine for the clips of a remote store and for decoded frames; none: below the system's
+    temporary folder. It can be removed at any time between runs."""
+    decoded_cache: bool = False
+    """Keep the decoded frames of scenes in cache_dir, about 100 times a clip's bytes, for when decoding is the
+    bottleneck. Samples are the same."""
+    cache_gigabytes: PositiveFloat = 50.0
+    """Size that cache_dir may grow to on each machine."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """Where a run happens and what it takes there."""
+
+    __pydantic_config__ = STRICT
+
+    address: str | None = None
+    """Ray address to connect to; none: the cluster this process runs in, or an embedded local Ray."""
+    workers: PositiveInt = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda when the cluster has GPUs."""
+    cpus_per_worker: PositiveInt = 1
+    """CPUs reserved for a worker; its torch threads on a CPU run."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast of convolutions; weights, losses and optimiser stay in fp32."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage of both engines."""
+    activation_checkpointing: bool = False
+    """Compute each frame's activations again in the backward pass: long windows in little memory, a third slower."""
+    overlap_communication: bool = False
+    """Reduce gradients beside the backward pass (ZeRO 1 to 3 on NCCL)."""
+    bucket_megabytes: PositiveInt = 200
+    """Gradients that are reduced in one message (ZeRO 1 to 3)."""
+    min_workers: PositiveInt | None = None
+    """Go on with as few workers as this while machines are missing, and grow again; none: wait for all."""
+    resources_per_worker: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Further Ray resources that each worker reserves, by name."""
+    accelerator_type: str | None = None
+    """Ray's name of the GPU model that workers must have, e.g. A100."""
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    """Whether workers gather on few machines or spread over many."""
+    max_failures: NonNegativeInt = 3
+    """Times lost workers are replaced before the run ends."""
+    step_timeout: PositiveFloat = 1800.0
+    """Seconds without a finished step after which a worker counts as hung and is replaced."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """How a run reports. Metrics always go to ``metrics.jsonl`` and TensorBoard files in the output folder."""
+
+    __pydantic_config__ = STRICT
+
+    display_every: PositiveInt = 20
+    """Steps between progress lines."""
+    summary_every: PositiveInt = 100
+    """Steps between TensorBoard / W&B scalars, validation losses and animated samples."""
+    save_every: PositiveInt = 10_000
+    """Steps between checkpoints."""
+    keep_checkpoints: PositiveInt = 3
+    """Newest checkpoints to keep."""
+    validate_every: PositiveInt | None = None
+    """Steps between measurements of the upscaler on held-out scenes; none: at every checkpoint."""
+    validation_scene_count: PositiveInt = 8
+    """Held-out scenes that are measured, from the first on."""
+    validation_frames: PositiveInt = 24
+    """Frames of each, from the first on."""
+    best: Literal["psnr", "ssim", "lpips", "tof", "tlp"] = "psnr"
+    """Measurement by which the best checkpoint is kept besides the newest."""
+    wandb_project: str | None = None
+    """W&B project; none: W&B is not used. The client's own WANDB_MODE=offline works."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that decides a run, stored with every checkpoint."""
+
+    __pydantic_config__ = STRICT
+
+    seed: NonNegativeInt = 1
+    steps: NonNegativeInt = 500_000
+    batch_size: PositiveInt = 4
+    """Windows of a step, over all workers."""
+    accumulation: PositiveInt = 1
+    """Parts that a worker takes its windows of a step in, one after the other, for memory's sake; gradients are
+    summed. The discriminator's batch norm is over a part."""
+    initial_weights: str | None = None
+    """Weights to start anew from: a .safetensors file, a checkpoint or a run. The word ``required`` in a preset asks
+    the user for one. Fewer residual blocks than the model has are accepted: the rest keep their initial values."""
+    model: ModelConfig = ModelConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    loss: LossConfig = LossConfig()
+    perceptual: PerceptualConfig = PerceptualConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    data: DataConfig = DataConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    tracking: TrackingConfig = TrackingConfig()

@@ -1,0 +1,272 @@
+"""Videos and archives of other machines, as local files: through yt-dlp, or from an object store.
+
+What may pass (a busy or silent server, a cut connection) is tried again after growing pauses, and a partial download
+goes on where it stopped, also in a later run. What will not pass (a video that is gone, blocked in this country, a page
+without a video) is one sentence at once. Nothing of the remote side decides a name on this machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import yt_dlp
+from yt_dlp.networking.exceptions import CertificateVerifyError, HTTPError, RequestError, TransportError
+from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError, UnsupportedError
+
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.storage import Location
+from tecogan_dist.data.prepare.sources import STORAGE_SCHEMES, name_of, printable
+from tecogan_dist.video.writer import READABLE_SUFFIXES
+
+ATTEMPTS = 6
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 120.0
+"""Seconds; every pause is twice the one before, or what the server asks for."""
+PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)
+ARCHIVE_SUFFIX = ".zip"
+# Pictures only: nothing has to be joined, so that no ffmpeg program is needed; SDR where there is a choice.
+FORMAT = "bestvideo/best"
+FORMAT_ORDER = ["hdr:sdr"]
+PROTOCOLS = ("http", "https", "m3u8", "m3u8_native", "http_dash_segments", "ism", "f4m")
+"""Those that yt-dlp reads itself; for others it starts programs with what a page tells it."""
+
+
+T = TypeVar("T")
+
+
+class Unavailable(UserError):
+    """It cannot be had, and trying again will not help."""
+
+
+class NoSpace(UserError):
+    """The disk of the downloads is full."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrying:
+    """How often, and after how many seconds first, what may pass is tried again."""
+
+    attempts: int = ATTEMPTS
+    first_pause: float = FIRST_PAUSE
+    timeout: float = 30.0
+    """Seconds without a byte after which a connection counts as cut."""
+
+    def pauses(self) -> Iterator[float]:
+        for attempt in range(self.attempts - 1):
+            yield min(LONGEST_PAUSE, self.first_pause * 2**attempt)
+
+
+def is_archive(place: str) -> bool:
+    """Whether a path or URL is that of an archive, by its suffix."""
+    path = urlsplit(place).path if "://" in place else place
+    return path.lower().endswith(ARCHIVE_SUFFIX)
+
+
+def fetch(url: str, folder: Path, *, minimum_size: int = 1, retrying: Retrying = Retrying()) -> Path:
+    """The file behind a URL, below ``folder``; at once if it is there from before.
+
+    Raises :class:`Unavailable`, also for a video that its site says to be smaller than ``minimum_size`` pixels in
+    height or width; :class:`NoSpace`; other :class:`UserError` if the attempts are used up.
+    """
+    there = downloaded(url, folder)
+    if there is not None:
+        return there
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NoSpace(f"{folder} cannot be made for downloads ({error.strerror}): give another --downloads.") from error
+    if urlsplit(url).scheme in STORAGE_SCHEMES:
+        return _fetch_object(url, folder)
+    return _again(url, retrying, lambda: _fetch_once(url, folder, minimum_size, retrying))
+
+
+def describe(url: str, *, retrying: Retrying = Retrying()) -> str:
+    """What is behind a URL, without downloading it. Raises as :func:`fetch`."""
+    if urlsplit(url).scheme in STORAGE_SCHEMES:
+        if not Location.of(url).exists():
+            raise Unavailable(f"{name_of(url)} does not exist.")
+        return "there"
+    return _again(url, retrying, lambda: _describe_once(url, retrying))
+
+
+def downloaded(url: str, folder: Path) -> Path | None:
+    """The complete file of a URL from before."""
+    stem = _stem(url)
+    for suffix in ("", ARCHIVE_SUFFIX, *READABLE_SUFFIXES):
+        if (folder / f"{stem}{suffix}").is_file():
+            return folder / f"{stem}{suffix}"
+    return None
+
+
+def _stem(url: str) -> str:
+    return hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
+def _fetch_object(url: str, folder: Path) -> Path:
+    suffix = Path(urlsplit(url).path).suffix.lower()
+    target = folder / f"{_stem(url)}{suffix if suffix in (ARCHIVE_SUFFIX, *READABLE_SUFFIXES) else ''}"
+    try:
+        Location.of(url).fetch(target)
+    except FileNotFoundError as error:
+        raise Unavailable(f"{name_of(url)} does not exist.") from error
+    except UserError as error:
+        if _is_full(error.__cause__):
+            raise NoSpace(str(error)) from error
+        raise
+    return target
+
+
+def _again(url: str, retrying: Retrying, act: Callable[[], T]) -> T:
+    """What ``act`` returns, tried again where its failure may pass."""
+    for pause in (*retrying.pauses(), None):
+        try:
+            return act()
+        except UserError:
+            raise
+        except Exception as error:  # extractors of a thousand sites fail in a thousand ways
+            cause = _cause(error)
+            if _is_full(cause):
+                raise NoSpace(
+                    "the disk of the downloads is full: make room and run it again, it goes on where it stopped."
+                ) from error
+            if not _may_pass(cause):
+                raise Unavailable(f"{name_of(url)} {_sentence(cause)}.") from error
+            if pause is None:
+                raise UserError(
+                    f"{name_of(url)} {_sentence(cause)}, {retrying.attempts} times: run it again later, it goes on "
+                    "where it stopped."
+                ) from error
+            time.sleep(max(pause, _asked_pause(cause)))
+    raise AssertionError("every way out of the loop is inside")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The first failure that yt-dlp has wrapped."""
+    if isinstance(error, DownloadError) and error.exc_info and error.exc_info[1] is not None:
+        return _cause(error.exc_info[1])
+    if isinstance(error, ExtractorError) and isinstance(error.cause, RequestError | OSError):
+        return _cause(error.cause)
+    return error
+
+
+def _is_full(cause: BaseException | None) -> bool:
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _may_pass(cause: BaseException) -> bool:
+    if isinstance(cause, HTTPError):
+        return cause.status in PASSING_STATUS
+    if isinstance(cause, DownloadError):
+        return True  # a download that broke off, with the reason only in its text
+    if isinstance(cause, OSError):
+        return cause.errno == errno.EAGAIN  # another process is downloading it
+    return isinstance(cause, TransportError) and not isinstance(cause, CertificateVerifyError)
+
+
+def _asked_pause(cause: BaseException) -> float:
+    """Seconds that the server asks to wait."""
+    if isinstance(cause, HTTPError):
+        asked = cause.response.headers.get("Retry-After", "")
+        return min(LONGEST_PAUSE, float(asked)) if asked.isdecimal() else 0.0
+    return 0.0
+
+
+def _sentence(cause: BaseException) -> str:
+    """The rest of a sentence that begins with the URL."""
+    if isinstance(cause, HTTPError):
+        words = f"{cause.status} {cause.reason}".strip()
+        return f"is gone ({words})" if cause.status in (404, 410) else f"cannot be had: the server answers {words}"
+    if isinstance(cause, GeoRestrictedError):
+        return "is blocked in this country"
+    if isinstance(cause, UnsupportedError):
+        return "is a page without a video that yt-dlp finds"
+    text = str(cause.orig_msg if isinstance(cause, ExtractorError) else cause)
+    text = printable(" ".join(re.sub(r"^ERROR: (\[\w+\] )?", "", text).split()))[:200].rstrip(".")
+    if isinstance(cause, TransportError | DownloadError):
+        return f"cannot be reached or broke off ({text})"
+    if isinstance(cause, ExtractorError):
+        return f"cannot be had ({text})"
+    return f"makes yt-dlp fail ({type(cause).__name__}: {text}): perhaps a newer yt-dlp can read it"
+
+
+def _fetch_once(url: str, folder: Path, minimum_size: int, retrying: Retrying) -> Path:
+    with yt_dlp.YoutubeDL(_options(retrying)) as ydl:
+        info = _info(ydl, url)
+        sides = [side for side in (info.get("height"), info.get("width")) if side]
+        if sides and min(sides) < minimum_size:
+            raise Unavailable(f"{name_of(url)} is {info['width']}x{info['height']}: smaller than {minimum_size}.")
+        suffix = ARCHIVE_SUFFIX if is_archive(url) else f".{info.get('ext')}"
+        target = folder / f"{_stem(url)}{suffix if suffix in (ARCHIVE_SUFFIX, *READABLE_SUFFIXES) else ''}"
+        ydl.params["outtmpl"]["default"] = str(target).replace("%", "%%")
+        ydl.process_ie_result(info, download=True)
+    if not target.is_file():
+        raise Unavailable(f"{name_of(url)} gave no file.")
+    return target
+
+
+def _describe_once(url: str, retrying: Retrying) -> str:
+    with yt_dlp.YoutubeDL(_options(retrying)) as ydl:
+        info = _info(ydl, url)
+    facts = [str(info.get("ext"))]
+    if info.get("width") and info.get("height"):
+        facts.append(f"{info['width']}x{info['height']}")
+    if info.get("duration"):
+        facts.append(f"{info['duration']:.0f} s")
+    return f"{', '.join(facts)}: {printable(str(info.get('title')))[:60]}"
+
+
+def _info(ydl: Any, url: str) -> dict[str, Any]:
+    """What yt-dlp finds: one video that it can read itself."""
+    info = ydl.extract_info(url, download=False)
+    if info and info.get("_type") == "playlist":
+        entries = list(info["entries"])
+        if len(entries) != 1:
+            raise Unavailable(f"{name_of(url)} is a list of videos: give each one's own address.")
+        (info,) = entries
+    if not info:
+        raise Unavailable(f"{name_of(url)} holds no video.")
+    if info.get("live_status") in ("is_live", "is_upcoming", "post_live"):
+        raise Unavailable(f"{name_of(url)} is live: give it when it is a recording.")
+    for part in info.get("requested_formats") or [info]:
+        if part.get("protocol") not in PROTOCOLS:
+            raise Unavailable(f"{name_of(url)} comes by {part.get('protocol')}, which is not read here.")
+    return dict(info)
+
+
+class _Silent:
+    """yt-dlp's messages: whatever matters comes as an exception."""
+
+    def debug(self, message: str) -> None:
+        pass
+
+    warning = error = debug
+
+
+def _options(retrying: Retrying) -> dict[str, Any]:
+    return {
+        "quiet": True,
+        "no_warnings": True,
+        "noprogress": True,
+        "logger": _Silent(),
+        "format": FORMAT,
+        "format_sort": FORMAT_ORDER,
+        "noplaylist": True,
+        "playlist_items": "1:2",  # two are enough to see that it is a list
+        "outtmpl": {"default": "unused"},
+        "socket_timeout": retrying.timeout,
+        "retries": 0,  # _again does it, with a fresh address
+        "fragment_retries": retrying.attempts,
+        "retry_sleep_functions": {"fragment": lambda count: min(LONGEST_PAUSE, retrying.first_pause * 2**count)},
+        "skip_unavailable_fragments": False,
+        "hls_prefer_native": True,
+        "fixup": "never",
+        "updatetime": False,
+        "cachedir": False,
+    }

@@ -1,0 +1,71 @@
+"""FIXME docstring"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tecogan_dist.config.degradations import BLUR_MARGIN, BLUR_SIGMA, LrOrigin, window_margin
+from tecogan_dist.ops.images import to_signed
+from tecogan_dist.ops.imresize import imresize_crops
+from tecogan_dist.ops.resampling import _filter
+
+
+def degrade(hr: Tensor, scale: int = 4) -> Tensor:
+    """BD degradation of crops: 9x9 Gaussian of sigma 1.5, every ``scale``-th pixel, no padding.
+
+    ``hr`` is (N, C, scale * h + 8, scale * w + 8) with BLUR_MARGIN pixels of margin; returns (N, C, h, w).
+    Low-resolution pixel i is centred on pixel scale * i of the crop without its margin.
+    """
+    n, c, h, w = hr.shape
+    taps = 2 * BLUR_MARGIN + 1
+    profile = np.exp(-0.5 * (np.arange(taps) - BLUR_MARGIN) ** 2 / BLUR_SIGMA**2)
+    kernel = np.outer(profile, profile)
+    weight = torch.from_numpy(kernel / kernel.sum()).to(hr).view(1, 1, taps, taps)
+    lr = _filter(hr.reshape(n * c, 1, h, w), weight, scale)
+    return lr.view(n, c, *lr.shape[-2:])
+
+
+def degrade_frames(hr: Tensor, scale: int = 4) -> Tensor:
+    """BD degradation of whole frames, as the original's inference from HR does it with OpenCV.
+
+    ``hr`` is (N, C, H, W); sigma 1.5 with the 13 taps that OpenCV picks for it on float images, edges mirrored without
+    repeating the edge pixel, every ``scale``-th pixel: returns (N, C, ceil(H / scale), ceil(W / scale)). H and W are at
+    least 7.
+    """
+    n, c, h, w = hr.shape
+    radius = 6  # round(8 * sigma + 1) | 1 = 13 taps
+    profile = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / BLUR_SIGMA) ** 2)
+    profile = (profile / profile.sum()).to(hr)
+    planes = F.pad(hr.reshape(n * c, 1, h, w), (radius,) * 4, mode="reflect")
+    rows = _filter(planes, profile.view(1, 1, 1, -1), (1, scale))
+    lr = _filter(rows, profile.view(1, 1, -1, 1), (scale, 1))
+    return lr.view(n, c, *lr.shape[-2:])
+
+
+def windows_to_frames(windows: Tensor, *, degradation: LrOrigin = "BD", scale: int = 4) -> tuple[Tensor, Tensor]:
+    """Training frames from the stream's windows, on the windows' device.
+
+    ``windows``: (N, T, scale * h + 2 m, scale * w + 2 m, 3) uint8, m being :func:`window_margin`; of pairs they are as
+    :func:`data.windows.cut_windows` packs them. Returns ``lr_frames`` (N, T, 3, h, w) in 0..1, and ``hr_frames``
+    (N, T, 3, scale * h, scale * w) in -1..1, the crop without its margin.
+
+    BD is not rounded, as in the original's training. BI is rounded to uint8 levels, because the field's BI sets are
+    files; where the crop begins at a multiple of ``scale``, its pixels are those of the whole frame's ``imresize``.
+    """
+    n, t, side = windows.shape[:3]
+    if degradation == "pairs":
+        windows, packed = windows[..., :side, :], windows[..., side:, :]
+        lr_side = side // scale
+        lr_pixels = packed.reshape(n * t, lr_side, lr_side, 3).permute(0, 3, 1, 2)
+    pixels = windows.flatten(0, 1).permute(0, 3, 1, 2)
+    hr = pixels.float() * (1 / 255)
+    if degradation == "BD":
+        lr = degrade(hr, scale)
+    else:
+        lr = (imresize_crops(pixels, scale) if degradation == "BI" else lr_pixels).float() / 255
+    margin = window_margin(degradation, scale)
+    inner = hr[..., margin : hr.shape[-2] - margin, margin : hr.shape[-1] - margin]
+    return lr.unflatten(0, (n, t)), to_signed(inner).unflatten(0, (n, t))

@@ -1,0 +1,99 @@
+"""Stateless tensor operations of TecoGAN, equal to the original TensorFlow graph's (tests/parity).
+
+Images are (N, C, H, W) in any memory format; channels_last stays channels_last. Values are 0..1 unless a docstring says
+otherwise. Flow has 2 channels in pixels of the image it belongs to: channel 0 is along rows (y), channel 1 along
+columns (x).
+
+``scale`` is the factor between low and high resolution: 4, the original's, or 2. Where low-resolution pixel i lies
+depends on the degradation: BD takes every ``scale``-th pixel, so it is centred on high-resolution pixel scale * i; BI
+is called ``centred``, it lies over the middle of pixels scale * i to scale * i + scale - 1.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def warp(frames: Tensor, flow: Tensor) -> Tensor:
+    """Sample ``frames`` (N, C, H, W) bilinearly at ``p - flow(p)``, flow (N, 2, H, W) in pixels, edges held.
+
+    H and W are at least 2. The gradient with respect to the flow follows TensorFlow's dense_image_warp where a position
+    is clamped or falls on a pixel: zero where the fraction is exactly 0, alive where it is exactly 1.
+    """
+    n, c, h, w = frames.shape
+    top, fraction_y = _split_position(torch.arange(h, device=flow.device).view(1, h, 1) - flow[:, 0], h)
+    left, fraction_x = _split_position(torch.arange(w, device=flow.device).view(1, 1, w) - flow[:, 1], w)
+    corner = (top * w + left).view(n, h * w, 1).expand(-1, -1, c)
+    pixels = frames.permute(0, 2, 3, 1).reshape(n, h * w, c)
+
+    def at(offset: int) -> Tensor:
+        return pixels.gather(1, corner + offset)
+
+    fraction_y, fraction_x = fraction_y.view(n, h * w, 1), fraction_x.view(n, h * w, 1)
+    top_left, top_right, bottom_left, bottom_right = at(0), at(1), at(w), at(w + 1)
+    upper = fraction_x * (top_right - top_left) + top_left
+    lower = fraction_x * (bottom_right - bottom_left) + bottom_left
+    sampled = fraction_y * (lower - upper) + upper
+    return sampled.view(n, h, w, c).permute(0, 3, 1, 2)
+
+
+def _split_position(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Index of the pixel before a position and the fraction beyond it, both clamped to the image."""
+    # A flow that is not a number must not become an index: its loss will say so.
+    before = position.detach().floor().nan_to_num(0).clamp(0, size - 2)
+    fraction = position - before
+    # torch.clamp passes gradient at both bounds; TensorFlow's max/min pair blocks it at 0 and passes it at 1.
+    inside = (fraction > 0) & (fraction <= 1)
+    return before.long(), torch.where(inside, fraction, fraction.detach().clamp(0, 1))
+
+
+def resize_bilinear(x: Tensor, factor: int, *, centred: bool = False) -> Tensor:
+    """Enlarge (N, C, H, W) by an integer factor; output pixel i samples position i / factor, edges held.
+
+    This is TensorFlow 1's ``resize_bilinear`` without half-pixel centres: interpolation on a grid whose last row
+    and column are doubled, with aligned corners. With ``centred`` output pixel i samples (i + 0.5) / factor - 0.5.
+    """
+    if centred:
+        return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+    h, w = x.shape[-2:]
+    padded = F.pad(x, (0, 1, 0, 1), mode="replicate")
+    grown = F.interpolate(padded, size=(h * factor + 1, w * factor + 1), mode="bilinear", align_corners=True)
+    return grown[..., : h * factor, : w * factor]
+
+
+def resize_bicubic(x: Tensor, scale: int = 4, *, centred: bool = False) -> Tensor:
+    """Enlarge (N, C, H, W) by cubic convolution with a = -0.75, sampling as :func:`resize_bilinear` does, edges held.
+
+    The generator's skip connection.
+    """
+    if centred:
+        return F.interpolate(x, scale_factor=scale, mode="bicubic", align_corners=False)
+    n, c, h, w = x.shape
+    kernel = _bicubic_kernel(scale).to(x.device)
+    padded = F.pad(x, (1, 2, 1, 2), mode="replicate").reshape(n * c, 1, h + 3, w + 3)
+    return F.pixel_shuffle(_filter(padded, kernel), scale).reshape(n, c, h * scale, w * scale)
+
+
+def _filter(planes: Tensor, kernel: Tensor, stride: int | tuple[int, int] = 1) -> Tensor:
+    """Convolution with a fixed kernel, in full precision under autocast too: these are images, not features."""
+    with torch.autocast(planes.device.type, enabled=False):
+        return F.conv2d(planes, kernel, stride=stride)
+
+
+@functools.cache
+def _bicubic_kernel(scale: int) -> Tensor:
+    """(scale * scale, 1, 4, 4): weights of the 4x4 neighbourhood for each of the scale x scale output phases."""
+    a = -0.75
+
+    def cubic(distance: float) -> float:
+        d = abs(distance)
+        if d <= 1:
+            return (a + 2) * d**3 - (a + 3) * d**2 + 1
+        return a * (d**3 - 5 * d**2 + 8 * d - 4)
+
+    phases = torch.tensor([[cubic(phase / scale - tap) for tap in (-1, 0, 1, 2)] for phase in range(scale)])
+    return torch.einsum("ai,bj->abij", phases, phases).reshape(scale * scale, 1, 4, 4)

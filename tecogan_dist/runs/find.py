@@ -1,0 +1,80 @@
+"""The one way from a path to weights: a file, a checkpoint or a run's folder, local or remote, verified."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.storage import Location
+from tecogan_dist.models.build import build_upscaler
+from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.runs.checkpoints import (
+    CHECKPOINT_PREFIX,
+    STATE_FILE,
+    WEIGHTS_FILE,
+    newest_checkpoint,
+    opened,
+)
+from tecogan_dist.weights.format import SUFFIX, Weights, read_weights_file
+
+
+def read_weights(place: str | Path | Location) -> Weights:
+    """The weights that ``place`` stands for: a .safetensors file, a checkpoint, or a run with its newest checkpoint.
+
+    Of a checkpoint, also when its file is named, the checksum is verified; one that was not written to its end is never
+    taken. Raises :class:`UserError` where there are none, or damaged ones.
+    """
+    location = Location.of(place)
+    if location.is_file():
+        if not location.name.endswith(SUFFIX):
+            raise UserError(
+                f"{location} is not a {SUFFIX} file: make one of a TensorFlow checkpoint with 'tecogan convert'."
+            )
+        with _verified(location) as file:
+            return read_weights_file(file, name=location)
+    checkpoint = location if (location / STATE_FILE).exists() else newest_checkpoint(location)
+    if checkpoint is None:
+        raise _no_weights(location)
+    with opened(checkpoint, only=(WEIGHTS_FILE,)) as folder:
+        return read_weights_file(folder / WEIGHTS_FILE, name=checkpoint / WEIGHTS_FILE)
+
+
+def load_upscaler(place: str | Path | Location, device: torch.device | str) -> RecurrentUpscaler:
+    """The upscaler that :func:`read_weights` finds: on ``device``, in eval mode, channels_last (the faster layout)."""
+    weights = read_weights(place)
+    with torch.device("meta"):
+        upscaler = build_upscaler(weights.model, degradation=weights.degradation)
+    upscaler.load_state_dict(weights.upscaler, assign=True)
+    return upscaler.eval().to(device).to(memory_format=torch.channels_last)
+
+
+@contextlib.contextmanager
+def _verified(file: Location) -> Iterator[Path]:
+    """A file here, verified if it is a checkpoint's."""
+    checkpoint = file.parent
+    if (checkpoint / STATE_FILE).exists():
+        with opened(checkpoint, only=(file.name,)) as folder:
+            yield folder / file.name
+    elif file.is_local:
+        yield file.path
+    else:
+        with tempfile.TemporaryDirectory(prefix="tecogan_weights_") as folder:
+            file.fetch(Path(folder) / file.name)
+            yield Path(folder) / file.name
+
+
+def _no_weights(place: Location) -> UserError:
+    if (place / WEIGHTS_FILE).exists():
+        return UserError(
+            f"{place} is a checkpoint that was not written to its end ({STATE_FILE} is missing): give another one, or "
+            f"{place / WEIGHTS_FILE} itself."
+        )
+    return UserError(
+        f"no weights are at {place}: give a {SUFFIX} file, a complete checkpoint folder (with {STATE_FILE} and "
+        f"{WEIGHTS_FILE} in it) or a run's folder (with folders {CHECKPOINT_PREFIX}* in it)."
+    )

@@ -1,0 +1,95 @@
+"""The output folder of a run: whose it is, and whether this command may go on in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from tecogan_dist.base.documents import parse_yaml
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.storage import Location
+from tecogan_dist.config.load import from_record, to_tree
+from tecogan_dist.config.schema import Config
+from tecogan_dist.runs.checkpoints import find_checkpoint, newest_checkpoint
+
+RUN_FILE = "run.yaml"
+"""The resolved config of the run, the clip store it reads and what it was resumed from."""
+CHANGEABLE = ("steps", "cluster", "tracking", "data.cache_dir", "data.decoded_cache", "data.cache_gigabytes")
+"""Settings that may change while a run goes on: they do not change what a step computes."""
+AUTO, NEVER = "auto", "never"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    path: Location
+    checkpoint: Location | None
+    """The newest one that the run has kept itself."""
+    resume_from: Location | None
+    """A checkpoint of another run, where this one begins."""
+
+
+def open_run_folder(output: Location, *, config: Config, data: Location, resume: str) -> RunFolder:
+    """Look at ``output`` without changing it. ``resume`` is AUTO, NEVER or a path of another run or checkpoint.
+
+    A folder that is new or empty starts a run; one with a run of the same settings goes on with it. Raises
+    :class:`UserError` for everything else.
+    """
+    elsewhere = find_checkpoint(Location.of(resume).absolute()) if resume not in (AUTO, NEVER) else None
+    if output.is_local and output.path.is_file():
+        raise UserError(f"{output} is a file: give --output a folder.")
+    if not output.entries():
+        return RunFolder(path=output, checkpoint=None, resume_from=elsewhere)
+    if not (output / RUN_FILE).exists():
+        raise UserError(f"{output} holds files but no run (no {RUN_FILE}): give --output a new or empty folder.")
+    if resume == NEVER:
+        raise UserError(f"{output} already holds a run: give --output a new folder, or --resume auto to go on with it.")
+    try:
+        before = parse_yaml((output / RUN_FILE).read_bytes(), source=output / RUN_FILE)
+        # Settings that are newer than the run have their defaults in it.
+        settings = to_tree(from_record(before["config"], source=str(output / RUN_FILE)))
+        begun_from = before["resume_from"]
+        their_data = before["data"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{output / RUN_FILE} is damaged: give --output a new folder.") from error
+    if elsewhere is not None and begun_from != str(elsewhere):
+        raise UserError(
+            f"{output} already holds a run that did not begin from {elsewhere}: give --output a new folder."
+        )
+    difference = first_difference({**settings, "data path": their_data}, {**to_tree(config), "data path": str(data)})
+    if difference is not None:
+        name, theirs, ours = difference
+        raise UserError(
+            f"{output} holds a run with {name} {theirs}, not {ours}: give --output a new folder, or set it back."
+        )
+    return RunFolder(
+        path=output,
+        checkpoint=newest_checkpoint(output),
+        resume_from=None if begun_from is None else Location(begun_from),
+    )
+
+
+def write_run_file(folder: RunFolder, *, config: Config, data: Location) -> None:
+    """Claim the folder for this run, or bring its record up to date."""
+    begun_from = None if folder.resume_from is None else str(folder.resume_from)
+    tree = {"data": str(data), "resume_from": begun_from, "config": to_tree(config)}
+    (folder.path / RUN_FILE).write_bytes(yaml.safe_dump(tree, sort_keys=False).encode())
+
+
+def first_difference(theirs: dict[str, Any], ours: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """Dotted name and both values of the first setting that differs and may not; None if there is none."""
+    before, now = dict(_flatten(theirs)), dict(_flatten(ours))
+    for name in now | before:
+        if not f"{name}.".startswith(tuple(f"{changeable}." for changeable in CHANGEABLE)) and before.get(
+            name
+        ) != now.get(name):
+            return name, before.get(name), now.get(name)
+    return None
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    leaves = []
+    for name, value in tree.items():
+        leaves += _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+    return leaves

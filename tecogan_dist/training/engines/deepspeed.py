@@ -1,0 +1,135 @@
+"""Two DeepSpeed engines. With ``moments`` the only place that knows DeepSpeed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from tecogan_dist.config.schema import Config
+from tecogan_dist.training.engines.pair import (
+    Moments,
+    gather_moments,
+    gradients_are_finite,
+    losses_in_order,
+    make_optimizer,
+    order,
+    restore_moments,
+    set_learning_rate,
+)
+from tecogan_dist.training.objective import ObjectiveResult
+
+
+class DeepSpeedPair:
+    """Two DeepSpeed engines of ``config.cluster.zero_stage`` over the process group that torch.distributed has."""
+
+    def __init__(
+        self, upscaler: nn.Module, discriminator: nn.Module | None, config: Config, device: torch.device
+    ) -> None:
+        self._deepspeed = _import_deepspeed(device)
+        self._deepspeed.init_distributed(dist_backend=torch.distributed.get_backend())
+        self._scale = config.discriminator.learning_rate_scale
+        self.zero_stage: int | None = config.cluster.zero_stage
+        self._engines = [self._engine(upscaler, config)]
+        if discriminator is not None:
+            self._engines.append(self._engine(discriminator, config))
+        self.upscaler: Callable[..., Any] = self._engines[0]
+        self.upscaler_module: nn.Module = self._engines[0].module
+        self.discriminator: Callable[..., Any] | None = None if discriminator is None else self._engines[1]
+        self.discriminator_module: nn.Module | None = None if discriminator is None else self._engines[1].module
+
+    def _engine(self, module: nn.Module, config: Config) -> Any:
+        engine, *_ = self._deepspeed.initialize(
+            model=module,
+            optimizer=make_optimizer(module, config),
+            config=deepspeed_settings(config, workers=torch.distributed.get_world_size()),
+        )
+        return engine
+
+    def backward(self, result: ObjectiveResult, *, update_discriminator: bool, last: bool) -> None:
+        losses = losses_in_order(result, update_discriminator)
+        positions = order(update_discriminator)
+        for position, loss in zip(positions, losses, strict=True):
+            self._engines[position].backward(loss)
+        if not last:
+            for position in positions:
+                self._engines[position].step()  # counts the micro-batch; the last one's makes the update
+
+    def update(self, *, learning_rate: float, update_discriminator: bool) -> bool:
+        finite = True
+        for position in order(update_discriminator):
+            engine = self._engines[position]
+            set_learning_rate(engine.optimizer, learning_rate * (self._scale if position else 1.0))
+            if self.zero_stage == 0 and not gradients_are_finite(engine.module.parameters()):
+                # What ZeRO's optimisers do by themselves: gradients are the same everywhere, and so is the decision.
+                engine.zero_grad()
+                engine.micro_steps += 1
+                finite = False
+                continue
+            skipped_before = engine.skipped_steps
+            engine.step()
+            finite = finite and engine.skipped_steps == skipped_before
+        return finite
+
+    @contextlib.contextmanager
+    def weights(self) -> Iterator[None]:
+        if self.zero_stage != 3:
+            yield
+            return
+        parameters = [parameter for engine in self._engines for parameter in engine.module.parameters()]
+        with self._deepspeed.zero.GatheredParameters(parameters):
+            yield
+
+    def moments(self) -> tuple[Moments, dict[str, int]]:
+        return gather_moments(self._optimizers(), zero_stage=self.zero_stage)
+
+    def load_moments(self, moments: Moments, updates: dict[str, int]) -> None:
+        restore_moments(self._optimizers(), moments, updates, zero_stage=self.zero_stage)
+
+    def _optimizers(self) -> list[tuple[nn.Module, Any]]:
+        return [(engine.module, engine.optimizer) for engine in self._engines]
+
+
+def deepspeed_settings(config: Config, *, workers: int) -> dict[str, Any]:
+    """The configuration of one engine."""
+    cluster = config.cluster
+    zero: dict[str, Any] = {"stage": cluster.zero_stage}
+    if cluster.zero_stage:
+        zero |= {
+            "overlap_comm": cluster.overlap_communication,
+            "reduce_bucket_size": cluster.bucket_megabytes * 2**20 // 4,  # in elements
+        }
+    settings: dict[str, Any] = {
+        # Only a label: batches are made by our own stream.
+        "train_micro_batch_size_per_gpu": config.batch_size // (workers * config.accumulation),
+        "gradient_accumulation_steps": config.accumulation,
+        # DeepSpeed's default is 1.0; the original does not clip.
+        "gradient_clipping": config.optimizer.gradient_clipping,
+        "zero_optimization": zero,
+        # AdamTF1 works on each element alone, so it may run on a shard.
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": None,
+    }
+    if cluster.precision == "bf16":
+        # engine.forward switches an autocast from outside off unless the engine has its own. The list of modules is
+        # for gradients communicated in bf16: empty keeps them in fp32.
+        settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
+    return settings
+
+
+def _import_deepspeed(device: torch.device) -> Any:
+    """DeepSpeed for this device. It takes seconds to import and reads its accelerator from the environment."""
+    if device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    if device.type == "cpu":
+        # Keeps init_distributed from compiling a shared-memory extension; a killed build would hang later runs.
+        deepspeed.ops.__compatible_ops__ = {}
+    return deepspeed

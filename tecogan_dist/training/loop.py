@@ -1,0 +1,114 @@
+"""The training loop of one worker, from the stream to checkpoints and records.
+
+:func:`train` is the whole of it. It runs in a Ray Train worker (:mod:`tecogan_dist.training.ray.worker`), in a plain
+process and in a Tune trial; what differs between them is behind :class:`Reporter`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tecogan_dist.data.stream.stream import training_stream
+from tecogan_dist.data.stream.windows import window_config
+from tecogan_dist.runs.checkpoints import TrainingState
+from tecogan_dist.training.begin import begin
+from tecogan_dist.training.clock import Clock
+from tecogan_dist.training.device import prepare_device, to_device
+from tecogan_dist.training.ledger import Flags
+from tecogan_dist.training.rank_zero import RankZero, SilentRank
+from tecogan_dist.training.reporter import Reporter
+from tecogan_dist.training.saving import take_snapshot
+from tecogan_dist.training.task import Networks, TrainingTask
+from tecogan_dist.training.validation import Validator
+
+Stream = Callable[..., Iterator[Tensor]]
+"""Called as :func:`training_stream` is; yields this worker's windows of each step."""
+
+
+def train(
+    task: TrainingTask,
+    *,
+    device: torch.device,
+    reporter: Reporter,
+    networks: Networks = Networks(),
+    stream: Stream = training_stream,
+    heartbeat: Callable[[], None] = lambda: None,
+) -> TrainingState:
+    """Train to ``config.steps`` and return where the run is then; the last step always leaves a checkpoint.
+
+    With a process group of torch.distributed this is one of its workers, on DeepSpeed; without one it is alone, on
+    plain torch optimisers. ``heartbeat`` is called whenever the worker has got further. Raises :class:`UserError` when
+    too many steps in a row had losses or gradients that are not finite, and when the last checkpoint cannot be written.
+    """
+    config, every, clock = task.config, task.config.tracking, Clock()
+    rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    prepare_device(device, config)
+    step, origin = begin(task, device, networks.vgg)
+    first_step = step.state.step
+    with RankZero(task, reporter, first_step=first_step) if rank == 0 else SilentRank() as zero:
+        zero.say(origin)
+        validator = Validator(task, device, networks.lpips, rank=rank, workers=workers, report=zero.measured)
+        batches = to_device(_windows(task, stream, first_step, rank=rank, workers=workers), device)
+        for windows in clock.timed(batches, on_first=lambda seconds: zero.begins(first_step, workers, seconds)):
+            # A step.
+            stop, save = zero.wishes()
+            outcome = step(windows, Flags(stop=stop, save=save, measured=validator.done))
+            number = step.state.step
+            clock.count_step()
+            heartbeat()
+            if outcome.problem:
+                zero.say(f"warning: step {number} is left out: {outcome.problem}")
+
+            # What the workers agreed on: to end, to save, to take in what was measured.
+            agreed = outcome.agreed
+            last = agreed.stop or number == config.steps
+            if agreed.measured:
+                validator.collect()
+
+            # Progress.
+            if last or number % every.display_every == 0:
+                zero.progress(number, step.take_progress(clock.take(config.batch_size)))
+
+            # Once in a while a summary: means, the losses of held-out windows, moving pictures.
+            if last or number % every.summary_every == 0:
+                zero.summary(number, step.take_summary() | validator.window_losses(step), outcome)
+
+            # A checkpoint. What is not finite now may have harmed weights before: until that is over none is written,
+            # but at the end, where the last good state is the one to keep.
+            is_time = agreed.save or number % every.save_every == 0
+            if last or (is_time and not step.state.bad_steps_in_a_row):
+                validator.collect()  # a score decides which checkpoints are dropped now
+                step.settle()
+                snapshot = take_snapshot(step.state, step.pair, step.average)
+                clock.count_saving(zero.save(snapshot, asked=agreed.save))
+
+            # The upscaler is measured on held-out scenes, beside the steps that follow.
+            if last or number % (every.validate_every or every.save_every) == 0:
+                validator.start(step)
+                heartbeat()
+
+            # The end.
+            if last:
+                validator.collect()
+                break
+        zero.finish(step.state)
+    return step.state
+
+
+def _windows(task: TrainingTask, stream: Stream, first_step: int, *, rank: int, workers: int) -> Iterator[Tensor]:
+    config = task.config
+    return stream(
+        task.data,
+        data=window_config(config),
+        seed=config.seed,
+        batch_size=config.batch_size,
+        rank=rank,
+        world_size=workers,
+        first_step=first_step,
+        steps=config.steps - first_step,
+        scenes=task.training_scenes,
+    )

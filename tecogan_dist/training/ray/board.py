@@ -1,0 +1,54 @@
+"""The board: an actor of the driver's, through which the driver and its workers reach each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+News = tuple[int, Any]
+"""A step and its metrics, or 0 and a line."""
+
+
+class Board:
+    """What workers have to say, until the driver takes it; and what the driver and Ray's controller ask of them."""
+
+    def __init__(self) -> None:
+        self._news: list[News] = []
+        self._sentence: str | None = None
+        self._stop = self._save = False
+
+    def say(self, line: str) -> None:
+        self._news.append((0, line))
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        self._news.append((step, metrics))
+
+    def take(self) -> list[News]:
+        news, self._news = self._news, []
+        return news
+
+    def give_up(self, sentence: str) -> None:
+        """A worker met something that only the user can put right."""
+        self._sentence = sentence
+
+    def ask_to_stop(self) -> None:
+        """The run should end after its present step, with a checkpoint."""
+        self._stop = True
+
+    def ask_to_save(self) -> None:
+        """A checkpoint is wanted soon, whatever the step."""
+        self._save = True
+
+    def asked_to_save(self) -> bool:
+        """Whether it is still wanted."""
+        return self._save
+
+    def saved(self) -> None:
+        """It has been written, or cannot be."""
+        self._save = False
+
+    def asked(self) -> tuple[bool, bool]:
+        """To stop, and to save."""
+        return self._stop, self._save
+
+    def given_up(self) -> str | None:
+        return self._sentence

@@ -1,0 +1,131 @@
+"""What Ray Train's controller does when workers fail or their number changes, and what the user reads of it."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from typing import Any
+
+import ray
+import ray.train
+from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.train import ControllerError, WorkerGroupError
+from ray.train.v2._internal.execution.callback import ControllerCallback
+
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.storage import Location
+from tecogan_dist.cluster.ray_errors import find_user_error
+from tecogan_dist.runs.checkpoints import newest_checkpoint
+
+SHOWN_RANKS = 8
+SAVING_PATIENCE = 120.0
+"""Seconds that a change of the number of workers waits for a checkpoint. The controller does nothing else meanwhile."""
+
+
+class AfterFailure(ray.train.UserCallback):
+    """Runs in the controller when a worker has failed: no new attempt after a :class:`UserError`."""
+
+    def __init__(self, board: Any, *, max_failures: int) -> None:
+        self._board, self._max_failures, self._failures = board, max_failures, 0
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
+        sentence = ray.get(self._board.given_up.remote())
+        if sentence is not None:
+            raise UserError(sentence)  # ends the run: the controller retries only what failed in workers
+        self._failures += 1
+        if self._failures <= self._max_failures:
+            self._board.say.remote(
+                f"{describe(worker_exceptions)}; all start again from the last checkpoint "
+                f"({self._failures} of {self._max_failures} times, cluster.max_failures)"
+            )
+
+
+class BeforeChange(ControllerCallback):
+    """Runs in the controller: machines that come, are about to go or are missing cost as little work as they can."""
+
+    def __init__(self, board: Any, *, elastic: bool) -> None:
+        self._board, self._elastic = board, elastic
+
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
+        before, now = type(previous_state).__name__, type(current_state).__name__
+        if now == before:
+            return
+        if now == "ResizingState":
+            workers = current_state.scaling_decision.num_workers
+            self._board.say.remote(f"the number of workers becomes {workers}; all start again from a checkpoint")
+            self._save()
+        elif now == "PreemptingState":
+            self._board.say.remote("a machine is about to be taken away: a checkpoint is written")
+            self._board.ask_to_save.remote()
+        elif now == "ReschedulingState":
+            failure = current_state.training_failed_error
+            if type(getattr(failure, "controller_failure", failure)).__name__ == "WorkerGroupStartupTimeoutError":
+                instead = "or going on with fewer" if self._elastic else "cluster.min_workers would go on with fewer"
+                self._board.say.remote(f"the cluster has no room for all workers: waiting for machines, {instead}")
+            else:
+                self._board.say.remote("a worker was lost while it started; all start again")
+
+    def _save(self) -> None:
+        """Have a checkpoint written, and wait until it is."""
+        deadline = time.monotonic() + SAVING_PATIENCE
+        ray.get(self._board.ask_to_save.remote())
+        while ray.get(self._board.asked_to_save.remote()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+
+
+def explained(failure: BaseException, output: Location) -> BaseException:
+    """What a failed run raises: one sentence for what the user can put right or what died, else the failure itself."""
+    problem = find_user_error(failure)
+    if problem is not None:
+        return problem
+    if isinstance(failure, WorkerGroupError):
+        if lost_workers(failure.worker_failures):
+            what = f"{describe(failure.worker_failures)}, and cluster.max_failures allows no further start"
+            return UserError(f"{what}: {same_command(output)}.")
+        # Its own text is cut short.
+        rank, error = next(iter(failure.worker_failures.items()))
+        print(f"worker {rank}: {error}", file=sys.stderr)
+    cause = failure.controller_failure if isinstance(failure, ControllerError) else failure
+    if isinstance(cause, RayActorError):
+        return UserError(f"{_reason(cause)}, and the run needs it: {same_command(output)}.")
+    return failure
+
+
+def same_command(output: Location) -> str:
+    """How an interrupted run goes on. Half a sentence."""
+    return f"the same command goes on from {newest_checkpoint(output) or 'the beginning'}"
+
+
+def lost_workers(errors: dict[int, Exception]) -> dict[int, RayActorError]:
+    """Of workers' errors by rank those that say that the worker's process is gone or does not answer."""
+    # Ray Train wraps what it met when it asked a worker how it is.
+    causes = {rank: getattr(error, "health_check_failure", error) for rank, error in errors.items()}
+    return {rank: cause for rank, cause in causes.items() if isinstance(cause, RayActorError)}
+
+
+def describe(errors: dict[int, Exception]) -> str:
+    """What happened to workers, given their errors by rank. Half a sentence.
+
+    A worker that is gone makes the collectives of the others fail: then only the gone ones are named.
+    """
+    lost = lost_workers(errors)
+    if not lost:
+        rank, error = min(errors.items())
+        text = (str(error).strip() or "no reason given").splitlines()[-1].rstrip(".")
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        return f"worker {rank} failed ({kind}{text})"
+    ranks = sorted(lost)
+    named = ", ".join(str(rank) for rank in ranks[:SHOWN_RANKS]) + (" and more" if len(ranks) > SHOWN_RANKS else "")
+    who = f"worker {named} was lost" if len(ranks) == 1 else f"workers {named} were lost"
+    return f"{who}: {_reason(lost[ranks[0]])}"
+
+
+def _reason(error: RayActorError) -> str:
+    if isinstance(error, ActorUnavailableError):
+        return "the machine or process does not answer"
+    found = dict(re.findall(r"^\t(pid|ip): (\S+)$", str(error), re.MULTILINE))
+    if "node has died" in str(error):
+        return f"the machine {found.get('ip', '')} is gone"
+    place = f" ({found['pid']} on {found['ip']})" if {"pid", "ip"} <= found.keys() else ""
+    return f"the process{place} died"

@@ -1,0 +1,164 @@
+"""Frames into video files and image folders. With ``video`` the only module that knows about codecs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+from PIL import Image
+
+from tecogan_dist.base.errors import UserError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+READABLE_SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
+WRITABLE_SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".avi")
+FOLDER_RATE = Fraction(24)
+AVCOL_SPC_BT709 = 1
+# Rounding that does not depend on the processor's vector units, so that machines of one cluster agree on every pixel.
+EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+
+
+class FrameWriter:
+    """Writes frames to a video file, or to a folder of PNG images where ``path`` has no video suffix.
+
+    Use it as a context manager. Everything goes to a hidden neighbour of ``path``, which is renamed when the block ends
+    and removed when it fails; so an existing video is replaced only by a complete one. An existing folder must be
+    empty, since frames of two runs mixed in one folder would look like one result.
+
+    ``pix_fmt`` is for H.264 with BT.709 colours; with subsampled chroma (yuv420p) an odd height or width is made even
+    by repeating the last row or column. ``crf`` is x264's quality, 0 lossless to 51. "rgb24" with a ``crf`` of 0 gives
+    back every bit, since no colours are converted; few players show it. ``preset`` and ``tune`` are
+    x264's. ``keyframe_interval`` in frames.
+    Raises :class:`UserError` if the output cannot be made there, or the disk is full in the middle.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        rate: Fraction = FOLDER_RATE,
+        pix_fmt: str = "yuv420p",
+        crf: int = 16,
+        preset: str = "medium",
+        tune: str | None = None,
+        keyframe_interval: int = 250,
+    ) -> None:
+        self.path = Path(path)
+        self.count = 0
+        self._rate, self._pix_fmt = rate, pix_fmt
+        self._options = {"crf": str(crf), "preset": preset, "g": str(keyframe_interval)}
+        if tune is not None:
+            self._options["tune"] = tune
+        self._is_video = self.path.suffix.lower() in WRITABLE_SUFFIXES
+        self._partial = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
+        self._shape: tuple[int, ...] = ()
+        self._container: Any = None
+        self._stream: Any = None
+
+    def __enter__(self) -> Self:
+        if not self._is_video and self.path.suffix.lower() in (*IMAGE_SUFFIXES, *READABLE_SUFFIXES, ".gif"):
+            raise UserError(
+                f"{self.path} cannot be written: use {', '.join(WRITABLE_SUFFIXES)}, or a folder's name for PNG images."
+            )
+        if self._is_video and self.path.is_dir():
+            raise UserError(f"{self.path} is a folder: give the name of a video file.")
+        if not self._is_video and self.path.is_file():
+            raise UserError(f"{self.path} is a file: give a folder's name, or a video file's with its suffix.")
+        if not self._is_video and self.path.is_dir() and any(self.path.iterdir()):
+            raise UserError(f"{self.path} is not empty: give a new or an empty folder for the images.")
+        with self._reported():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._remove_partial()
+            if self._is_video:
+                self._container = av.open(str(self._partial.absolute()), "w")
+            else:
+                self._partial.mkdir()
+        return self
+
+    def write(self, frame: np.ndarray, name: str | None = None) -> None:
+        """Append a (height, width, 3) uint8 RGB frame; all must have one size.
+
+        ``name`` is the image's name without suffix in a folder (default ``frame_0000``); a video has no use for it.
+        """
+        assert frame.dtype == np.uint8, frame.dtype
+        assert frame.ndim == 3, frame.shape
+        assert frame.shape[2] == 3, frame.shape
+        self._shape = self._shape or frame.shape
+        assert frame.shape == self._shape, f"frame of {frame.shape} after frames of {self._shape}"
+        with self._reported():
+            if self._is_video:
+                self._encode(frame)
+            else:
+                target = self._partial / f"{name or f'frame_{self.count:04d}'}.png"
+                assert not target.exists(), f"two frames are named {target.name}"
+                Image.fromarray(frame).save(target, compress_level=3)
+        self.count += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                assert self.count, "no frame was written"
+                with self._reported():
+                    if self._is_video:
+                        self._container.mux(self._stream.encode())
+                        self._container.close()
+                    os.replace(self._partial, self.path)
+        finally:
+            if self._container is not None:
+                with suppress(av.FFmpegError):  # the first error is the one to show
+                    self._container.close()
+            self._remove_partial()
+
+    def _encode(self, frame: np.ndarray) -> None:
+        if self._pix_fmt == "yuv420p":
+            height, width, _ = frame.shape
+            frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        is_rgb = self._pix_fmt == "rgb24"
+        if self._stream is None:
+            codec = "libx264rgb" if is_rgb else "libx264"
+            self._stream = self._container.add_stream(codec, rate=self._rate, options=self._options)
+            self._stream.height, self._stream.width, _ = frame.shape
+            self._stream.pix_fmt = self._pix_fmt
+            context = self._stream.codec_context
+            if not is_rgb:
+                context.colorspace, context.color_range = AVCOL_SPC_BT709, ColorRange.MPEG
+            context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        if not is_rgb:
+            picture = picture.reformat(
+                format=self._pix_fmt,
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=EXACT,
+            )
+        picture.pts, picture.time_base = self.count, 1 / self._rate
+        self._container.mux(self._stream.encode(picture))
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            raise UserError(f"{self.path} cannot be written ({reason(error)}).") from error
+
+    def _remove_partial(self) -> None:
+        if self._partial.is_dir():
+            shutil.rmtree(self._partial)
+        else:
+            self._partial.unlink(missing_ok=True)
+
+
+def reason(error: Exception) -> str:
+    """What the system or FFmpeg says, without the file's name."""
+    return getattr(error, "strerror", None) or str(error)

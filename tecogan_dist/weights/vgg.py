@@ -1,0 +1,130 @@
+"""Where the VGG19 of the perceptual loss gets its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.config.schema import RANDOM
+from tecogan_dist.models.vgg import LEVELS, Preprocessing, Vgg19
+from tecogan_dist.weights.format import read_tensors, write_tensors
+
+_FORMAT = "tecogan_dist_vgg19"
+_VERSION = "1"
+_HOW_TO_GET = (
+    "download https://download.pytorch.org/models/vgg19-dcbb9e9d.pth, or "
+    "http://download.tensorflow.org/models/vgg_19_2016_08_28.tar.gz and convert it with 'tecogan convert', and give "
+    "--perceptual.weights FILE; or train without with --loss.perceptual 0"
+)
+
+
+@dataclass(frozen=True)
+class VggWeights:
+    """Weights by :class:`Vgg19`'s names (``conv1_1.weight``), and the input normalisation they were trained with.
+
+    A plain value: read where the file is, and sent to where it is used.
+    """
+
+    state: dict[str, Tensor]
+    preprocessing: Preprocessing
+
+
+def load_vgg(source: str | None, *, seed: int) -> Vgg19:
+    """The frozen VGG19 of :func:`read_vgg`'s ``source``."""
+    return build_vgg(read_vgg(source, seed=seed))
+
+
+def read_vgg(source: str | None, *, seed: int) -> VggWeights:
+    """Read ``source``: torchvision's VGG19 state dict (.pth or .safetensors), a file of ``tecogan convert``, or RANDOM.
+
+    RANDOM initialises by He from ``seed``. Raises :class:`UserError` for None, a missing, damaged or other file.
+    """
+    if source is None:
+        raise UserError(f"the perceptual loss needs VGG19's weights: {_HOW_TO_GET}.")
+    if source == RANDOM:
+        return VggWeights(_random_state(seed), "tf_slim")
+    path = Path(source)
+    if not path.is_file():
+        raise UserError(f"no file with VGG19's weights is at {source}: {_HOW_TO_GET}.")
+    if path.suffix == ".safetensors":
+        tensors, metadata = read_tensors(path)
+        if metadata.get("format") == _FORMAT:
+            if metadata.get("version") != _VERSION or metadata.get("preprocessing") != "tf_slim":
+                raise UserError(f"{path} was written by another version of tecogan_dist: convert it again.")
+            return VggWeights(_select(path, tensors, {name: f"vgg.{name}" for name in _empty_state()}), "tf_slim")
+    else:
+        tensors = _read_state_dict(path)
+    return VggWeights(_select(path, tensors, _torchvision_names()), "torchvision")
+
+
+def build_vgg(weights: VggWeights) -> Vgg19:
+    """A frozen VGG19 with these weights, on the CPU."""
+    with torch.random.fork_rng(devices=[]):  # its own initial values, soon replaced, must not move the run's seed
+        vgg = Vgg19(weights.preprocessing)
+    vgg.load_state_dict(weights.state)
+    return vgg.eval()
+
+
+def save_vgg(path: Path, weights: VggWeights) -> None:
+    """Write what :func:`read_vgg` reads back, whole or not at all."""
+    metadata = {"format": _FORMAT, "version": _VERSION, "preprocessing": weights.preprocessing}
+    write_tensors(path, {f"vgg.{name}": tensor for name, tensor in weights.state.items()}, metadata)
+
+
+def _read_state_dict(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    # The restricted unpickler meets arbitrary bytes here, and can fail in as many ways; nothing in them is executed.
+    except Exception as error:
+        raise UserError(
+            f"{path} is no state dict of plain tensors, or damaged or cut short ({type(error).__name__}); "
+            f"{_HOW_TO_GET}."
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no state dict; {_HOW_TO_GET}.")
+    return content
+
+
+def _select(path: Path, tensors: dict[str, Any], names: dict[str, str]) -> dict[str, Tensor]:
+    """The tensors called ``names`` (ours: theirs), if all are there in VGG19's shapes."""
+    state = {}
+    for name, like in _empty_state().items():
+        tensor = tensors.get(names[name])
+        if not isinstance(tensor, Tensor) or tensor.shape != like.shape:
+            raise UserError(f"{path} is no VGG19: {names[name]} is missing or of a wrong shape; {_HOW_TO_GET}.")
+        state[name] = tensor.float()
+    return state
+
+
+def _torchvision_names() -> dict[str, str]:
+    """Ours -> torchvision's, which numbers all layers: a ReLU after each convolution, a pool after each level."""
+    names = {}
+    number = 0
+    for level, (_, count) in enumerate(LEVELS, start=1):
+        for i in range(1, count + 1):
+            for variable in ("weight", "bias"):
+                names[f"conv{level}_{i}.{variable}"] = f"features.{number}.{variable}"
+            number += 2
+        number += 1
+    return names
+
+
+def _random_state(seed: int) -> dict[str, Tensor]:
+    """He's initialisation: normal with variance 2 / fan_in (He et al. 2015, equation 10), biases 0."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, like in _empty_state().items():
+        state[name] = torch.zeros(like.shape)
+        if name.endswith(".weight"):
+            state[name].normal_(std=(2 / like[0].numel()) ** 0.5, generator=generator)
+    return state
+
+
+def _empty_state() -> dict[str, Tensor]:
+    with torch.device("meta"):
+        return Vgg19("tf_slim").state_dict()

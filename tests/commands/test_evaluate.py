@@ -1,0 +1,354 @@
+"""The evaluate command on real image folders and videos, in one process and by Ray tasks."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.commands import evaluate
+from tecogan_dist.metrics.measuring import Chunk, OpenSequence, chunk_size, cut_into_chunks
+from tecogan_dist.metrics.perceptual import WEIGHTS_VARIABLE, Lpips, find_trunk
+from tecogan_dist.metrics.protocol import OFFICIAL, STANDARD
+from tecogan_dist.metrics.sequence import METRICS, measure
+from tecogan_dist.video.open import open_video
+from tecogan_dist.video.writer import FrameWriter
+from tests.support.local_ray import small_ray
+from tests.support.lpips_files import write_trunk
+
+Images = NDArray[np.uint8]
+
+
+@pytest.fixture(autouse=True)
+def no_weights_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(WEIGHTS_VARIABLE, raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch_home"))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_trunk(tmp_path_factory.mktemp("weights") / "alexnet.pth")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with small_ray(cpus=2, megabytes=150):
+        yield
+
+
+def texture(frames: int, *, height: int = 50, width: int = 68, shift: int = 1, seed: int = 0) -> Images:
+    """(T, H, W, 3): smooth noise that moves ``shift`` pixels a frame."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height // 4 + 2, (width + frames * shift) // 4 + 2, 3))
+    wide = np.asarray(Image.fromarray(noise.astype(np.uint8)).resize((noise.shape[1] * 4, noise.shape[0] * 4), 3))
+    return np.stack([wide[:height, t * shift : t * shift + width] for t in range(frames)])
+
+
+def write_folder(folder: Path, images: Images) -> Path:
+    folder.mkdir(parents=True)
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"frame_{index:04}.png")
+    return folder
+
+
+def noisy(images: Images, *, extra: int = 0) -> Images:
+    """A result of ``images``: with noise, and ``extra`` more rows and columns."""
+    padded = np.pad(images, ((0, 0), (0, extra), (0, extra), (0, 0)), mode="edge")
+    noise = np.random.default_rng(1).integers(-9, 10, padded.shape)
+    return np.clip(padded + noise, 0, 255).astype(np.uint8)
+
+
+def run(*arguments: str | Path) -> None:
+    evaluate.main([str(argument) for argument in arguments])
+
+
+def read(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    return content
+
+
+def test_both_ways_give_what_the_library_gives(
+    cluster: None, tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cluster is None
+    walk, city = texture(21), texture(8, seed=1)
+    walk_result, city_result = noisy(walk, extra=4), noisy(city)
+    results = [
+        write_folder(tmp_path / "ours" / "walk", walk_result),
+        write_folder(tmp_path / "ours" / "city", city_result),
+    ]
+    targets = [write_folder(tmp_path / "hr" / "walk", walk), write_folder(tmp_path / "hr" / "city", city)]
+    given: list[str | Path] = ["--results", ",".join(map(str, results)), "--targets", ",".join(map(str, targets))]
+    run(*given, "--output", tmp_path / "ray", "--lpips-weights", weights, "--workers", "2")
+    assert "official protocol" in capsys.readouterr().out
+    content = read(tmp_path / "ray")
+    assert content["protocol"]["name"] == "official"
+    assert [sequence["name"] for sequence in content["sequences"]] == ["walk", "city"]
+    assert content["sequences"][0]["frames"] == list(range(2, 19))
+
+    lpips = Lpips(find_trunk("alex", weights))
+    for number, (result, target) in enumerate([(walk_result, walk), (city_result, city)]):
+        expected = measure(result, target, lpips=lpips)
+        for metric, column in zip(METRICS, ("PSNR", "SSIM", "LPIPS", "tOF", "tLP100"), strict=True):
+            # 17 measured frames in chunks of 4: each frame's values are those of one pass over all.
+            assert content["per_frame"][f"{column}_{number:02}"] == pytest.approx(expected[metric], rel=1e-6)
+            average = content["averages"][f"Avg_{column}"][number]
+            assert average == pytest.approx(np.mean(expected[metric]), rel=1e-6)
+    psnr = [*content["per_frame"]["PSNR_00"], *content["per_frame"]["PSNR_01"]]
+    assert content["averages"]["FrameAvg_PSNR"] == pytest.approx(np.mean(psnr))
+
+    given += ["--output", tmp_path / "one", "--workers", "1", "--lpips-weights", weights]
+    process = subprocess.run(
+        [sys.executable, "-m", "tecogan_dist.evaluate", *given],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "Traceback" not in process.stderr
+    assert read(tmp_path / "one") == content
+    assert (tmp_path / "one" / "metrics.csv").read_bytes() == (tmp_path / "ray" / "metrics.csv").read_bytes()
+
+
+def test_chunks_share_one_frame_and_change_nothing() -> None:
+    frames = texture(11)
+    for size in (1, 4, 9, 20):
+        chunks = list(cut_into_chunks(iter(zip(noisy(frames), frames, strict=True)), size))
+        assert [chunk.has_context for chunk in chunks] == [False] + [True] * (len(chunks) - 1)
+        measured = np.concatenate([chunk.targets[int(chunk.has_context) :] for chunk in chunks])
+        assert np.array_equal(measured, frames)
+        assert all(np.array_equal(chunk.targets[0], before.targets[-1]) for before, chunk in itertools.pairwise(chunks))
+    assert isinstance(chunks[0], Chunk)
+
+
+def test_chunk_size_is_bounded_by_memory_and_shared_by_workers() -> None:
+    assert chunk_size(720 * 576 * 3, total=10_000, workers=2) == 16
+    assert chunk_size(720 * 576 * 3, total=64, workers=2) == 8
+    assert chunk_size(3840 * 2160 * 3, total=None, workers=2) == 4
+
+
+def test_standard_protocol_and_its_labels(cluster: None, tmp_path: Path) -> None:
+    assert cluster is None
+    target = texture(3)
+    results, targets = write_folder(tmp_path / "a", noisy(target)), write_folder(tmp_path / "b", target)
+    given: list[str | Path] = [
+        "--results",
+        results,
+        "--targets",
+        targets,
+        "--protocol",
+        "standard",
+        "--metrics",
+        "tof,PSNR,ssim",
+    ]
+    run(*given, "--output", tmp_path / "out")
+    content = read(tmp_path / "out")
+    expected = measure(noisy(target), target, protocol=STANDARD, metrics=("psnr", "ssim", "tof"))
+    assert content["protocol"]["name"] == "standard"
+    assert content["per_frame"] == {
+        "PSNR_00": pytest.approx(expected["psnr"]),
+        "SSIM_00": pytest.approx(expected["ssim"]),
+        "tOF_00": pytest.approx(expected["tof"]),
+    }
+    header = (tmp_path / "out" / "metrics.csv").read_text().splitlines()[0]
+    assert header == ",standard_PSNR_00,standard_SSIM_00,standard_tOF_00"
+    assert "standard" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_videos_are_measured_as_the_frames_they_hold(cluster: None, tmp_path: Path) -> None:
+    assert cluster is None
+    target = texture(9, height=64, width=80)
+    for name, images in (("a.mp4", noisy(target)), ("b.mkv", target)):
+        with FrameWriter(tmp_path / name, rate=Fraction(25), pix_fmt="yuv444p", crf=0) as writer:
+            for image in images:
+                writer.write(image)
+    run("--results", tmp_path / "a.mp4", "--targets", tmp_path / "b.mkv", "--output", tmp_path, "--metrics", "psnr,tof")
+    decoded = [np.stack(list(open_video(tmp_path / name).frames())) for name in ("a.mp4", "b.mkv")]
+    expected = measure(*decoded, metrics=("psnr", "tof"))
+    assert read(tmp_path)["per_frame"] == {
+        "PSNR_00": pytest.approx(expected["psnr"]),
+        "tOF_00": pytest.approx(expected["tof"]),
+    }
+
+
+def test_identical_videos_are_infinitely_good(cluster: None, tmp_path: Path, weights: Path) -> None:
+    assert cluster is None
+    frames = texture(7)
+    results, targets = write_folder(tmp_path / "a", frames), write_folder(tmp_path / "b", frames)
+    run("--results", results, "--targets", targets, "--output", tmp_path / "out", "--lpips-weights", weights)
+    averages = read(tmp_path / "out")["averages"]
+    assert averages["FrameAvg_PSNR"] == math.inf
+    assert averages["FrameAvg_SSIM"] == pytest.approx(1)
+    assert [averages[f"FrameAvg_{name}"] for name in ("LPIPS", "tOF", "tLP100")] == [0, 0, 0]
+    assert "0,inf,1.0,0.0,0.0,0.0" in (tmp_path / "out" / "metrics.csv").read_text()
+
+
+def test_png_kinds(cluster: None, tmp_path: Path) -> None:
+    """16-bit, grey, palette and opaque alpha PNG are converted to what they show."""
+    assert cluster is None
+    grey = np.repeat(texture(7)[..., :1], 3, axis=-1)
+    targets = write_folder(tmp_path / "rgb", grey)
+    kinds = {
+        "16": lambda image: Image.fromarray(image[..., 0].astype(np.uint16) * 257),
+        "grey": lambda image: Image.fromarray(image[..., 0]),
+        "alpha": lambda image: Image.fromarray(np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])),
+        "palette": lambda image: Image.fromarray(image[..., 0]).convert("P"),
+    }
+    for kind, convert in kinds.items():
+        (tmp_path / kind).mkdir()
+        for index, image in enumerate(grey):
+            convert(image).save(tmp_path / kind / f"{index}.png")
+        run("--results", tmp_path / kind, "--targets", targets, "--output", tmp_path / "out", "--metrics", "psnr")
+        assert read(tmp_path / "out")["averages"]["FrameAvg_PSNR"] == math.inf, kind
+
+
+def make_bad(kind: str, folder: Path) -> tuple[Path, Path, str]:
+    """Results and targets that cannot be measured, and what the sentence says."""
+    target = texture(8)
+    good = write_folder(folder / "good", target)
+    bad = folder / "bad"
+    if kind == "counts":
+        return write_folder(bad, target[:7]), good, r"bad has 7 frames and .*good has 8"
+    if kind == "smaller":
+        return write_folder(bad, target[:, :48]), good, r"68x48 pixels and the targets 68x50"
+    if kind == "far larger":
+        return write_folder(bad, texture(8, height=200, width=272)), good, r"272x200 pixels and the targets only 68x50"
+    if kind == "short":
+        return write_folder(bad, target[:5]), write_folder(folder / "five", target[:5]), r"5 frames .* needs 6"
+    if kind == "tiny":
+        return write_folder(bad, target[:, :40]), write_folder(folder / "low", target[:, :40]), r"68x40 are too small"
+    if kind == "same":
+        return good, folder / "bad" / ".." / "good", r"its own target"
+    if kind == "missing":
+        return bad, good, r"bad does not exist"
+    if kind == "empty":
+        bad.mkdir()
+        return bad, good, r"bad holds no PNG or JPG images"
+    write_folder(bad, target)
+    image = bad / "frame_0004.png"
+    if kind == "unreadable":
+        image.write_bytes(image.read_bytes()[:300])
+        return bad, good, r"frame_0004\.png cannot be read as an image"
+    if kind == "transparent":
+        Image.fromarray(np.dstack([target[4], np.full(target.shape[1:3], 128, np.uint8)])).save(image)
+        return bad, good, r"frame_0004\.png has transparent pixels"
+    assert kind == "float"
+    Image.fromarray(target[4, ..., 0].astype(np.float32)).save(bad / "frame_0004.tiff")
+    (bad / "frame_0004.tiff").rename(image)
+    return bad, good, r"frame_0004\.png has pixels of type 'F'"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "counts",
+        "smaller",
+        "far larger",
+        "short",
+        "tiny",
+        "same",
+        "missing",
+        "empty",
+        "unreadable",
+        "transparent",
+        "float",
+    ],
+)
+def test_bad_input_is_one_sentence_and_loses_nothing(cluster: None, tmp_path: Path, kind: str) -> None:
+    assert cluster is None
+    results, targets, sentence = make_bad(kind, tmp_path)
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "metrics.csv").write_text("earlier")
+    with pytest.raises(UserError, match=sentence):
+        run("--results", results, "--targets", targets, "--output", output, "--metrics", "psnr")
+    assert [path.name for path in output.iterdir()] == ["metrics.csv"]
+    assert (output / "metrics.csv").read_text() == "earlier"
+
+
+def test_videos_of_different_length_are_counted(cluster: None, tmp_path: Path) -> None:
+    assert cluster is None
+    for name, count in (("a.mp4", 9), ("b.mp4", 12)):
+        with FrameWriter(tmp_path / name) as writer:
+            for image in texture(count, height=64, width=64):
+                writer.write(image)
+    with pytest.raises(UserError, match=r"a\.mp4 has 9 frames and .*b\.mp4 has 12"):
+        run("--results", tmp_path / "a.mp4", "--targets", tmp_path / "b.mp4", "--output", tmp_path, "--metrics", "psnr")
+
+
+def test_a_wrong_count_in_a_container_is_found_by_reading(tmp_path: Path) -> None:
+    """Counting goes by the frames that are there, whatever was promised."""
+    long, short = texture(12), texture(10)
+    for name, images in (("a", noisy(long)), ("b", short)):
+        write_folder(tmp_path / name, images)
+    sequence = OpenSequence("", open_video(tmp_path / "a"), open_video(tmp_path / "b"), OFFICIAL)
+    with pytest.raises(UserError, match=r"a has 12 frames and .*b has 10"):
+        list(sequence.pairs(lambda: None))
+
+
+def test_wrong_arguments(tmp_path: Path) -> None:
+    frames = write_folder(tmp_path / "a", texture(8))
+    other = write_folder(tmp_path / "b", texture(8, seed=1))
+    output: list[str | Path] = ["--output", tmp_path / "out"]
+    wrong: list[tuple[list[str | Path], str]] = [
+        (["--results", f"{frames},{other}", "--targets", other], "2 results and 1 targets"),
+        (["--results", f"{frames},{frames}", "--targets", f"{other},{other}"], "given twice"),
+        (["--results", frames, "--targets", other, "--metrics", "psnr,vmaf"], "choose from psnr"),
+        (["--results", frames, "--targets", other, "--workers", "0"], "--workers must be at least 1"),
+        (["--results", frames, "--targets", other], "LPIPS and tLP need the weights"),
+        (
+            ["--results", frames, "--targets", other, "--metrics", "psnr", "--output", frames / "frame_0001.png"],
+            "cannot",
+        ),
+    ]
+    for given, sentence in wrong:
+        with pytest.raises(UserError, match=sentence):
+            run(*output, *given)
+
+
+@pytest.mark.slow
+def test_memory_is_bounded_on_a_long_video(tmp_path: Path) -> None:
+    """10,000 frames pass through a process that keeps a few: its peak is far below their 240 MB."""
+    frames = texture(40, height=64, width=64)
+    for name in ("a.mp4", "b.mp4"):
+        with FrameWriter(tmp_path / name, preset="ultrafast") as writer:
+            for index in range(10_000):
+                writer.write(frames[index % len(frames)])
+    program = (
+        "import resource, sys; from tecogan_dist import evaluate; "
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; evaluate.main(sys.argv[1:]); "
+        "print('grown', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    given: list[str | Path] = [
+        "--results",
+        tmp_path / "a.mp4",
+        "--targets",
+        tmp_path / "b.mp4",
+        "--output",
+        tmp_path,
+        "--workers",
+        "1",
+    ]
+    process = subprocess.run(
+        [sys.executable, "-c", program, *given, "--metrics", "psnr,tof"],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert read(tmp_path)["sequences"][0]["frames"][-1] == 9_997
+    grown_kib = int(process.stdout.split("grown")[1])
+    assert grown_kib < 100 * 1024

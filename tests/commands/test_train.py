@@ -1,0 +1,303 @@
+"""``tecogan train`` and ``tecogan``: what they refuse, and two real Ray workers from a clip store to a checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from tecogan_dist import cli
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.storage import Location
+from tecogan_dist.cluster.capacity import _check_machine
+from tecogan_dist.commands import train
+from tecogan_dist.config.load import load
+from tecogan_dist.config.overrides import override
+from tecogan_dist.runs.checkpoints import newest_checkpoint, read_state
+from tecogan_dist.runs.find import read_weights
+from tecogan_dist.runs.records import read_metrics
+from tecogan_dist.training.ray.display import clock
+from tests.support.local_ray import small_ray
+from tests.support.training_runs import write_store
+
+STEPS, HALF = 20, 10
+TINY = f"""
+steps: {STEPS}
+batch_size: 4
+model: {{blocks: 1, channels: 8, flow_width: 4}}
+discriminator: {{balance_threshold: 1.0e-4}}
+loss: {{perceptual: 0}}
+data: {{sequence_length: 3, crop_size: 16, validation_scenes: [2003, 2003]}}
+tracking: {{display_every: 1, save_every: {HALF}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_store(tmp_path_factory.mktemp("data") / "store")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(TINY)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--initial_weights", "required"], "starts from FRVSR weights: give --initial_weights FILE"),
+        (["--initial_weights", "nowhere.safetensors"], r"no weights are at .*nowhere"),
+        (["--data.train_scenes", "1", "9"], "no scene of the clip store is selected"),
+        (["--data.crop_size", "64"], "smaller than the 264x264 crop"),
+        (["--loss.perceptual", "0.2"], "the perceptual loss needs VGG19's weights"),
+        (["--steps", "0"], "steps must be at least 1"),
+        (["--resume", "nowhere"], "nowhere holds nothing to resume from"),
+        (["--config", "nosuch"], "no preset or file is named 'nosuch'"),
+    ],
+)
+def test_what_the_user_can_put_right_is_said_before_ray_starts(
+    store: Path, tiny: str, tmp_path: Path, arguments: list[str], problem: str
+) -> None:
+    with pytest.raises(UserError, match=problem):
+        train.main(["--config", tiny, "--data", str(store), "--output", str(tmp_path / "run"), *arguments])
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_options_are_named() -> None:
+    with pytest.raises(UserError, match="give --data and --output"):
+        train.main(["--config", "smoke_frvsr"])
+
+
+def test_store_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="make one with 'tecogan prepare"):
+        train.main(["--config", "smoke_frvsr", "--data", str(tmp_path / "x"), "--output", str(tmp_path / "run")])
+
+
+def test_initial_weights_none_is_an_answer() -> None:
+    arguments = ["--config", "tecogan", "--data", "store", "--output", "run", "--initial_weights"]
+    assert train.parse([*arguments, "none"])[1].initial_weights is None
+    assert train.parse([*arguments, "w.safetensors"])[1].initial_weights == str(Path("w.safetensors").resolve())
+
+
+def test_help_shows_own_options_and_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ending:
+        train.main(["--help"])
+    assert ending.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--resume auto|never|PATH" in shown
+    assert "--loss.adversarial" in shown
+
+
+def test_more_workers_than_this_machine_has_cpus() -> None:
+    workers = (os.cpu_count() or 1) + 1
+    config = override(load("smoke_frvsr"), ["--cluster.workers", str(workers), "--batch_size", str(workers)])
+    with pytest.raises(UserError, match=f"use --cluster.workers {workers - 1}"):
+        _check_machine(config)
+
+
+def test_clock_shows_hours_only_if_there_are_any() -> None:
+    assert [clock(seconds) for seconds in (0, 65, 3725)] == ["0:00", "1:05", "1:02:05"]
+
+
+def test_commands_are_listed_and_found(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in cli.COMMANDS)
+    with pytest.raises(SystemExit) as ending:
+        cli.main(["fly"])
+    assert ending.value.code == 2
+    assert "there is no command 'fly'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ending:
+        cli.main(["train", "--config", "smoke_frvsr"])
+    assert ending.value.code == 2
+    assert capsys.readouterr().err == ("error: give --data and --output: 'tecogan train --help' says what for.\n")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its output folder, and what it printed."""
+
+    output: Path
+    lines: list[str]
+
+    @property
+    def steps(self) -> list[dict[str, float]]:
+        """Its records of steps, without those of validation."""
+        return [line for line in read_metrics(self.output) if "content" in line]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with small_ray(cpus=8):
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(cluster: None, store: Path, tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:  # noqa: ARG001
+    """Trains with so many workers; the same settings are trained once."""
+
+    @functools.cache
+    def trained(workers: int, *arguments: str) -> Run:
+        output, shown = tmp_path_factory.mktemp("run") / "run", io.StringIO()
+        with contextlib.redirect_stdout(shown):
+            settings = ["--config", tiny, *arguments, "--cluster.workers", str(workers)]
+            train.main([*settings, "--data", str(store), "--output", str(output)])
+        return Run(output, shown.getvalue().splitlines())
+
+    return trained
+
+
+@pytest.mark.slow
+def test_a_run_tells_what_it_does_and_leaves(run: Callable[..., Run]) -> None:
+    two = run(2)
+    assert two.lines[0] == "training starts from random weights"
+    assert any(re.match(r"step 3/20  \S+ steps/s  left 0:\d\d  content .*  wait \d+%", line) for line in two.lines)
+    newest = newest_checkpoint(Location.of(two.output))
+    assert newest is not None
+    assert re.fullmatch(rf"trained to step 20 in .*: the checkpoint is {newest}", two.lines[-1])
+    assert [line["step"] for line in two.steps] == list(range(1, STEPS + 1))
+    state = read_state(newest).state
+    assert state.step == state.discriminator_updates + state.discriminator_skips == STEPS
+    assert min(state.discriminator_updates, state.discriminator_skips) >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 4])
+def test_any_number_of_workers_trains_as_two(run: Callable[..., Run], workers: int) -> None:
+    """Real workers of Ray Train and real data: samples, losses, decisions of the balance, weights.
+
+    ``test_engines.py`` has every ZeRO stage, and the twin on plain optimisers.
+    """
+    two, other = run(2), run(workers)
+    for line, expected in zip(other.steps, two.steps, strict=True):
+        for name in ("content", "warp", "pingpong"):
+            assert line[name] == pytest.approx(expected[name], rel=1e-4), (line["step"], name)
+        # The discriminator's batch norm and kinks magnify.
+        for name in ("adversarial", "discriminator", "balance_average"):
+            assert line[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-5), (line["step"], name)
+        assert line["discriminator_skips"] == expected["discriminator_skips"]
+    found, weights = read_weights(other.output).upscaler, read_weights(two.output).upscaler
+    begun = read_weights(two.output / f"checkpoint_{HALF:08d}").upscaler
+    error, moved = (
+        torch.cat([(a[name] - b[name]).flatten() for name in weights]).norm()
+        for a, b in ((found, weights), (weights, begun))
+    )
+    assert error < 0.02 * moved
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # four runs
+@pytest.mark.usefixtures("cluster")
+def test_runs_go_on(
+    run: Callable[..., Run], store: Path, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two, halves = run(2), tmp_path / "halves"
+    for steps in (HALF, STEPS):  # of the same run
+        settings = ["--config", tiny, "--cluster.workers", "2", "--steps", str(steps)]
+        train.main([*settings, "--data", str(store), "--output", str(halves)])
+    assert_same_weights(halves, two.output)
+    half = str(halves / f"checkpoint_{HALF:08d}")
+    copied = run(2, "--resume", half)
+    assert copied.lines[0].startswith(f"going on after step {HALF} ")
+    assert_same_weights(copied.output, two.output)
+    # One worker at another ZeRO stage finishes what two began.
+    fewer = run(1, "--resume", half, "--cluster.zero_stage", "2")
+    assert fewer.steps[-1]["content"] == pytest.approx(two.steps[-1]["content"], rel=1e-3)
+
+    capsys.readouterr()
+    command = ["--config", tiny, "--data", str(store), "--cluster.workers", "2", "--output", str(two.output)]
+    train.main(command)
+    assert re.fullmatch(r".* is trained: 20 steps are done, .*\n", capsys.readouterr().out)
+    with pytest.raises(UserError, match=r"a run with loss\.warp 1\.0, not 3\.0"):
+        train.main([*command, "--loss.warp", "3"])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_that_is_too_small(store: Path, tiny: str, tmp_path: Path) -> None:
+    command = ["--config", tiny, "--data", str(store), "--output", str(tmp_path / "x")]
+    with pytest.raises(UserError, match=r"cannot hold 8 workers .*ask for fewer"):
+        train.main([*command, "--cluster.workers", "8", "--batch_size", "8"])
+    with pytest.raises(UserError, match=r"and 0 GPUs cannot hold .*--cluster\.device cpu"):
+        train.main([*command, "--cluster.device", "cuda"])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_what_only_the_user_can_mend_ends_the_run_at_once(
+    store: Path, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--config", tiny, "--data", str(store), "--output", str(tmp_path / "run")]
+    with pytest.raises(
+        UserError, match=r"10 steps in a row were not finite, the last time the loss '\w+' became (inf|nan)"
+    ):
+        train.main([*command, "--cluster.workers", "2", "--model.output_init_scale", "1e25", "--steps", "20"])
+    assert capsys.readouterr().out.count("begins") == 1  # no second attempt
+
+
+@pytest.mark.slow
+def test_interrupted_command_says_how_to_go_on(store: Path, tiny: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tecogan_dist.train", "--config", tiny, "--data", str(store), "--steps", "3000"]
+    process = subprocess.Popen(
+        [*command, "--output", str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")},  # as users have it
+        # A test runner in the background ignores Ctrl-C, and children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step 5/"):
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "asked to stop: the run ends after this step, with a checkpoint" in out
+    stopped = re.search(r"stopped after (\d+) of 3000 steps: the same command goes on from .*/(checkpoint_\d+)\n", out)
+    assert stopped is not None
+    assert int(stopped[1]) < 100
+    assert (tmp_path / "run" / stopped[2] / "state.json").exists()
+    assert err == "interrupted\n"
+
+
+@pytest.mark.slow
+def test_error_is_one_sentence_and_status_2(store: Path, tiny: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tecogan_dist.train", "--config", tiny, "--data", str(store)]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path), "--cluster.workers", "999", "--batch_size", "999"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: this machine has ")
+    assert done.stderr.count("\n") == 1
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    a, b = read_weights(one), read_weights(other)
+    assert a.step == b.step
+    assert a.discriminator is not None
+    assert b.discriminator is not None
+    assert all(torch.equal(a.upscaler[name], b.upscaler[name]) for name in a.upscaler)
+    assert all(torch.equal(a.discriminator[name], b.discriminator[name]) for name in a.discriminator)

@@ -1,0 +1,166 @@
+"""Settings: presets, strictness, overrides, schedules."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import yaml
+
+from tecogan_dist.base.errors import UserError, run_command
+from tecogan_dist.config import load as settings
+from tecogan_dist.config.overrides import override
+from tecogan_dist.config.schema import Config, LossConfig, OptimizerConfig
+from tecogan_dist.training.schedules import fade_in_at, learning_rate_at
+
+
+def test_every_preset_loads_and_survives_a_round_trip() -> None:
+    names = settings.preset_names()
+    assert {"tecogan", "frvsr", "tecogan_temporal_only", "smoke_frvsr", "smoke_tecogan"} <= set(names)
+    for name in names:
+        config = settings.load(name)
+        assert settings.parse_yaml(yaml.safe_dump(settings.to_tree(config)), source=name) == config
+
+
+def test_tecogan_preset_has_the_published_settings() -> None:
+    # shared/original/commands.md, column "case 3"
+    config = settings.load("tecogan")
+    assert (config.batch_size, config.steps, config.initial_weights) == (4, 500_000, "required")
+    assert (config.data.sequence_length, config.data.crop_size, config.data.moving_first_frame) == (10, 32, 0.3)
+    assert (config.data.train_scenes, config.data.validation_scenes) == ((2000, 2250), (2251, 2290))
+    assert config.model.blocks == 16
+    assert config.loss == LossConfig(
+        warp=1.0,
+        perceptual=0.2,
+        adversarial=0.01,
+        pingpong=0.5,
+        feature_match=0.02,
+        feature_match_norms=(12.0, 14.0, 24.0, 100.0),
+        fade_in_start=1.0,
+        fade_in_increment=0.0,
+        fade_in_maximum=1.0,
+    )
+    assert (config.discriminator.balance_threshold, config.discriminator.temporal_crop) == (0.4, 0.75)
+    optimizer = config.optimizer
+    assert (optimizer.learning_rate, optimizer.beta1, optimizer.epsilon, optimizer.decay_rate) == (5e-5, 0.9, 1e-8, 1.0)
+    assert optimizer.kind == "adam"
+
+
+def test_frvsr_preset_differs_where_the_original_does() -> None:
+    tecogan, frvsr = settings.load("tecogan"), settings.load("frvsr")
+    assert (frvsr.model.blocks, frvsr.initial_weights) == (10, None)
+    assert frvsr.loss == LossConfig(perceptual=0.0, adversarial=0.0, pingpong=0.0, feature_match=0.0)
+    alike = dataclasses.replace(frvsr, model=tecogan.model, loss=tecogan.loss, initial_weights=tecogan.initial_weights)
+    assert alike == tecogan
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("loss: {adversarail: 1}", "unknown key 'loss.adversarail'"),
+        ("stepps: 3", "unknown key 'stepps'"),
+        ("steps: many", "steps: "),
+        ("loss: 3", "loss: "),
+        ("- 1", "the top level"),
+        ("loss: {pingpong: .nan}", "loss.pingpong"),
+        ("data: {train_scenes: [1]}", "data.train_scenes"),
+        ("cluster: {zero_stage: 4}", "cluster.zero_stage"),
+        ("model: {scale: 3}", "model.scale"),
+        ("data: {degradation: bi}", "data.degradation"),
+        ("a: [", "not valid YAML"),
+        ("!!python/object/apply:os.system ['true']", "not valid YAML"),
+        ("batch_size: 3\ncluster: {workers: 2}", "batch_size 3 cannot be divided among 2 workers"),
+        ("batch_size: 0", "batch_size: input should be greater than 0, not 0"),
+        ("loss: {warp: -1}", "loss.warp: input should be greater than or equal to 0, not -1"),
+        ("optimizer: {ema_decay: 1}", "optimizer.ema_decay: input should be less than 1, not 1"),
+        ("cluster: {workers: 1, min_workers: 2}", "cluster.min_workers 2 is above cluster.workers 1"),
+        ("data: {crop_size: 30}", "multiple of 8"),
+        ("loss: {adversarial: 0}", "feature_match needs the discriminator"),
+        ("data: {train_scenes: [1, 5], validation_scenes: [5, 9]}", "overlap"),
+        ("cluster: {precision: bf16, zero_stage: 0}", "zero_stage 1, 2 or 3"),
+    ],
+)
+def test_bad_settings_are_one_sentence(text: str, part: str) -> None:
+    with pytest.raises(UserError) as caught:
+        settings.parse_yaml(text, source="mine.yaml")
+    sentence = str(caught.value)
+    assert part in sentence
+    assert "\n" not in sentence
+
+
+def test_a_missing_preset_names_those_that_are_there() -> None:
+    with pytest.raises(UserError, match="presets are frvsr, "):
+        settings.load("tecogann")
+
+
+def test_yaml_numbers_with_an_exponent_need_no_point() -> None:
+    # PyYAML reads 5e-5 as a string.
+    assert settings.parse_yaml("optimizer: {learning_rate: 5e-5}", source="x").optimizer.learning_rate == 5e-5
+
+
+def test_overrides_change_what_they_name_and_nothing_else() -> None:
+    config = settings.load("frvsr")
+    changes = "--optimizer.learning_rate 1e-4 --data.flip False --data.train_scenes 1 2 --data.degradation BI"
+    changed = override(config, [*changes.split(), "--model.scale", "2"])
+    expected = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, scale=2),
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=1e-4),
+        data=dataclasses.replace(config.data, flip=False, train_scenes=(1, 2), degradation="BI"),
+    )
+    assert changed == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--loss.advers", "1"], "did you mean --loss.adversarial"),
+        (["--steps", "3", "--batchsize", "1"], "did you mean --batch_size"),
+        (["--seed", "2", "--steps", "many"], "--steps cannot be 'many'"),
+        (["--data.flip", "perhaps"], "--data.flip cannot be 'perhaps'"),
+        (["--data.train_scenes", "1"], "--data.train_scenes cannot be '1'"),
+        (["--cluster.zero_stage=7"], "--cluster.zero_stage cannot be '7'"),
+        (["--model.scale", "8"], "--model.scale cannot be '8'"),
+        (["7"], "'7' belongs to no setting"),
+    ],
+)
+def test_bad_overrides_are_one_sentence(arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        override(Config(), arguments)
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        override(settings.load("frvsr"), ["--help"])
+    assert caught.value.code == 0
+    assert "--optimizer.learning_rate" in capsys.readouterr().out
+
+
+def test_overrides_are_checked_like_a_file() -> None:
+    with pytest.raises(UserError, match="batch_size"):
+        override(Config(), ["--batch_size", "0"])
+
+
+def test_learning_rate_decays_smoothly_or_in_steps() -> None:
+    smooth = OptimizerConfig(learning_rate=1e-4, decay_rate=0.5, decay_steps=1000, decay_staircase=False)
+    stairs = dataclasses.replace(smooth, decay_staircase=True)
+    assert learning_rate_at(smooth, 500) == pytest.approx(1e-4 * 0.5**0.5)
+    assert [learning_rate_at(stairs, step) for step in (0, 999, 1000, 2000)] == [1e-4, 1e-4, 5e-5, 2.5e-5]
+
+
+def test_losses_fade_in_to_the_maximum() -> None:
+    loss = LossConfig(fade_in_start=0.1, fade_in_increment=0.25, fade_in_maximum=0.5)
+    assert [fade_in_at(loss, step) for step in (0, 1, 2, 9)] == pytest.approx([0.1, 0.35, 0.5, 0.5])
+
+
+def test_commands_show_a_user_error_as_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(_: list[str] | None) -> None:
+        raise UserError("give a folder.")
+
+    with pytest.raises(SystemExit) as caught:
+        run_command(fails)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: give a folder.\n"

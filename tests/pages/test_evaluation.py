@@ -1,0 +1,368 @@
+"""The HTML report: complete, self-contained and safe, with the right numbers, frames and pixels."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.color import rgb2lab
+
+from tecogan_dist.metrics.protocol import OFFICIAL, STANDARD, Images, Protocol
+from tecogan_dist.metrics.sequence import METRICS, measure
+from tecogan_dist.metrics.summary import Evaluation, SequenceValues
+from tecogan_dist.pages.curves import Chart, chart
+from tecogan_dist.pages.evaluation import render_report
+from tecogan_dist.pages.pictures import COLOUR_MAP, Profile, colours, worst_frames
+from tecogan_dist.video.open import open_video
+from tecogan_dist.video.source import FrameSource
+
+HEIGHT, WIDTH, FRAMES = 56, 72, 9
+COLUMN = 31
+MEASURED = ("psnr", "ssim", "tof")  # the others need a network's weights, so their values are made up here
+VOID = {"meta", "img", "br", "link", "input"}
+TIMES, NONE = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
+
+
+class Page(HTMLParser):
+    """A page's tags with their attributes in order, its text, and its open tags, which must close in turn."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self._open.append(tag)
+        elif tag == "br":
+            self.text += "\n"
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def named(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.text.split())
+
+
+def pixels(uri: str) -> Images:
+    kind, data = uri.split(";base64,")
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        assert kind == f"data:image/{str(image.format).lower()}"
+        return np.asarray(image.convert("RGB"))
+
+
+def clip(seed: int, count: int = FRAMES) -> tuple[Images, Images]:
+    """A smooth picture that moves a pixel a frame and brightens, and a noisy copy: (T, H, W, 3) uint8 each."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.integers(30, 160, (8, 12, 3), dtype=np.uint8)
+    wide = np.asarray(Image.fromarray(coarse).resize((WIDTH + count, HEIGHT), Image.Resampling.BICUBIC))
+    targets = np.stack([wide[:, index : index + WIDTH] + np.uint8(6 * index) for index in range(count)])
+    noise = generator.normal(0, 8, targets.shape) * generator.uniform(0.3, 1, (count, 1, 1, 1))
+    return (targets + noise).clip(0, 255).astype(np.uint8), targets
+
+
+def write(folder: Path, frames: Images) -> FrameSource:
+    folder.mkdir(parents=True)
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"{index:04d}.png")
+    return open_video(folder)
+
+
+Inputs = tuple[Evaluation, list[Profile], list[tuple[FrameSource, FrameSource]]]
+
+
+def evaluate(
+    folder: Path,
+    clips: dict[str, tuple[Images, Images]],
+    *,
+    protocol: Protocol = OFFICIAL,
+    metrics: Sequence[str] = METRICS,
+) -> Inputs:
+    sequences, profiles, sources = [], [], []
+    for number, (name, (results, targets)) in enumerate(clips.items()):
+        frames = protocol.frames(len(targets))
+        values = measure(results, targets, protocol=protocol, metrics=[name for name in metrics if name in MEASURED])
+        made_up = np.random.default_rng(number).uniform(0.1, 0.9, len(frames)).tolist()
+        values |= {"lpips": made_up, "tlp": made_up[1:]}
+        values = {metric: values[metric] for metric in metrics}
+        pair = (write(folder / "results" / name, results), write(folder / "targets" / name, targets))
+        height, width = targets.shape[1:3]
+        sequences.append(SequenceValues(name, str(pair[0].path), str(pair[1].path), height, width, frames, values))
+        cut = results[:, : targets.shape[1]]
+        profiles.append(Profile(cut[:, :, COLUMN], targets[:, :, COLUMN], COLUMN))
+        sources.append(pair)
+    return Evaluation(protocol, metrics, sequences), profiles, sources
+
+
+@pytest.mark.parametrize("metrics", [METRICS, ("psnr", "ssim", "tof"), ("ssim",)])
+@pytest.mark.parametrize("protocol", [OFFICIAL, STANDARD])
+def test_every_number_stands_under_its_protocol(tmp_path: Path, protocol: Protocol, metrics: tuple[str, ...]) -> None:
+    inputs = evaluate(tmp_path, {"one": clip(1), "two": clip(2, 12)}, protocol=protocol, metrics=metrics)
+    evaluation = inputs[0]
+    page = Page(render_report(*inputs, note="measured with care & love"))
+    assert f"{protocol.name} protocol: {protocol.description}" in page.words
+    assert "measured with care & love" in page.words
+    assert len([svg for svg in page.named("svg") if svg.get("class") == "chart"]) == 2 * len(metrics)
+    heads = {
+        "psnr": "PSNR (dB) ↑",
+        "ssim": "SSIM ↑",
+        "lpips": "LPIPS ↓",
+        "tof": "tOF (px) ↓",
+        "tlp": f"tLP {TIMES}100 ↓",
+    }
+    for metric, head in heads.items():
+        labelled = len(re.findall(re.escape(f"{head}, {protocol.name}"), page.words))
+        # card, table, two charts; the worst frames' heading and captions may add to it
+        assert labelled >= 4 if metric in metrics else labelled == 0
+        assert page.words.count(head) == labelled
+    for metric in metrics:
+        decimals = 2 if metric == "psnr" else 4
+        for sequence in evaluation.sequences:
+            assert f"average {np.mean(sequence.values[metric]):.{decimals}f} " in page.words
+        folders = np.mean([np.mean(sequence.values[metric]) for sequence in evaluation.sequences])
+        frames = np.mean(np.concatenate([sequence.values[metric] for sequence in evaluation.sequences]))
+        for row, number in (("sequences (FolderAvg)", folders), ("frames (FrameAvg)", frames)):
+            numbers = page.words.split(f"average of {row}")[1].split()[: len(metrics)]
+            assert numbers[metrics.index(metric)] == f"{number:.{decimals}f}"
+
+
+def test_the_page_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
+    html = render_report(*evaluate(tmp_path, {"calendar": clip(1), "other": clip(2)}))
+    page = Page(html)
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "base", "form", "video"}
+    for tag, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")]
+        if "src" in attributes:
+            assert pixels(attributes["src"]).size
+        if "href" in attributes and tag == "image":
+            assert pixels(attributes["href"]).size
+        elif "href" in attributes:
+            assert tag == "a"
+            assert attributes["href"].startswith(("#", "https://doi.org/"))
+    assert not re.findall(r"url\(|@import|srcset|http-equiv=.refresh", html)
+    anchors = {attributes["href"][1:] for attributes in page.named("a") if attributes["href"].startswith("#")}
+    assert anchors <= {attributes.get("id", "") for _, attributes in page.tags}
+
+
+def test_names_are_text_whatever_they_hold(tmp_path: Path) -> None:
+    name = "<img src=x onerror=alert(1)>\"'&{{ 7*7 }}<!--"
+    evaluation, profiles, sources = evaluate(tmp_path, {name: clip(1)})
+    html = render_report(evaluation, profiles, sources, note="</p><script>alert(2)</script>")
+    page = Page(html)
+    assert name in page.text
+    assert "<script>alert(2)</script>" in page.text
+    assert not page.named("script")
+    assert all(attributes["src"].startswith("data:image/") for attributes in page.named("img"))
+    # Linux gives a name of other bytes than UTF-8 as lone surrogates, which no file of UTF-8 can hold.
+    odd = replace(evaluation, sequences=[replace(evaluation.sequences[0], name="b\udcffd")])
+    assert b"b\\udcffd" in render_report(odd, profiles, sources).encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("names", "protocol", "shown"),
+    [
+        (["Calendar", "my_city-BD", "foliage", "walk"], OFFICIAL, ["Vid4, official: 4 of 4"]),
+        (["walk", "other", "vid4.city"], OFFICIAL, ["Vid4, official: 2 of 4"]),
+        (["room", "walk"], OFFICIAL, ["Vid4, official: 1 of 4", "ToS3, official: 1 of 3"]),
+        (["cityscape", "sidewalk", "face2"], OFFICIAL, []),
+        (["calendar", "city", "foliage", "walk"], STANDARD, []),
+    ],
+)
+def test_published_rows_appear_for_their_scenes_only(
+    tmp_path: Path, names: list[str], protocol: Protocol, shown: list[str]
+) -> None:
+    inputs = evaluate(tmp_path, {name: clip(seed) for seed, name in enumerate(names)}, protocol=protocol)
+    page = Page(render_report(*inputs, worst=1))
+    assert re.findall(r"\w+, official: \d of \d", page.words) == shown
+    numbers = {"Vid4": [f"26.91 {NONE} 0.251 0.209 0.957", f"25.57 {NONE} 0.162 0.190 0.668"]}
+    numbers["ToS3"] = [f"34.01 {NONE} 0.145 0.145 0.541", f"32.75 {NONE} 0.108 0.133 0.661"]
+    for name, rows in numbers.items():
+        for model, row in zip(("Official FRVSR", "TecoGAN+"), rows, strict=True):
+            assert (f"{model}, published {row}" in page.words) == any(name in heading for heading in shown)
+    if "other" in names:
+        ours = [np.mean(sequence.values["psnr"]) for sequence in inputs[0].sequences if sequence.name != "other"]
+        assert f"this evaluation {np.mean(ours):.2f}" in page.words
+        assert "averages of all 4 scenes, so the numbers do not compare" in page.words
+    assert ("not checked against" in page.words) == bool(shown)
+
+
+@pytest.mark.parametrize("names", [["face_01", "face_02"], ["face_room"]])
+def test_an_unclear_match_is_said_and_not_averaged(tmp_path: Path, names: list[str]) -> None:
+    page = Page(render_report(*evaluate(tmp_path, {name: clip(1) for name in names}), worst=1))
+    assert f"Not compared: it is not clear which scene each of {', '.join(dict.fromkeys(names))}" in page.words
+    assert "34.01" not in page.words
+
+
+def test_infinite_values_are_shown_and_break_no_curve(tmp_path: Path) -> None:
+    results, targets = clip(1)
+    results[3] = targets[3]
+    clips = {"some": (results, targets), "all": (targets, targets)}
+    html = render_report(*evaluate(tmp_path, clips, metrics=("psnr",), protocol=STANDARD))
+    page = Page(html)
+    assert "average of sequences (FolderAvg) ∞" in page.words
+    assert "frame 3: ∞ dB" in page.words
+    geometry = [value for _, a in page.tags for name, value in a.items() if name in ("d", "x", "y", "width")]
+    assert geometry
+    assert not [value for value in geometry if "nan" in value or "inf" in value]
+    some, every = (attributes["d"] for attributes in page.named("path") if attributes["class"] == "curve")
+    assert some.count("M") == 2  # before and after frame 3
+    assert every == ""
+
+
+def points(path: str) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in re.findall(r"[ML]([\d.]+) ([\d.]+)", path)]
+
+
+def test_a_curve_is_its_values_to_scale() -> None:
+    values = [31.0, 29.5, math.inf, 30.0]
+    drawn = chart("psnr", range(2, 6), values)
+    assert drawn.curve.count("h0") == 1  # frame 5 stands alone behind the gap
+    curve = points(drawn.curve)
+    assert [x for x, _ in curve] == pytest.approx(
+        [Chart.LEFT, (2 * Chart.LEFT + Chart.RIGHT) / 3, Chart.RIGHT], abs=0.1
+    )
+    heights = {float(label): position for position, label in drawn.y_ticks}
+    scale = (heights[30.0] - heights[31.0]) / 1.0
+    assert [y for _, y in curve] == pytest.approx([heights[30.0] - (v - 30) * scale for v in (31, 29.5, 30)], abs=0.1)
+    assert [hit.title for hit in drawn.hits] == [
+        "frame 2: 31.00 dB",
+        "frame 3: 29.50 dB",
+        "frame 4: ∞ dB",
+        "frame 5: 30.00 dB",
+    ]
+
+
+def test_equal_values_and_a_single_one_have_a_range() -> None:
+    for values in ([0.25], [0.25, 0.25], [0.0, 0.0, 0.0]):
+        drawn = chart("tof", range(3, 3 + len(values)), values)
+        middle = (Chart.TOP + Chart.BOTTOM) / 2
+        assert {y for _, y in points(drawn.curve)} == {middle if values[0] else Chart.BOTTOM}
+        assert f"{values[0]:.4f}" in [label for _, label in drawn.y_ticks]
+
+
+@pytest.mark.timeout(60)
+def test_ten_thousand_frames_stay_small_and_keep_their_peaks(tmp_path: Path) -> None:
+    evaluation, _, sources = evaluate(tmp_path, {"film": clip(1)}, metrics=METRICS)
+    count = 10_000
+    generator = np.random.default_rng(3)
+    values = {metric: generator.normal(30, 1, count).tolist() for metric in METRICS}
+    values["tof"][4] = 60.0  # the worst, and a frame that there is
+    film = replace(evaluation.sequences[0], frames=range(count), values=values)
+    columns = generator.integers(0, 255, (count, 200, 3), dtype=np.uint8)
+    page = render_report(replace(evaluation, sequences=[film]), [Profile(columns, columns, COLUMN)], sources, worst=1)
+    assert len(page) < 3_000_000  # of which 2 are the profile, here of noise
+    assert "The first 1200 of 10000 frames." in Page(page).words
+    for metric in METRICS:
+        drawn = chart(metric, range(count), values[metric])
+        every = np.asarray(values[metric])
+        heights = np.array(points(drawn.band))[:, 1]
+        assert len(heights) < 2 * (Chart.RIGHT - Chart.LEFT) + 2
+        scale = np.ptp(heights) / np.ptp(every)
+        # Every pixel column shows the range of its frames: what a curve through all of them would cover.
+        place = np.floor(Chart.LEFT + np.arange(count) / (count - 1) * (Chart.RIGHT - Chart.LEFT))
+        for column, group in ((c, every[place == c]) for c in (Chart.LEFT, 200, 333, 500)):
+            shown = [y for x, y in points(drawn.band) if x == column]
+            assert max(shown) - min(shown) == pytest.approx(np.ptp(group) * scale, abs=0.2)
+
+
+def choose(values: Sequence[float], count: int, gap: int) -> list[int]:
+    """Take the greatest of what is left, then strike it and what is nearer than ``gap``; again."""
+    left = dict(enumerate(values))
+    taken: list[int] = []
+    while left and len(taken) < count:
+        taken.append(max(left, key=lambda index: left[index]))
+        left = {index: value for index, value in left.items() if abs(index - taken[-1]) >= gap}
+    return taken
+
+
+@pytest.mark.parametrize(("length", "gap"), [(400, 24), (60, 4), (8, 1), (2, 1)])
+def test_the_worst_frames_are_the_worst_apart_from_neighbours(length: int, gap: int) -> None:
+    values = np.random.default_rng(length).normal(size=length).cumsum()
+    frames = range(3, 3 + length)
+    assert worst_frames(frames, values.tolist(), "tof", count=3) == [3 + i for i in choose(values.tolist(), 3, gap)]
+    assert worst_frames(frames, values.tolist(), "psnr", count=3) == [3 + i for i in choose((-values).tolist(), 3, gap)]
+    assert worst_frames(frames, [math.inf] * length, "psnr", count=1) == [3]
+    assert worst_frames(frames, values.tolist(), "tof", count=0) == []
+
+
+@pytest.mark.parametrize(
+    ("metrics", "blamed"), [(METRICS, "tof"), (("psnr", "lpips", "tlp"), "lpips"), (("psnr", "ssim"), "psnr")]
+)
+def test_the_worst_frames_show_their_own_pixels(tmp_path: Path, metrics: Collection[str], blamed: str) -> None:
+    results, targets = clip(5)
+    larger = np.pad(results, ((0, 0), (0, 8), (0, 4), (0, 0)))
+    evaluation, profiles, sources = evaluate(tmp_path, {"one": (larger, targets)}, metrics=list(metrics))
+    sequence = evaluation.sequences[0]
+    values = dict(zip(sequence.frames_of(blamed), sequence.values[blamed], strict=True))
+    order = sorted(values, key=lambda frame: values[frame] * (-1 if blamed != "psnr" else 1))[:2]
+    page = Page(render_report(evaluation, profiles, sources, worst=2))
+    assert [int(frame) for frame in re.findall(r"Frame (\d+) ·", page.words)] == order
+    shown = page.named("img")
+    assert len(shown) == 8  # the frame before the first measured one is there, so each has its flow
+    for number, frame in enumerate(order):
+        names = [attributes["alt"].split(",")[0] for attributes in shown[4 * number : 4 * number + 4]]
+        assert names == ["result", "target", "difference", "flow difference"]
+        pictures = [pixels(attributes["src"]) for attributes in shown[4 * number : 4 * number + 4]]
+        for picture, clean in zip(pictures, (results, targets), strict=False):
+            apart = np.abs(picture.astype(float) - clean).mean(axis=(1, 2, 3))
+            assert apart.argmin() == frame
+            assert apart[frame] < 4  # what JPEG does to noise
+        match = re.search(TIMES + r"(\d+)", shown[4 * number + 2]["alt"])
+        assert match is not None
+        difference = np.abs(results[frame].astype(float) - targets[frame])
+        assert (difference * int(match[1]) > 255).mean() <= 0.01
+        assert (difference * int(match[1]) * 2 > 255).mean() > 0.01
+        assert np.abs(pictures[2] - (difference * int(match[1])).clip(0, 255)).mean() < 8
+
+
+def test_a_first_frame_has_no_flow(tmp_path: Path) -> None:
+    results, targets = clip(6)
+    results[0] = 0
+    page = Page(
+        render_report(*evaluate(tmp_path, {"x": (results, targets)}, protocol=STANDARD, metrics=["psnr"]), worst=1)
+    )
+    assert "Frame 0 ·" in page.words
+    assert "no flow: there is no frame before" in page.words
+    assert len(page.named("img")) == 3
+
+
+def test_a_profile_is_its_column_over_time(tmp_path: Path) -> None:
+    results, targets = clip(7)
+    page = Page(render_report(*evaluate(tmp_path, {"x": (results, targets)}), worst=1))
+    above, below = sorted(page.named("image"), key=lambda attributes: float(attributes["y"]))
+    np.testing.assert_array_equal(pixels(above["href"]), results[:, :, COLUMN].transpose(1, 0, 2))
+    np.testing.assert_array_equal(pixels(below["href"]), targets[:, :, COLUMN].transpose(1, 0, 2))
+    assert f"column x = {COLUMN}" in page.words
+
+
+def test_the_colour_map_gets_lighter_in_even_steps() -> None:
+    lightness = rgb2lab(colours(np.linspace(0, 1.2, 61)[None]))[0, :, 0]
+    steps = np.diff(lightness[:51])
+    assert steps.min() > 0
+    assert lightness[50] - lightness[0] > 85
+    assert np.ptp(lightness[50:]) == 0
+    assert tuple(colours(np.zeros((1, 1)))[0, 0]) == tuple(COLOUR_MAP[0])

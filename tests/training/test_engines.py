@@ -1,0 +1,427 @@
+"""How steps are applied: TensorFlow's Adam, and DeepSpeed pairs against plain torch optimisers."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import socket
+import sys
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from tecogan_dist.config import load as settings
+from tecogan_dist.config.overrides import override
+from tecogan_dist.config.schema import Config
+from tecogan_dist.models.discriminator import Discriminator
+from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.training.device import prepare_device
+from tecogan_dist.training.engines.deepspeed import DeepSpeedPair
+from tecogan_dist.training.engines.optimizers import AdamTF1
+from tecogan_dist.training.engines.pair import EnginePair
+from tecogan_dist.training.engines.plain import PlainPair
+from tecogan_dist.training.ledger import average_over_workers
+from tecogan_dist.training.step import Objective, training_frames
+from tests.support.paths import REFERENCE
+
+STEPS, SKIPPED = 20, (1, 6, 7)
+HALF = 10
+WINDOWS = 4
+LEARNING_RATE = 1e-4
+CPU = torch.device("cpu")
+CASES = {
+    "zero0": ["--cluster.zero_stage", "0"],
+    "zero1": ["--cluster.zero_stage", "1"],
+    "zero2": ["--cluster.zero_stage", "2"],
+    "zero3": ["--cluster.zero_stage", "3"],
+    "tf1": ["--cluster.zero_stage", "1", "--optimizer.kind", "adam_tf1"],
+    "clipped": ["--cluster.zero_stage", "2", "--optimizer.gradient_clipping", "0.05"],
+    "zero0_clipped": ["--cluster.zero_stage", "0", "--optimizer.gradient_clipping", "0.05"],
+    "checkpointed": ["--cluster.zero_stage", "1", "--cluster.activation_checkpointing", "True"],
+}
+"""The first four on every number of workers, the others where they are quick: on 1 and 2."""
+PARTS = {
+    "parts0": ["--cluster.zero_stage", "0", "--accumulation", "2"],
+    "parts1": ["--cluster.zero_stage", "1", "--accumulation", "2"],
+    "parts2": ["--cluster.zero_stage", "2", "--accumulation", "2"],
+    "parts3": ["--cluster.zero_stage", "3", "--accumulation", "2"],
+}
+"""Where a worker has two windows or more."""
+
+
+def cases_on(processes: int) -> dict[str, list[str]]:
+    """Cases that are run on so many workers: a worker needs two windows to take them in two parts."""
+    return CASES | PARTS if processes * 2 <= WINDOWS else {name: CASES[name] for name in list(CASES)[:4]}
+
+
+BOUND = 5e-2
+"""Largest distance of the weights of N workers from those of one, as a part of the way that they went."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the other processes: the number of threads decides the order of sums."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_adam_tf1_is_tensorflows_adam_at_every_step() -> None:
+    vectors = np.load(REFERENCE / "ops.npz")
+    learning_rate, beta1, beta2, epsilon = vectors["adam:lr_beta1_beta2_eps"].tolist()
+    weight = nn.Parameter(torch.from_numpy(vectors["adam:w0"]))
+    optimizer = AdamTF1([weight], lr=learning_rate, betas=(beta1, beta2), eps=epsilon)
+    for gradient, expected in zip(vectors["adam:grads"], vectors["adam:w_after"], strict=True):
+        weight.grad = torch.from_numpy(gradient)
+        optimizer.step()
+        np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=0, atol=6e-8)
+
+
+def test_discriminator_is_untouched_when_it_is_not_updated() -> None:
+    config = make_config([])
+    pair = make_pair(config, distributed=False)
+    before = weights_of(pair)
+    train(pair, config, [0], skipped=[0])
+    after = weights_of(pair)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(name.startswith("upscaler.generator") for name in moved)
+    assert any(name.startswith("upscaler.flow") for name in moved)
+    # Statistics of the batch are folded in all the same, as in the original.
+    assert {name.split(".")[-1] for name in moved if name.startswith("critic")} == {"moving_mean", "moving_variance"}
+
+
+def test_learning_rate_of_the_discriminator_is_scaled() -> None:
+    """Adam's first step is learning_rate * sign(gradient), whatever the gradient's size."""
+    config = make_config(["--discriminator.learning_rate_scale", "0.25", "--optimizer.epsilon", "1e-30"])
+    pair = make_pair(config, distributed=False)
+    before = weights_of(pair)
+    train(pair, config, [0])
+    after = weights_of(pair)
+    moved = (after["critic.score.weight"] - before["critic.score.weight"]).abs()
+    assert torch.allclose(moved, torch.full_like(moved, 0.25 * LEARNING_RATE), rtol=1e-2)
+
+
+def test_plain_pair_goes_on_exactly_after_loading() -> None:
+    config = make_config(["--optimizer.kind", "adam_tf1"])
+    straight = make_pair(config, distributed=False)
+    train(straight, config, range(2))
+    kept = keep(straight)
+    train(straight, config, range(2, 4))
+    resumed = go_on(kept, config, distributed=False)
+    train(resumed, config, range(2, 4))
+    expected, found = weights_of(straight), weights_of(resumed)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_gradients_that_are_not_finite_update_nothing() -> None:
+    config = make_config([])
+    pair = make_pair(config, distributed=False)
+    train(pair, config, [0])
+    before, moments = weights_of(pair), pair.moments()
+    spoil(pair, config, update_discriminator=True)
+    assert unmoved(before, weights_of(pair))
+    after = pair.moments()
+    assert after[1] == moments[1] == {"upscaler": 1, "discriminator": 1}
+    assert all(torch.equal(moments[0][name], after[0][name]) for name in moments[0])
+    train(pair, config, [1])
+    assert pair.moments()[1] == {"upscaler": 2, "discriminator": 2}
+
+
+def test_clipping_bounds_the_norm_of_a_network_s_gradients() -> None:
+    """Plain SGD's view of it: with betas 0 the first moment is the gradient that was applied."""
+    config = make_config(["--optimizer.gradient_clipping", "0.01", "--optimizer.beta1", "0"])
+    pair = make_pair(config, distributed=False)
+    train(pair, config, [0])
+    for part in ("upscaler", "discriminator"):
+        gradients = [t for name, t in pair.moments()[0].items() if name.startswith(f"{part}.exp_avg.")]
+        assert torch.stack([g.square().sum() for g in gradients]).sum().sqrt() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.fixture(scope="module", params=[1, 2, 4])
+def deepspeed_results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
+    """Number of processes, and the folder with what rank 0 had in every case."""
+    processes: int = request.param
+    folder = tmp_path_factory.mktemp(f"deepspeed{processes}")
+    config = make_config([])
+    plain = make_pair(config, distributed=False)
+    torch.set_num_threads(1)
+    train(plain, config, range(HALF), skipped=SKIPPED)
+    torch.save(keep(plain), folder / "plain_half.pt")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    spawn = multiprocessing.get_context("spawn")
+    group = [spawn.Process(target=run_cases, args=(rank, processes, port, folder)) for rank in range(processes)]
+    for process in group:
+        process.start()
+    try:
+        for process in group:
+            process.join(timeout=800)
+        assert [process.exitcode for process in group] == [0] * processes
+    finally:
+        for process in group:
+            process.kill()
+            process.join()
+    return processes, folder
+
+
+@pytest.fixture(scope="module")
+def twins() -> dict[str, tuple[dict[str, Tensor], dict[str, Tensor], list[float]]]:
+    """Of each case the first weights, the last ones and the losses of one process on plain optimisers."""
+    torch.set_num_threads(1)
+    results = {}
+    for name, settings_of_case in (CASES | PARTS).items():
+        config = make_config(settings_of_case)
+        pair = make_pair(config, distributed=False)
+        start = weights_of(pair)
+        losses = train(pair, config, range(STEPS), skipped=SKIPPED)
+        results[name] = (start, weights_of(pair), losses)
+    return results
+
+
+def far(found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str, Tensor]) -> float:
+    """The larger part of the way (of both networks) by which ``found`` is off."""
+    shares = []
+    for part in ("upscaler", "critic"):
+        names = [name for name in expected if name.startswith(part) and "moving" not in name]
+        error, moved = (
+            torch.stack([(a[name] - b[name]).square().sum() for name in names]).sum().sqrt()
+            for a, b in ((found, expected), (expected, start))
+        )
+        assert moved > 1e-3
+        shares.append(float(error / moved))
+    return max(shares)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("case", [*CASES, *PARTS])
+def test_any_number_of_workers_trains_as_one_process(
+    deepspeed_results: tuple[int, Path], twins: dict[str, Any], case: str
+) -> None:
+    """20 steps, 3 of them without the discriminator's update: losses and weights of one plain process.
+
+    What is left is the order of sums, magnified at the kinks of the networks.
+    """
+    processes, folder = deepspeed_results
+    if case not in cases_on(processes):
+        pytest.skip(f"not on {processes} workers: too few windows for parts, and the other cases add no more there")
+    start, expected, losses = twins[case]
+    found = torch.load(folder / f"{case}.pt", weights_only=True)
+    distance = far(found["weights"], expected, start)
+    print(f"{case} on {processes}: {distance:.1e} of the way, losses {found['losses'][-1] - losses[-1]:.1e}")
+    # One process is exact, but for DeepSpeed's clipping, which adds 1e-6 to the norm.
+    assert distance <= (0 if processes == 1 and "clipped" not in case else BOUND)
+    assert found["losses"] == pytest.approx(losses, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("case", [*CASES, *PARTS])
+def test_deepspeed_pair_goes_on_exactly_after_loading(deepspeed_results: tuple[int, Path], case: str) -> None:
+    processes, folder = deepspeed_results
+    if case not in cases_on(processes):
+        pytest.skip(f"not on {processes} workers: too few windows for parts, and the other cases add no more there")
+    found = torch.load(folder / f"{case}.pt", weights_only=True)
+    assert all(torch.equal(found["weights"][name], found["resumed"][name]) for name in found["weights"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("case", ["zero0", "zero1", "zero2", "zero3"])
+def test_checkpoints_fit_any_stage_and_number_of_workers(
+    deepspeed_results: tuple[int, Path], twins: dict[str, Any], case: str
+) -> None:
+    """One plain process's half is finished by every stage and number of workers, and theirs by one plain process."""
+    _, folder = deepspeed_results
+    start, expected, _ = twins["zero0"]
+    found = torch.load(folder / f"{case}.pt", weights_only=True)
+    assert far(found["from_plain"], expected, start) < BOUND
+    config = make_config([])
+    pair = go_on(found["half"], config, distributed=False)
+    train(pair, config, range(HALF, STEPS), skipped=SKIPPED)
+    assert far(weights_of(pair), expected, start) < BOUND
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_deepspeed_pair_on_cuda_equals_plain_optimizers(zero_stage: int) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=compare_on_cuda, args=(zero_stage,))
+    process.start()
+    process.join(timeout=300)
+    process.kill()
+    assert process.exitcode == 0
+
+
+def compare_on_cuda(zero_stage: int) -> None:
+    """fp32 against the plain pair; bf16 against fp32, loosely; NCCL, fused Adam, frames and weights on the GPU."""
+    device = torch.device("cuda:0")
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    prepare_device(device, Config())
+    dist.init_process_group("nccl", init_method="tcp://127.0.0.1:29571", rank=0, world_size=1)
+    config = make_config(["--cluster.zero_stage", str(zero_stage)])
+    plain = make_pair(config, distributed=False, device=device)
+    start = weights_of(plain)
+    train(plain, config, range(STEPS), skipped=SKIPPED, device=device)
+    expected = weights_of(plain)
+    cases = [("fp32", 1e-2)] + ([("bf16", 0.5)] if zero_stage > 0 else [])
+    for precision, tolerance in cases:
+        changed = override(config, ["--cluster.precision", precision])
+        pair = make_pair(changed, distributed=True, device=device)
+        train(pair, changed, range(STEPS), skipped=SKIPPED, device=device)
+        found = weights_of(pair)
+        error, moved = (
+            torch.stack([(a[name] - b[name]).square().sum() for name in expected if "moving" not in name]).sum().sqrt()
+            for a, b in ((found, expected), (expected, start))
+        )
+        assert found["upscaler.flow.output.conv1.weight"].dtype == torch.float32
+        print(f"ZeRO {zero_stage} {precision}: {error / moved:.2g} of the way")
+        assert error < tolerance * moved
+    dist.destroy_process_group()
+
+
+def run_cases(rank: int, processes: int, port: int, folder: Path) -> None:
+    """One process of the group: all cases, straight, interrupted after half the steps, and begun elsewhere."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
+    for name, settings_of_case in cases_on(processes).items():
+        config = make_config([*settings_of_case, "--cluster.workers", str(processes)])
+        pair = make_pair(config, distributed=True)
+        losses = train(pair, config, range(HALF), skipped=SKIPPED)
+        half = keep(pair)
+        losses += train(pair, config, range(HALF, STEPS), skipped=SKIPPED)
+        result = {"losses": losses, "half": half, "weights": weights_of(pair)}
+        before = weights_of(pair)
+        spoil(pair, config, update_discriminator=True)
+        assert unmoved(before, weights_of(pair)), f"{name} took gradients that are not finite"
+        resumed = go_on(half, config, distributed=True)
+        train(resumed, config, range(HALF, STEPS), skipped=SKIPPED)
+        result["resumed"] = weights_of(resumed)
+        if name.startswith("zero") and "clipped" not in name:
+            plain_half = torch.load(folder / "plain_half.pt", weights_only=True)
+            other = go_on(plain_half, config, distributed=True)
+            train(other, config, range(HALF, STEPS), skipped=SKIPPED)
+            result["from_plain"] = weights_of(other)
+        if rank == 0:
+            torch.save(result, folder / f"{name}.pt")
+    dist.barrier()
+    sys.stdout.flush()
+    os._exit(0)  # gloo's threads may outlive the other rank and complain
+
+
+def make_config(changes: list[str]) -> Config:
+    tree = {
+        "batch_size": WINDOWS,
+        "model": {"blocks": 1, "channels": 8, "flow_width": 4},
+        "loss": {"perceptual": 0},
+        # A large epsilon keeps near-zero gradients from becoming steps of a random sign.
+        "optimizer": {"learning_rate": LEARNING_RATE, "epsilon": 1e-3},
+        "data": {"sequence_length": 3, "crop_size": 16},
+    }
+    return override(settings.from_tree(tree, source="the test"), changes)
+
+
+def make_pair(config: Config, *, distributed: bool, device: torch.device = CPU) -> EnginePair:
+    torch.manual_seed(0)
+    checkpointing = config.cluster.activation_checkpointing
+    upscaler = RecurrentUpscaler(blocks=1, channels=8, flow_width=4, checkpointing=checkpointing).to(device)
+    discriminator = Discriminator().to(device)
+    if distributed:
+        return DeepSpeedPair(upscaler, discriminator, config, device)
+    return PlainPair(upscaler, discriminator, config)
+
+
+def keep(pair: EnginePair) -> dict[str, Any]:
+    """What a checkpoint has of a pair."""
+    moments, updates = pair.moments()
+    return {"weights": weights_of(pair), "moments": moments, "updates": updates}
+
+
+def go_on(kept: dict[str, Any], config: Config, *, distributed: bool) -> EnginePair:
+    """A new pair from what was kept: weights before the engines are made, then the moments."""
+    upscaler = RecurrentUpscaler(
+        blocks=1, channels=8, flow_width=4, checkpointing=config.cluster.activation_checkpointing
+    )
+    discriminator = Discriminator()
+    for part, module in (("upscaler", upscaler), ("critic", discriminator)):
+        weights = {n.removeprefix(f"{part}."): t for n, t in kept["weights"].items() if n.startswith(f"{part}.")}
+        module.load_state_dict(weights)
+    pair: EnginePair = (
+        DeepSpeedPair(upscaler, discriminator, config, CPU)
+        if distributed
+        else PlainPair(upscaler, discriminator, config)
+    )
+    pair.load_moments(kept["moments"], kept["updates"])
+    return pair
+
+
+def train(
+    pair: EnginePair,
+    config: Config,
+    steps: range | list[int],
+    *,
+    skipped: Collection[int] = (),
+    device: torch.device = CPU,
+) -> list[float]:
+    """Steps on random windows, this rank's part of each; the discriminator is not updated in steps ``skipped``.
+
+    Returns the generator's loss of each step over all workers.
+    """
+    rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    objective = Objective(config, pair, device, vgg_weights=None)
+    losses = []
+    for step in steps:
+        generator = torch.Generator().manual_seed(step)
+        windows = torch.randint(0, 256, (WINDOWS, 3, 72, 72, 3), dtype=torch.uint8, generator=generator)
+        own = windows.chunk(workers)[rank].to(device)
+        update = step not in skipped
+        total = torch.zeros(())
+        for part in range(config.accumulation):
+            result = objective(*training_frames(own[part :: config.accumulation], config), step=step)
+            pair.backward(result, update_discriminator=update, last=part == config.accumulation - 1)
+            total += average_over_workers({"generator": result.generator_loss}).cpu()[0] / config.accumulation
+        assert pair.update(learning_rate=LEARNING_RATE, update_discriminator=update)
+        losses.append(float(total))
+    return losses
+
+
+def spoil(pair: EnginePair, config: Config, *, update_discriminator: bool) -> None:
+    """A step whose windows are fine and whose loss, on the last worker alone, is not a number."""
+    rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    objective = Objective(config, pair, CPU, vgg_weights=None)
+    windows = torch.randint(0, 256, (WINDOWS // workers, 3, 72, 72, 3), dtype=torch.uint8)
+    factor = math.nan if rank == workers - 1 else 1.0
+    for part in range(config.accumulation):
+        result = objective(*training_frames(windows[part :: config.accumulation], config), step=0)
+        assert result.discriminator_loss is not None
+        spoiled = replace(
+            result,
+            generator_loss=result.generator_loss * factor,
+            discriminator_loss=result.discriminator_loss * factor,
+        )
+        pair.backward(spoiled, update_discriminator=update_discriminator, last=part == config.accumulation - 1)
+    assert not pair.update(learning_rate=LEARNING_RATE, update_discriminator=update_discriminator)
+
+
+def unmoved(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
+    return all(torch.equal(before[name], after[name]) for name in before if "moving" not in name)
+
+
+def weights_of(pair: EnginePair) -> dict[str, Tensor]:
+    assert pair.critic is not None
+    with pair.weights():
+        return {
+            f"{part}.{name}": value.clone()
+            for part, module in (("upscaler", pair.upscaler_module), ("critic", pair.critic))
+            for name, value in module.state_dict().items()
+        }

@@ -1,0 +1,217 @@
+"""The streaming upscaler: frame order, state, sizes, memory, devices. Its numbers are checked in tests/parity."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.config.degradations import Degradation
+from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.ops.degrade import degrade_frames
+from tecogan_dist.ops.images import quantize, to_unit
+from tecogan_dist.ops.imresize import imresize
+from tecogan_dist.upscaling.recurrence import Upscaled, to_host, to_image, upscale_float, upscale_frames
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model() -> RecurrentUpscaler:
+    """A small network with a flow of some pixels and an output that depends on the past."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    network = RecurrentUpscaler(blocks=1, channels=8, flow_width=4, output_init_scale=0.5)
+    return network.to(memory_format=torch.channels_last)
+
+
+def clip(frames: int, *, height: int = 16, width: int = 24) -> Tensor:
+    """(T, H, W, 3) uint8 noise."""
+    generator = torch.Generator().manual_seed(frames)
+    return torch.randint(0, 256, (frames, height, width, 3), dtype=torch.uint8, generator=generator)
+
+
+def unit(frame: Tensor) -> Tensor:
+    """(H, W, 3) uint8 to (1, 3, H, W), 0..1."""
+    return frame.permute(2, 0, 1).unsqueeze(0) / 255
+
+
+@torch.no_grad()
+def by_hand(model: RecurrentUpscaler, frames: list[Tensor]) -> list[Tensor]:
+    """Outputs (3, 4 h, 4 w), 0..1, of LR frames (1, 3, h, w) run in the given order."""
+    outputs = [model.first_frame(frames[0])]
+    for previous, frame in itertools.pairwise(frames):
+        outputs.append(model.next_frame(frame, previous, outputs[-1]))
+    return [to_unit(output[0]) for output in outputs]
+
+
+def sr_frames(upscaled: Iterator[Upscaled]) -> Tensor:
+    return torch.stack([frame.sr_frame for frame in upscaled])
+
+
+@pytest.mark.parametrize("count", [6, 9])
+def test_five_frames_in_reverse_warm_up_the_first(model: RecurrentUpscaler, count: int) -> None:
+    frames = clip(count)
+    order = [5, 4, 3, 2, 1, *range(count)]
+    expected = torch.stack(by_hand(model, [unit(frames[i]) for i in order])[5:])
+    result = sr_frames(upscale_float(model, frames, device=CPU))
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_a_short_sequence_loses_no_frame(model: RecurrentUpscaler, count: int) -> None:
+    frames = clip(count)
+    order = [*range(count - 1, 0, -1), *range(count)]
+    expected = torch.stack(by_hand(model, [unit(frames[i]) for i in order])[-count:])
+    result = sr_frames(upscale_float(model, frames, device=CPU))
+    assert len(result) == count
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
+
+
+def test_without_warm_up_the_first_frame_has_no_past(model: RecurrentUpscaler) -> None:
+    frames = clip(3)
+    result = sr_frames(upscale_float(model, frames, device=CPU, warm_up=0))
+    torch.testing.assert_close(result, torch.stack(by_hand(model, [unit(f) for f in frames])), atol=1e-5, rtol=0)
+    warmed = sr_frames(upscale_float(model, frames, device=CPU))
+    assert (warmed[0] - result[0]).abs().max() > 0.01
+
+
+def test_images_are_the_floats_truncated(model: RecurrentUpscaler) -> None:
+    frames = clip(4, height=13, width=19)
+    floats = sr_frames(upscale_float(model, frames, device=CPU))
+    images = list(upscale_frames(model, frames, device=CPU))
+    assert images[0].shape == (52, 76, 3)
+    assert floats.min() < 0  # something for the clipping to do
+    assert torch.equal(torch.stack(images), quantize(floats).permute(0, 2, 3, 1))
+
+
+def test_float_frames_equal_uint8_frames(model: RecurrentUpscaler) -> None:
+    frames = clip(2)
+    assert torch.equal(
+        sr_frames(upscale_float(model, frames / 255, device=CPU)), sr_frames(upscale_float(model, frames, device=CPU))
+    )
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (63, 70), (61, 33)])
+def test_degraded_input(model: RecurrentUpscaler, height: int, width: int) -> None:
+    frames = clip(2, height=height, width=width)
+    upscaled = list(upscale_float(model, frames, device=CPU, degrade=True))
+    lr_height, lr_width = -(-height // 4), -(-width // 4)
+    for frame, source in zip(upscaled, frames, strict=True):
+        assert frame.lr_frame.shape == (3, lr_height, lr_width)
+        assert frame.sr_frame.shape == (3, 4 * lr_height, 4 * lr_width)
+        torch.testing.assert_close(frame.lr_frame, degrade_frames(unit(source))[0])
+    from_lr = upscale_float(model, [frame.lr_frame.permute(1, 2, 0) for frame in upscaled], device=CPU)
+    torch.testing.assert_close(sr_frames(iter(upscaled)), sr_frames(from_lr))
+
+
+@pytest.mark.parametrize("degradation", ["BD", "BI"])
+@pytest.mark.parametrize(("scale", "height", "width"), [(2, 31, 20), (2, 15, 16), (4, 61, 33)])
+def test_degradations_at_both_scales(degradation: Degradation, scale: int, height: int, width: int) -> None:
+    torch.manual_seed(0)
+    network = RecurrentUpscaler(blocks=1, channels=8, flow_width=4, scale=scale, centred=degradation == "BI")
+    frames = clip(2, height=height, width=width)
+    upscaled = list(upscale_float(network, frames, device=CPU, degrade=degradation))
+    for frame, source in zip(upscaled, frames, strict=True):
+        if degradation == "BI":  # of uint8 frames whole levels, as in a file
+            assert torch.equal(frame.lr_frame, imresize(source.permute(2, 0, 1)[None], scale)[0].float() / 255)
+        else:
+            assert torch.equal(frame.lr_frame, degrade_frames(unit(source), scale)[0])
+        assert frame.sr_frame.shape == (3, -(-height // scale) * scale, -(-width // scale) * scale)
+    small = [frame.lr_frame.permute(1, 2, 0) for frame in upscaled]
+    torch.testing.assert_close(sr_frames(iter(upscaled)), sr_frames(upscale_float(network, small, device=CPU)))
+    with pytest.raises(UserError, match="too small"):
+        next(upscale_frames(network, clip(1, height=7 * scale, width=64), device=CPU, degrade=degradation))
+
+
+def test_bf16_stays_close_to_fp32(model: RecurrentUpscaler) -> None:
+    frames = clip(4, height=16, width=160)
+    full = sr_frames(upscale_float(model, frames, device=CPU))
+    half = sr_frames(upscale_float(model, frames, device=CPU, precision="bf16"))
+    assert half.dtype == torch.float32
+    assert 0 < (half - full).abs().mean() < 0.01
+
+
+def test_frames_are_drawn_and_dropped_one_by_one(model: RecurrentUpscaler) -> None:
+    """Whatever the length, no more than a handful of frames is alive: hours of video fit in memory."""
+    alive: weakref.WeakSet[Tensor] = weakref.WeakSet()
+    most_alive = drawn = 0
+
+    def frames() -> Iterator[Tensor]:
+        nonlocal drawn, most_alive
+        for _ in range(40):
+            frame = clip(1)[0]
+            alive.add(frame)
+            most_alive = max(most_alive, len(alive))
+            drawn += 1
+            yield frame
+            del frame
+
+    images = upscale_frames(model, frames(), device=CPU)
+    next(images)
+    assert drawn <= 8  # the warm-up's frames and the one that is computed meanwhile
+    assert sum(1 for _ in images) == 39
+    assert drawn == 40
+    assert most_alive <= 8
+
+
+def test_the_callers_autograd_mode_is_left_alone(model: RecurrentUpscaler) -> None:
+    for _ in upscale_frames(model, clip(2), device=CPU):
+        assert torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
+
+
+def test_to_host_keeps_order_and_count() -> None:
+    batches = [(torch.tensor(i), torch.tensor(-i)) for i in range(5)]
+    assert [(int(a), int(b)) for a, b in to_host(batches)] == [(i, -i) for i in range(5)]
+    assert list(to_host([])) == []
+
+
+def test_no_frame_is_refused(model: RecurrentUpscaler) -> None:
+    with pytest.raises(UserError, match="no frame"):
+        next(upscale_frames(model, [], device=CPU))
+
+
+@pytest.mark.parametrize(("height", "width", "degrade"), [(7, 30, False), (30, 7, False), (28, 64, True), (3, 3, True)])
+def test_frames_below_8_low_resolution_pixels_are_refused(
+    model: RecurrentUpscaler, height: int, width: int, degrade: bool
+) -> None:
+    with pytest.raises(UserError, match="too small"):
+        next(upscale_frames(model, clip(1, height=height, width=width), device=CPU, degrade=degrade))
+
+
+def test_the_smallest_frames(model: RecurrentUpscaler) -> None:
+    assert next(upscale_frames(model, clip(2, height=8, width=8), device=CPU)).shape == (32, 32, 3)
+    degraded = upscale_frames(model, clip(2, height=29, width=29), device=CPU, degrade=True)
+    assert next(degraded).shape == (32, 32, 3)
+
+
+def test_mixed_sizes_are_refused(model: RecurrentUpscaler) -> None:
+    frames = [clip(1)[0], clip(1, height=32)[0]]
+    with pytest.raises(UserError, match="24x16 and 24x32"):
+        list(upscale_frames(model, frames, device=CPU, warm_up=0))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("degrade", [False, True])
+def test_cuda_equals_cpu(degrade: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many frames through the side streams: a frame read too early or overwritten would differ."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)  # else two equal runs differ in the last bit
+    cuda = torch.device("cuda")
+    torch.manual_seed(0)
+    network = RecurrentUpscaler(blocks=1, channels=8, flow_width=4, output_init_scale=0.5)
+    frames = clip(30, height=64, width=96)
+    expected = torch.stack(list(upscale_frames(network, frames, device=CPU, degrade=degrade)))
+    network = network.to(cuda).to(memory_format=torch.channels_last)
+    result = torch.stack(list(upscale_frames(network, frames, device=cuda, degrade=degrade)))
+    assert result.device == CPU
+    assert (result.int() - expected.int()).abs().max() <= 1
+    floats = upscale_float(network, frames.cuda(), device=cuda, degrade=degrade)
+    on_device = torch.stack([to_image(frame.sr_frame) for frame in floats])
+    assert torch.equal(on_device.cpu(), result)
