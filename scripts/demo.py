@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     scenes = ["--data.train_scenes", 2000, UNSEEN - 1, "--seed", options.seed]
     headline("2/4 train: FRVSR, then TecoGAN from its weights")
     command("train", "--config", "smoke_frvsr", "--data", store, "--output", frvsr, *scenes)
-    initial = ["--initial_weights", frvsr]
+    initial = ["--initial-weights", frvsr]
     command("train", "--config", "smoke_tecogan", "--data", store, "--output", tecogan, *initial, *scenes)
 
     headline("3/4 upscale the unseen scene")
@@ -97,7 +97,7 @@ def measure(scene: Path, runs: dict[str, Path]) -> dict[str, dict[str, float]]:
     results = {}
     for name, run in runs.items():
         model = load_upscaler(run, device)
-        upscaled = list(upscale_float(model, map(torch.from_numpy, targets), device=device, degrade=True))
+        upscaled = list(upscale_float(model, map(torch.from_numpy, targets), device=device, degrade="BD"))
         results[name] = torch.stack([to_image(frame.sr_frame) for frame in upscaled]).numpy()
     # The generator's own skip, which is aligned as the degradation is.
     bicubic = [to_image(resize_bicubic(frame.lr_frame.unsqueeze(0))[0]) for frame in upscaled]

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 
 from tecogan_dist.base.errors import UserError, run_command
+from tecogan_dist.commands.parser import CommandParser, nearest
 
 COMMANDS = {
     "prepare": "cut videos or scene folders into a clip store",
     "train": "train FRVSR or TecoGAN on a clip store",
-    "upscale": "upscale a video or a folder of frames 4 times",
+    "upscale": "upscale a video or a folder of images",
     "evaluate": "measure results against their targets: PSNR, SSIM, LPIPS, tOF, tLP",
-    "convert": "make our weights of the original's TensorFlow checkpoints",
+    "convert": "turn the original's TensorFlow checkpoints into our weights",
 }
-"""Each is ``tecogan_dist.<name>``, whose ``main`` takes the arguments after the name."""
+"""Each is ``tecogan_dist.commands.<name>``, whose ``main`` takes the arguments after the name."""
+
+EXAMPLES = (
+    "tecogan train --config frvsr --data STORE --output runs/frvsr",
+    "tecogan upscale film.mp4 film_x4.mp4 --weights runs/frvsr",
+)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -24,14 +31,28 @@ def main(argv: list[str] | None = None) -> None:
 
 def _dispatch(argv: list[str] | None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: tecogan <command> [options]\n\ncommands:")
-        for name, purpose in COMMANDS.items():
-            print(f"  {name:10}{purpose}")
-        print("\n'tecogan <command> --help' lists a command's options.")
+    if not arguments or arguments[0].startswith("-"):
+        _parser().parse_args(arguments or ["--help"])
         return
     name, *rest = arguments
     if name not in COMMANDS:
-        raise UserError(f"there is no command {name!r}: the commands are {', '.join(COMMANDS)}.")
+        raise UserError(
+            f"there is no command {name!r}: did you mean {nearest(name, list(COMMANDS))}? 'tecogan --help' lists all."
+        )
     # Imported only now: a command should not wait for what the others need.
     importlib.import_module(f"tecogan_dist.commands.{name}").main(rest)
+
+
+def _parser() -> CommandParser:
+    """For what comes before a command's name: ``--help``, or mistakes."""
+    commands = "\n".join(f"  {name:10}{purpose}" for name, purpose in COMMANDS.items())
+    parser = CommandParser(
+        "",
+        description="Train video super-resolution on one machine or many, and use and measure what was trained.",
+        examples=EXAMPLES,
+        usage="tecogan COMMAND [options]",
+        epilog=f"commands:\n{commands}\n\n'tecogan COMMAND --help' lists a command's options.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.prog = "tecogan"
+    return parser

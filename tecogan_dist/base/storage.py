@@ -269,7 +269,7 @@ def _parse(uri: str) -> _Parts:
     scheme, _, name = address.partition("://")
     bucket, name = name.partition("/")[0], name.rstrip("/")
     if scheme not in ("s3", "gs") or not bucket:
-        raise UserError(f"{uri} is no place for files: give a local folder, s3://BUCKET/NAME or gs://BUCKET/NAME.")
+        raise UserError(f"{uri} is not a place for files: give a local folder, s3://BUCKET/NAME or gs://BUCKET/NAME.")
     if "@" in bucket:
         raise UserError(f"{scheme}:// addresses carry no credentials here: put them into the environment.")
     options = tuple(parse_qsl(query, keep_blank_values=True))

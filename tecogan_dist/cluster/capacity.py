@@ -1,4 +1,4 @@
-"""Which Ray a command runs on, and whether it is large enough."""
+"""Whether a Ray is large enough for a run, and what its workers ask of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tecogan_dist.cluster.connect import cluster_address, connected
 from tecogan_dist.config.schema import Config
 
 CLUSTER_PATIENCE = 600.0
-"""Seconds that a cluster which is too small is given to grow (an autoscaler may be about to start machines)."""
+"""Seconds that a cluster which is too small gets to grow: an autoscaler may be about to start machines."""
 
 
 @contextlib.contextmanager
@@ -34,7 +34,7 @@ def _check_machine(config: Config) -> None:
     if workers * cpus_per_worker > there:
         raise UserError(
             f"this machine has {there} CPUs and the run asks for {workers} workers with {cpus_per_worker} each: use "
-            f"--cluster.workers {max(1, there // cpus_per_worker)}, fewer CPUs for each (--cluster.cpus_per_worker 1), "
+            f"--cluster.workers {max(1, there // cpus_per_worker)}, fewer CPUs for each (--cluster.cpus-per-worker 1), "
             "or a cluster (--cluster.address)."
         )
 
@@ -65,7 +65,7 @@ def check_cluster(config: Config) -> bool:
         sentence = (
             f"{len(nodes)} machine{'s' if len(nodes) > 1 else ''} with {cpus} CPUs and "
             f"{int(sum(node.get('GPU', 0) for node in nodes))} GPUs cannot hold {needed} workers of "
-            f"{_describe(bundle, cluster.accelerator_type)}, with a CPU more for the data of each"
+            f"{_describe(bundle, cluster.accelerator_type)}, plus one CPU per worker for data"
         )
         advice = f"ask for fewer (--cluster.workers {max(1, min(places, cpus // (cluster.cpus_per_worker + 1)))})"
         if use_gpu:

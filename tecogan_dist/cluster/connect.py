@@ -1,4 +1,4 @@
-"""FIXME docstring"""
+"""Which Ray a command runs on: this process's, a cluster, or one that is started here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
-import ray.autoscaler.sdk
 
 from tecogan_dist.base.errors import UserError
 

@@ -1,8 +1,10 @@
-"""FIXME docstring"""
+"""What is behind an exception that came through Ray: the only place that unwraps them."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from ray.exceptions import RayActorError
 
 from tecogan_dist.base.errors import UserError
 
@@ -26,3 +28,10 @@ def find_user_error(error: BaseException) -> UserError | None:
         inner += list((getattr(current, "worker_failures", None) or {}).values())
         waiting += [other for other in inner if isinstance(other, BaseException)]
     return None
+
+
+def lost_workers(errors: dict[int, Exception]) -> dict[int, RayActorError]:
+    """Of workers' errors by rank those that say that the worker's process is gone or does not answer."""
+    # Ray Train wraps what it met when it asked a worker how it is.
+    causes = {rank: getattr(error, "health_check_failure", error) for rank, error in errors.items()}
+    return {rank: cause for rank, cause in causes.items() if isinstance(cause, RayActorError)}

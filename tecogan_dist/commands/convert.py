@@ -1,24 +1,32 @@
-"""FIXME docstring"""
+"""``tecogan convert``: the original's TensorFlow checkpoints, and TF-slim's VGG19, into our weights files."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from tecogan_dist.commands.parser import CommandParser
 from tecogan_dist.weights.tensorflow.convert import convert
+
+EXAMPLES = (
+    "tecogan convert model/TecoGAN tecogan.safetensors",
+    "tecogan convert vgg_19.ckpt vgg19.safetensors --overwrite",
+)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Convert a checkpoint and print a line on what was written. Raises :class:`UserError`."""
-    parser = argparse.ArgumentParser(
-        prog="tecogan convert", description="Make weights files of TensorFlow checkpoints."
+    """Convert a checkpoint and print a line about what was written. Raises :class:`UserError`."""
+    parser = CommandParser(
+        "convert",
+        description="Make a weights file of a TensorFlow checkpoint. TensorFlow itself is not needed.",
+        examples=EXAMPLES,
     )
     parser.add_argument(
         "source",
+        metavar="SOURCE",
         type=Path,
         help="prefix of a checkpoint of the original (model/TecoGAN), its .index file, or TF-slim's vgg_19.ckpt",
     )
-    parser.add_argument("output", type=Path, help="the .safetensors file to write")
+    parser.add_argument("output", metavar="OUTPUT", type=Path, help="the .safetensors file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
-    arguments = parser.parse_args(argv)
-    print(convert(arguments.source, arguments.output, overwrite=arguments.overwrite))
+    options = parser.parse_args(argv)
+    print(convert(options.source, options.output, overwrite=options.overwrite))

@@ -103,7 +103,7 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Config]:
             "published weights after 'tecogan convert'), or --initial-weights none."
         )
     # Absolute, because workers have other working directories.
-    initial = None if initial in (REQUIRED, "none", None) else str(Location.of(initial).absolute())
+    initial = None if initial in (REQUIRED, None) else str(Location.of(initial).absolute())
     return options, dataclasses.replace(config, initial_weights=initial)
 
 

@@ -1,4 +1,7 @@
-"""Where low resolution comes from, and how far around a pixel that looks: names and numbers, without torch."""
+"""Where low resolution comes from, and how far around a pixel that looks: names and numbers.
+
+Without torch, since decoding processes need them; :mod:`tecogan_dist.ops.degrade` has what is done to pixels.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,15 @@ Degradation = Literal["BD", "BI"]
 LrOrigin = Literal["BD", "BI", "pairs"]
 """Where low resolution comes from: a degradation, or files of the user's own (pairs)."""
 
-BLUR_SIGMA = 1.5
-"""Standard deviation of the BD degradation's Gaussian, in high-resolution pixels (TecoGAN, section 4). It is the same
-for scale 2, where only the stride changes."""
 BLUR_MARGIN = 4
-"""High-resolution pixels that the 9x9 blur consumes on every side of a crop: int(3 * BLUR_SIGMA)."""
+"""High-resolution pixels that BD's 9x9 blur consumes on every side of a crop: int(3 * sigma), sigma being 1.5."""
 
 
 def is_centred(origin: LrOrigin) -> bool:
-    """Whether low-resolution pixels lie over the middle of theirs in high resolution (see :mod:`tecogan_dist.ops`).
+    """Whether a low-resolution pixel lies over the middle of its high-resolution ones, not over their first.
 
-    So it is in BI and in the field's sets of pairs (REDS, Vimeo-90k), which are made like it.
+    It does in BI and in the field's sets of pairs (REDS, Vimeo-90k), which are made the same way;
+    :mod:`tecogan_dist.ops.resampling` has the positions.
     """
     return origin != "BD"
 
@@ -27,7 +28,7 @@ def is_centred(origin: LrOrigin) -> bool:
 def bicubic_margin(scale: int) -> int:
     """High-resolution pixels beyond a low-resolution pixel's own ``scale`` that ``imresize`` reaches, on each side.
 
-    3 for 2, 6 for 4.
+    3 for scale 2, 6 for scale 4.
     """
     return 3 * scale // 2
 

@@ -18,6 +18,9 @@ from tecogan_dist.config.load import RENAMED, from_tree
 from tecogan_dist.config.schema import Config
 
 WIDTH = 118
+WORDS = {"true": "True", "false": "False", "none": "None"}
+"""As YAML writes them, and as tyro reads them."""
+SHOWN = {theirs: ours for ours, theirs in WORDS.items()}
 
 
 def override(config: Config, arguments: list[str]) -> Config:
@@ -26,8 +29,9 @@ def override(config: Config, arguments: list[str]) -> Config:
     Names may be written with hyphens or underscores. Raises :class:`UserError` for unknown names, which it answers with
     the nearest one, and for values of the wrong type.
     """
-    names = [name for name, _ in _leaves(config)]
+    names = [name for name, _ in leaves(config)]
     options = _split_options(arguments)
+    arguments = [word for name, values in options for word in (f"--{name}", *values)]
     for name, _ in options:
         if name in RENAMED:
             raise UserError(f"{_option(name)} is called {_option(RENAMED[name])} now.")
@@ -54,9 +58,9 @@ def override(config: Config, arguments: list[str]) -> Config:
 def short_help(config: Config) -> str:
     """All settings by group with their values in ``config``."""
     groups: dict[str, list[str]] = {}
-    for name, value in _leaves(config):
+    for name, value in leaves(config):
         group = name.rpartition(".")[0] or "the run"
-        shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        shown = " ".join(map(str, value)) if isinstance(value, tuple) else SHOWN.get(str(value), str(value))
         groups.setdefault(group, []).append(f"{_option(name)}\u00a0{shown}".replace(" ", "\u00a0"))
     lines = ["settings, with their values now (--help-all says what each means):"]
     for group, options in groups.items():
@@ -90,19 +94,19 @@ def _split_options(arguments: list[str]) -> list[tuple[str, list[str]]]:
     for argument in arguments:
         if argument.startswith("--"):
             name, equals, value = argument[2:].partition("=")
-            options.append((name.replace("-", "_"), [value] if equals else []))
+            options.append((name.replace("-", "_"), [WORDS.get(value, value)] if equals else []))
         elif options:
-            options[-1][1].append(argument)
+            options[-1][1].append(WORDS.get(argument, argument))
         else:
             raise UserError(f"{argument!r} belongs to no setting: write --name value.")
     return options
 
 
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted name and value of every setting below a dataclass."""
     for field in dataclasses.fields(node):
         value = getattr(node, field.name)
         if dataclasses.is_dataclass(value):
-            yield from _leaves(value, f"{prefix}{field.name}.")
+            yield from leaves(value, f"{prefix}{field.name}.")
         else:
             yield prefix + field.name, value

@@ -55,7 +55,7 @@ class DiscriminatorConfig:
     learning_rate_scale: PositiveFloat = 1.0
     """Its learning rate as a multiple of the generator's (0.3 in the original when temporal_only)."""
     global_batch_norm: bool = True
-    """Batch-norm statistics over the global batch of all workers; False: over each worker's own part."""
+    """Batch-norm statistics over the global batch of all workers; False: over each worker's own windows."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,16 +106,21 @@ class OptimizerConfig:
     kind: Literal["adam", "adam_tf1"] = "adam"
     """adam: torch.optim.Adam. adam_tf1: TensorFlow 1's form, whose epsilon is not bias-corrected."""
     learning_rate: PositiveFloat = 5e-5
+    """Of flow network and generator, at step 0."""
     beta1: Decay = 0.9
+    """Decay of the first moments."""
     beta2: Decay = 0.999
+    """Decay of the second moments."""
     epsilon: PositiveFloat = 1e-8
+    """Added to the root of the second moments."""
     decay_rate: PositiveFloat = 1.0
     """Exponential decay: learning_rate * decay_rate ** (step / decay_steps); 1 is no decay."""
     decay_steps: PositiveInt = 500_000
+    """Steps in which the learning rate falls by ``decay_rate``."""
     decay_staircase: bool = True
     """Decay in steps of ``decay_steps`` instead of smoothly."""
     gradient_clipping: NonNegativeFloat = 0.0
-    """Largest norm of all gradients of a network pass; 0 does not clip, as the original."""
+    """The upscaler's gradients, and the discriminator's, are scaled down to this norm; 0: never, as in the original."""
     ema_decay: Decay = 0.0
     """Also keep an exponential moving average of the upscaler's weights with this decay (0.999); 0: none."""
     max_bad_steps: PositiveInt = 10
@@ -144,7 +149,7 @@ class DataConfig:
     train_scenes: tuple[int, int] | None = None
     """First and last scene number used for training; none: all that are not for validation."""
     validation_scenes: tuple[int, int] | None = None
-    """First and last scene number kept for validation; none: no validation."""
+    """First and last scene number kept for validation; none: there is no validation."""
     windows_per_decode: PositiveInt = 8
     """Windows taken each time a scene is decoded: more is faster, fewer is more diverse."""
     scenes_in_mix: PositiveInt = 16
@@ -168,6 +173,7 @@ class ClusterConfig:
     address: str | None = None
     """Ray address to connect to; none: the cluster this process runs in, or an embedded local Ray."""
     workers: PositiveInt = 1
+    """Processes that train together, a GPU each where there are any."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda when the cluster has GPUs."""
     cpus_per_worker: PositiveInt = 1
@@ -189,9 +195,9 @@ class ClusterConfig:
     accelerator_type: str | None = None
     """Ray's name of the GPU model that workers must have, e.g. A100."""
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
-    """Whether workers gather on few machines or spread over many."""
+    """How Ray distributes the workers: PACK on few machines, SPREAD over many; STRICT_: not otherwise."""
     max_failures: NonNegativeInt = 3
-    """Times lost workers are replaced before the run ends."""
+    """How often lost workers are replaced before the run ends."""
     step_timeout: PositiveFloat = 1800.0
     """Seconds without a finished step after which a worker counts as hung and is replaced."""
 
@@ -205,19 +211,19 @@ class TrackingConfig:
     display_every: PositiveInt = 20
     """Steps between progress lines."""
     summary_every: PositiveInt = 100
-    """Steps between TensorBoard / W&B scalars, validation losses and animated samples."""
+    """Steps between summaries for TensorBoard and W&B: mean losses, losses of held-out windows, animated samples."""
     save_every: PositiveInt = 10_000
     """Steps between checkpoints."""
     keep_checkpoints: PositiveInt = 3
     """Newest checkpoints to keep."""
     validate_every: PositiveInt | None = None
-    """Steps between measurements of the upscaler on held-out scenes; none: at every checkpoint."""
+    """Steps between validations, in which held-out scenes are upscaled and measured; none: at every checkpoint."""
     validation_scene_count: PositiveInt = 8
-    """Held-out scenes that are measured, from the first on."""
+    """How many of the held-out scenes (data.validation_scenes) a validation measures, from the first on."""
     validation_frames: PositiveInt = 24
-    """Frames of each, from the first on."""
+    """Frames of each that are measured, from the first on."""
     best: Literal["psnr", "ssim", "lpips", "tof", "tlp"] = "psnr"
-    """Measurement by which the best checkpoint is kept besides the newest."""
+    """Metric of the validations by which the best checkpoint is kept besides the newest."""
     wandb_project: str | None = None
     """W&B project; none: W&B is not used. The client's own WANDB_MODE=offline works."""
 
@@ -229,12 +235,14 @@ class Config:
     __pydantic_config__ = STRICT
 
     seed: NonNegativeInt = 1
+    """Of initial weights and of the samples."""
     steps: NonNegativeInt = 500_000
+    """Steps after which the run ends."""
     batch_size: PositiveInt = 4
     """Windows of a step, over all workers."""
     accumulation: PositiveInt = 1
-    """Parts that a worker takes its windows of a step in, one after the other, for memory's sake; gradients are
-    summed. The discriminator's batch norm is over a part."""
+    """Micro-batches that a worker splits its windows of a step into, to save memory: they are computed one after the
+    other and their gradients add up. The discriminator's batch norm is over a micro-batch."""
     initial_weights: str | None = None
     """Weights to start anew from: a .safetensors file, a checkpoint or a run. The word ``required`` in a preset asks
     the user for one. Fewer residual blocks than the model has are accepted: the rest keep their initial values."""

@@ -1,8 +1,8 @@
 """Frames of a scene for training: from its clip, or from what this machine keeps of it.
 
 A machine keeps the clips of a remote store, each fetched once, and on request (``data.decoded_cache``) the decoded
-frames of scenes as memory-mapped files: raw bytes, of which a window reads its crop only. Both are named by the
-checksum of the clip, so that stores share them and a clip that was made anew is never confused with the old one. Any
+frames of scenes as memory-mapped files: raw bytes, of which a window reads only its crop. Both are named after the
+checksum of the clip, so that stores share them and a clip that was made again is never confused with the old one. Any
 number of processes may use one folder; it may be removed between runs.
 """
 
@@ -30,11 +30,11 @@ from tecogan_dist.data.clips import Scene, clip_files, open_clip, open_clip_file
 from tecogan_dist.video.source import FrameSource, Picture
 
 FETCH_PAUSES = (2.0, 8.0, 30.0)
-"""Seconds before another try to fetch a clip: a run of days outlives a network that is away for a moment."""
+"""Seconds before each further try to fetch a clip: a run of days survives a network that is down for a moment."""
 ADMISSION = 1 / 16
-"""Part of the scenes that may push others out of a full cache. Scenes are used in turn, each once a pass: were all
-admitted, a cache for half of them would forget most of them just before their next use (15% of uses found, not 47%),
-and would be written for every decoding. Few are enough to replace another store's scenes, in ten passes."""
+"""Fraction of the scenes that may evict others from a full cache. Scenes are used in turn, each once a pass: if all
+were admitted, a cache with room for half of them would drop most of them just before their next use (15% hits instead
+of 47%), and would be written to for every decode. A few are enough to replace another store's scenes in ten passes."""
 ABANDONED_SECONDS = 3600.0
 """Age of an incomplete file that no process can be writing any more."""
 T = TypeVar("T")
@@ -50,9 +50,9 @@ def scene_frames(
 ) -> Iterator[Picture]:
     """The scene's frames at these increasing positions, each (height, width, 3) uint8 RGB; ends where the clip ends.
 
-    Of a frame what is wanted is to be taken before the next one is asked for; those from the cache cannot be written
-    to. The pixels are the same whatever ``data`` says of the cache. ``low_resolution``: the scene's own low-resolution
-    frames. Raises :class:`UserError`, which names the clip, for one that is missing or damaged, and for a full disk.
+    Take what is wanted of a frame before asking for the next; frames from the cache cannot be written to. The pixels
+    are the same whatever ``data`` says about the cache. ``low_resolution``: the scene's own low-resolution frames.
+    Raises :class:`UserError`, which names the clip, for one that is missing or damaged, and for a full disk.
     """
     location = Location.of(store)
     if location.is_local and not data.decoded_cache:
@@ -82,15 +82,15 @@ class Cache:
         if data.cache_dir is not None:
             folder = Path(data.cache_dir).expanduser()
         with reported_local(folder):
-            for part in ("clips", "decoded", "locks"):
-                (folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
+            for name in ("clips", "decoded", "locks"):
+                (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
         if data.cache_dir is None and folder.stat().st_uid != os.getuid():
             raise UserError(f"{folder} belongs to another user: set data.cache_dir to a folder of your own.")
         return cls(folder=folder, limit=int(data.cache_gigabytes * 1e9))
 
     @contextlib.contextmanager
     def clip(self, store: Location, scene: Scene, *, low_resolution: bool = False) -> Iterator[FrameSource]:
-        """The opened clip, of a remote store fetched and verified if it is not here; it stays here inside the block."""
+        """The opened clip; that of a remote store is fetched and verified unless it is here, and kept for the block."""
         file, sha256 = clip_files(scene)[int(low_resolution)]
         if store.is_local:
             yield open_clip(store.path, scene, low_resolution=low_resolution)
@@ -106,7 +106,7 @@ class Cache:
                     self._fetch(store / file, entry, sha256)
 
     def decoded(self, store: Location, scene: Scene, *, low_resolution: bool = False) -> np.ndarray | None:
-        """All frames of a scene, memory-mapped (N, H, W, 3) uint8, decoded if they are not here; None: no room."""
+        """All frames of a scene, memory-mapped (N, H, W, 3) uint8, decoded unless they are here; None: no room."""
         _, sha256 = clip_files(scene)[int(low_resolution)]
         entry = self.folder / "decoded" / f"{sha256}.npy"
         frames = _mapped(entry)
@@ -124,7 +124,7 @@ class Cache:
                 _patiently(lambda: clip.fetch(partial))
                 _verify(Location.of(partial), sha256, named=clip)
         except FileNotFoundError as error:
-            raise UserError(f"{clip} does not exist: make it anew with 'tecogan prepare'.") from error
+            raise UserError(f"{clip} does not exist: make it again with 'tecogan prepare'.") from error
 
     def _decode(self, store: Location, scene: Scene, entry: Path, *, low_resolution: bool) -> bool:
         """Write a scene's frames to ``entry``; False if there is no room for them."""
@@ -134,7 +134,7 @@ class Cache:
             try:
                 with replacing(entry) as partial:
                     self._reserve(partial, math.prod(shape), always=False)
-                    if store.is_local:  # a damaged clip's frames must not be kept under the good one's checksum
+                    if store.is_local:  # a damaged clip's frames must not be kept under the intact one's checksum
                         _verify(store / file, sha256, named=store / file)
                     with reported_local(entry), open(partial, "r+b") as target:
                         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -146,17 +146,17 @@ class Cache:
                     if count != scene.frames:
                         raise UserError(
                             f"{store / file} has {count} frames and not the {scene.frames} of its index entry: "
-                            "make it anew."
+                            "make it again."
                         )
             except _NoRoomError:
                 return False
         return True
 
     def _reserve(self, partial: Path, size: int, *, always: bool) -> None:
-        """Make ``partial`` a file of ``size`` bytes, for which those that were not used for longest go.
+        """Make ``partial`` a file of ``size`` bytes, evicting the least recently used entries to make room.
 
-        Raises :class:`_NoRoomError` if it is too large or not among the few that may push out others; with ``always``
-        it gets its room whatever the limit.
+        Raises :class:`_NoRoomError` if it is too large, or not among the few that may evict others; with ``always`` it
+        gets its room whatever the limit.
         """
         with self._locked("room"):
             entries = []
@@ -179,7 +179,7 @@ class Cache:
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        """One process at a time; the lock of a process that ends is released."""
+        """One process at a time; when a process ends its lock is released."""
         with open(self.folder / "locks" / name, "wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -229,7 +229,7 @@ def _verify(file: Location, sha256: str, *, named: Location) -> None:
 
 
 def _patiently(action: Callable[[], T]) -> T:
-    """Try again, after a while, what fails for want of an answer."""
+    """What ``action`` returns; tried again after a while if nothing answers."""
     for pause in FETCH_PAUSES:
         with contextlib.suppress(UnreachableError):
             return action()

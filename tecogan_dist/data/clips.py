@@ -4,15 +4,14 @@ A store is a folder, local or on s3:// or gs://, with ``clips/scene_2000.mp4 ...
 ``index.parquet``, one row a scene. A clip is complete before the index names it, and the index is replaced as a whole:
 whatever happens while a store is written, it stays a valid store of the scenes that were finished.
 
-Clips may be written by many processes at a time, on any machine (:func:`write_clip`); the index is one process's
-(:class:`ClipStoreWriter`), which enters what they return.
+:mod:`tecogan_dist.data.writing` is the other side: how clips and the index come about.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +26,7 @@ from tecogan_dist.video.source import FrameSource
 INDEX_NAME = "index.parquet"
 CLIPS = "clips"
 Encoding = Literal["lossy", "lossless", "original"]
-FIRST_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
         ("number", pa.int64()),
         ("file", pa.string()),
@@ -39,16 +38,17 @@ FIRST_SCHEMA = pa.schema(
         ("source_start", pa.int64()),
         ("downscale", pa.int64()),
         ("sha256", pa.string()),
+        ("encoding", pa.string()),
+        ("lr_file", pa.string()),
+        ("lr_sha256", pa.string()),
     ]
 )
-# Columns that a store of the first version lacks; its scenes have the defaults of Scene.
-ADDED_COLUMNS = (("encoding", pa.string()), ("lr_file", pa.string()), ("lr_sha256", pa.string()))
-SCHEMA = pa.schema([*FIRST_SCHEMA, *ADDED_COLUMNS])
+"""Columns of the index, the fields of :class:`Scene`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A row of the index: a span of ``frames`` frames without a cut, and where it came from."""
+    """A row of the index: ``frames`` frames without a cut, and where they came from."""
 
     number: int
     file: str
@@ -60,15 +60,15 @@ class Scene:
     """Frames a second as a fraction, e.g. ``30000/1001``."""
     source: str
     source_start: int
-    """Position in the source of the scene's first frame: where it was cut."""
+    """Position of the scene's first frame in the source: where it was cut."""
     downscale: int
     """Factor by which the source's frames were reduced."""
     sha256: str
     """Of the clip's bytes."""
     encoding: Encoding = "lossy"
-    """lossy: visually lossless H.264. lossless: H.264 that gives back every bit. original: the source's own bytes."""
+    """lossy: visually lossless H.264. lossless: H.264 that preserves every bit. original: the source's own bytes."""
     lr_file: str | None = None
-    """Path below the store of the clip of the scene's own low-resolution frames, always lossless; None: it has none."""
+    """Path below the store of the clip with the scene's own low-resolution frames, always lossless; None: no such."""
     lr_sha256: str | None = None
 
 
@@ -81,20 +81,19 @@ class ClipStore:
 
     @classmethod
     def open(cls, store: str | Path | Location) -> ClipStore:
-        """Read and check the index. Raises :class:`UserError` if this is no store, or an empty or incomplete one."""
+        """Read and check the index. Raises :class:`UserError` if this is not a store, or an empty or incomplete one."""
         location = Location.of(store)
-        scenes = _read_index(location)
+        scenes = read_index(location)
         if scenes is None:
             what = "is not a clip store" if location.exists() else "does not exist"
             raise UserError(f"{location} {what}: make one with 'tecogan prepare INPUT --output {location}'.")
         if not scenes:
             raise UserError(f"the clip store {location} is empty: add scenes with 'tecogan prepare'.")
-        there = {f"{CLIPS}/{entry.base_name}" for entry in (location / CLIPS).entries()}
-        missing = [file for scene in scenes for file, _ in clip_files(scene) if file not in there]
+        missing = missing_clips(location, scenes)
         if missing:
             raise UserError(
-                f"the clip store {location} lacks {len(missing)} of its clips, the first is {missing[0]}: "
-                "make them anew with 'tecogan prepare'."
+                f"the clip store {location} lacks {len(missing)} of its clips, the first is {missing[0][1]}: "
+                "make them again with 'tecogan prepare'."
             )
         return cls(location, scenes)
 
@@ -117,32 +116,38 @@ def clip_files(scene: Scene) -> list[tuple[str, str]]:
     return files
 
 
+def missing_clips(location: Location, scenes: Iterable[Scene]) -> list[tuple[Scene, str]]:
+    """(scene, path below the store) of every clip that the store does not have. The clips themselves are not read."""
+    there = {f"{CLIPS}/{entry.base_name}" for entry in (location / CLIPS).entries()}
+    return [(scene, file) for scene in scenes for file, _ in clip_files(scene) if file not in there]
+
+
 def open_clip(store_path: str | Path, scene: Scene, *, low_resolution: bool = False) -> FrameSource:
     """The frames of a scene of a local store, decoded in one thread. Raises :class:`UserError`, which names the clip.
 
     ``low_resolution``: the scene's own low-resolution frames. Training reads through
-    :func:`tecogan_dist.data.cache.scene_frames`, which knows remote stores too.
+    :func:`tecogan_dist.data.cache.scene_frames`, which handles remote stores too.
     """
     file, _ = clip_files(scene)[int(low_resolution)]
     return open_clip_file(Path(store_path) / file, scene, low_resolution=low_resolution)
 
 
 def open_clip_file(path: Path, scene: Scene, *, low_resolution: bool = False) -> FrameSource:
-    """:func:`open_clip` for a clip that may lie elsewhere."""
+    """:func:`open_clip` for a clip that may be elsewhere."""
     clip = open_video(path, threads=1)
     scale = scene.height // clip.height if low_resolution else 1
     if (clip.height * scale, clip.width * scale) != (scene.height, scene.width):
-        raise UserError(f"{path} is not the clip that the index of its store describes: make the store anew.")
+        raise UserError(f"{path} is not the clip that the index of its store describes: make the store again.")
     return clip
 
 
 def verify(store: str | Path | Location) -> Iterator[tuple[Scene, str | None]]:
-    """Each scene of a store, and what is wrong with its clips: missing, or other bytes than were written.
+    """Each scene of a store, and what is wrong with its clips: missing, or not the bytes that were written.
 
-    Reads everything. Raises :class:`UserError` for what is no store.
+    Reads everything. Raises :class:`UserError` for what is not a store.
     """
     location = Location.of(store)
-    scenes = _read_index(location)
+    scenes = read_index(location)
     if scenes is None:
         raise UserError(f"{location} is not a clip store: give the folder that 'tecogan prepare' wrote.")
     for scene in scenes:
@@ -156,8 +161,8 @@ def verify(store: str | Path | Location) -> Iterator[tuple[Scene, str | None]]:
         yield scene, problem
 
 
-def _read_index(location: Location) -> tuple[Scene, ...] | None:
-    """The rows, in order; None if there is no index."""
+def read_index(location: Location) -> tuple[Scene, ...] | None:
+    """The rows of a store's index, in order; None if there is none. Raises :class:`UserError` for any other file."""
     index = location / INDEX_NAME
     try:
         table = pq.read_table(io.BytesIO(index.read_bytes()))
@@ -165,6 +170,6 @@ def _read_index(location: Location) -> tuple[Scene, ...] | None:
         return None
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{index} cannot be read ({str(error).splitlines()[0]}).") from error
-    if not any(table.schema.equals(schema) for schema in (SCHEMA, FIRST_SCHEMA)):
-        raise UserError(f"{index} is not the index of a clip store of this version: make the store anew.")
+    if not table.schema.equals(SCHEMA):
+        raise UserError(f"{index} is not the index of a clip store of this version: make the store again.")
     return tuple(Scene(**row) for row in table.to_pylist())

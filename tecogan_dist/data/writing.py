@@ -1,4 +1,8 @@
-"""FIXME docstring"""
+"""Writing a clip store: clips by many processes at a time, on any machine; the index by one.
+
+:func:`write_clip` makes a clip and returns its row of the index; :class:`ClipStoreWriter` holds the store's lock and
+enters the rows.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +25,13 @@ from tecogan_dist.base.atomic import reported_local
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.lock import LOCK_NAME, WriterLock
 from tecogan_dist.base.storage import Location
-from tecogan_dist.data.clips import CLIPS, INDEX_NAME, SCHEMA, Encoding, Scene, _read_index
+from tecogan_dist.data.clips import CLIPS, INDEX_NAME, SCHEMA, Encoding, Scene, read_index
 from tecogan_dist.video.writer import READABLE_SUFFIXES, FrameWriter
 
 PARTIAL_PREFIX = ".partial_"
-# Visually lossless at full colour resolution: 42 dB, about 1/100 of raw for Big Buck Bunny's 720p, 1/60 for its half,
-# which is sharper. fastdecode leaves out what makes decoding slow (1.5 times faster, 0.6 dB less). A keyframe a second
-# keeps a damaged or partly read clip usable.
+# Visually lossless at full colour resolution: 42 dB, about 1/100 of raw for Big Buck Bunny's 720p, 1/60 at half the
+# size, where it is sharper. fastdecode leaves out what makes decoding slow (1.5 times faster, 0.6 dB less). A keyframe
+# a second keeps a damaged or partly read clip usable.
 CLIP_CRF = 17
 CLIP_KEYFRAME_INTERVAL = 24
 ENCODINGS: dict[str, dict[str, Any]] = {
@@ -52,9 +56,9 @@ def write_clip(
     """Put (height, width, 3) uint8 frames into the store as a clip, and return the row that the index needs for it.
 
     Any process may do this, on any machine that reaches the store: the index and its lock are not touched. A clip of
-    the same number is replaced. With ``encoding`` "original" the bytes of the local video ``original`` become the clip;
-    ``frames`` are all of its frames, which are only counted. ``lr_frames``: own low-resolution frames, one for each of
-    ``frames``, kept without loss.
+    the same number is replaced. ``rate`` is frames a second. With ``encoding`` "original" the bytes of the local video
+    ``original`` become the clip; ``frames`` are all of its frames, which are only counted. ``lr_frames``: the scene's
+    own low-resolution frames, one for each of ``frames``, kept without loss.
 
     An error while frames are produced leaves the store as it was. Raises :class:`UserError` if the store cannot be
     written, and for low-resolution frames that do not fit.
@@ -68,7 +72,7 @@ def write_clip(
         assert (source_start, downscale) == (0, 1), (source_start, downscale)
     file = f"{CLIPS}/scene_{number:04d}{suffix}"
     lr_file = None if lr_frames is None else f"{CLIPS}/scene_{number:04d}_lr.mp4"
-    with _workplace(location) as folder:
+    with _work_folder(location) as folder:
         clip = folder / Path(file).name
         if original is not None:
             with reported_local(clip):
@@ -108,8 +112,8 @@ def write_clip(
 
 
 @contextlib.contextmanager
-def _workplace(location: Location) -> Iterator[Path]:
-    """A temporary folder, on the store's own disk if it is local."""
+def _work_folder(location: Location) -> Iterator[Path]:
+    """A temporary folder, on the store's own disk if the store is local."""
     parent = location.path / CLIPS if location.is_local else Path(tempfile.gettempdir())
     with reported_local(parent):
         parent.mkdir(parents=True, exist_ok=True)
@@ -139,10 +143,10 @@ def _measure(frames: Iterable[np.ndarray]) -> tuple[int, int, int]:
 
 
 class ClipStoreWriter:
-    """The one process that enters scenes into a store's index; the store is made if it does not exist.
+    """The right to enter scenes into a store's index, one process's at a time; makes the store if it does not exist.
 
-    Use it as a context manager. Raises :class:`UserError` if another process is writing, or if the folder holds
-    something else.
+    Use it as a context manager. ``scenes`` is the index, by number. Raises :class:`UserError` if another process is
+    writing, or if the folder holds something else.
     """
 
     def __init__(self, store: str | Path | Location) -> None:
@@ -157,9 +161,9 @@ class ClipStoreWriter:
         self._lock.__enter__()
         try:
             if self.location.is_local:
-                for left_over in (self.location.path / CLIPS).glob(f"{PARTIAL_PREFIX}*"):  # of a killed process
+                for left_over in (self.location.path / CLIPS).glob(f"{PARTIAL_PREFIX}*"):  # by a killed process
                     shutil.rmtree(left_over, ignore_errors=True)
-            scenes = _read_index(self.location)
+            scenes = read_index(self.location)
             if scenes is None:
                 self._write_index({})
             else:
@@ -179,32 +183,6 @@ class ClipStoreWriter:
         scenes = {**self.scenes, scene.number: scene}
         self._write_index(scenes)
         self.scenes = scenes
-
-    def add(
-        self,
-        number: int,
-        frames: Iterable[np.ndarray],
-        *,
-        rate: Fraction,
-        source: str,
-        source_start: int,
-        downscale: int,
-        encoding: Encoding = "lossy",
-    ) -> Scene:
-        """:func:`write_clip` and :meth:`enter` in one."""
-        assert number not in self.scenes, f"scene {number} exists"
-        scene = write_clip(
-            self.location,
-            number,
-            frames,
-            rate=rate,
-            source=source,
-            source_start=source_start,
-            downscale=downscale,
-            encoding=encoding,
-        )
-        self.enter(scene)
-        return scene
 
     def _write_index(self, scenes: dict[int, Scene]) -> None:
         self._lock.check()

@@ -38,9 +38,9 @@ def ssim_y(y_result: Luma, y_target: Luma, *, data_range: float | None) -> float
     """Structural similarity of two (H, W) lumas (Wang et al. 2004), 1 for equal images.
 
     The values are those of scikit-image's defaults: a 7x7 uniform window with sample covariance, K1 = 0.01, K2 = 0.03,
-    the mean without the 3 pixels at each border. Only the sum of both variances is needed, so 4 filters do for 5.
-    ``data_range`` scales both constants; None: the range of the *result's* luma, max - min, as in the original, or 255
-    for a flat result, where the original divides 0 by 0.
+    the mean without the 3 pixels at each border. Only the sum of both variances is needed, so 4 filters do the work of
+    5. ``data_range`` scales both constants; None: the range of the *result's* luma, max - min, as in the original, or
+    255 for a flat result, where the original divides 0 by 0.
     """
     if data_range is None:
         data_range = float(y_result.max() - y_result.min()) or 255.0

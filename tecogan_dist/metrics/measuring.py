@@ -1,4 +1,7 @@
-"""Sequences read once, cut into chunks, and measured in this process or by Ray tasks, with equal results."""
+"""Sequences opened with their targets, read once, cut into chunks, and measured wherever chunks are measured.
+
+Here that is in this process; :mod:`tecogan_dist.metrics.ray_tasks` has Ray's, with equal results.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,20 +18,22 @@ import torch
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.metrics import temporal
 from tecogan_dist.metrics.perceptual import Lpips, Trunk
-from tecogan_dist.metrics.protocol import Images, Protocol, match_size
+from tecogan_dist.metrics.protocol import Images, Protocol, check_sizes, match_size
 from tecogan_dist.metrics.sequence import Meter
 from tecogan_dist.metrics.summary import SequenceValues
+from tecogan_dist.video.open import open_video
 from tecogan_dist.video.source import FrameSource
 
 CHUNK_BYTES = 128 * 2**20
-"""Most that the frames of one chunk should take; a chunk of very large frames has MIN_CHUNK all the same."""
+"""What the frames of one chunk should take at most; a chunk of very large frames has MIN_CHUNK all the same."""
 MIN_CHUNK, MAX_CHUNK = 4, 16
-"""Measured frames of a chunk. A task computes its predecessor's features once more: 3% of its work for 16."""
+"""Measured frames of a chunk. A task computes once more the features of the frame before: 3% of its work with 16."""
 
 PROFILE_FRAMES = 1200
 """Frames of a sequence whose temporal profile is kept, at most."""
 
 Row = dict[str, float]
+"""The metrics of one frame by their names."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,9 @@ class Settings:
     protocol: Protocol
     metrics: tuple[str, ...]
     trunk: Trunk | None
+    """What LPIPS and tLP need; None where neither is measured."""
     device: str = "cpu"
+    """Where LPIPS runs."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +69,13 @@ class Chunk:
     has_context: bool
 
 
-Mapping = Callable[[Iterator[Chunk]], Iterator[list[Row]]]
-"""Measures chunks, in their order."""
+MeasureChunks = Callable[[Iterator[Chunk]], Iterator[list[Row]]]
+"""Draws chunks and gives the rows of each, in the chunks' order."""
 
 
 @dataclass
 class OpenSequence:
-    """A result and its target, opened; what reading them has found so far."""
+    """A result and its target, opened, and what reading them has found so far."""
 
     name: str
     results: FrameSource
@@ -83,6 +92,7 @@ class OpenSequence:
         return (columns.start + columns.stop) // 2
 
     def profile(self) -> Profile:
+        """The temporal profile of what has been read."""
         return Profile(np.stack(self.profile_results), np.stack(self.profile_targets), self.column)
 
     def pairs(self, advance: Callable[[], None]) -> Iterator[tuple[Images, Images]]:
@@ -118,6 +128,7 @@ class OpenSequence:
             yield match_size(result, target), target
 
     def values(self, rows: Sequence[Row], metrics: Sequence[str]) -> SequenceValues:
+        """The sequence's ``metrics``, given the rows of its measured frames."""
         return SequenceValues(
             name=self.name,
             results=str(self.results.path),
@@ -129,32 +140,83 @@ class OpenSequence:
         )
 
 
+def open_sequences(results: Sequence[str], targets: Sequence[str], protocol: Protocol) -> list[OpenSequence]:
+    """Open each result with its target, and check what can be known before reading.
+
+    A sequence is named after its target, or after its result where two targets have one name. Raises
+    :class:`UserError` for what cannot be opened or does not belong together.
+    """
+    if len(results) != len(targets):
+        raise UserError(
+            f"{len(results)} results and {len(targets)} targets are given: give one target for each result."
+        )
+    for path in results:
+        if results.count(path) > 1:
+            raise UserError(f"{path} is given twice among the results: give each result once.")
+    names = [Path(path).resolve().stem for path in targets]
+    if len(set(names)) < len(names):
+        names = [Path(path).resolve().stem for path in results]
+    return [_open(*each, protocol) for each in zip(names, results, targets, strict=True)]
+
+
+def _open(name: str, result: str, target: str, protocol: Protocol) -> OpenSequence:
+    if Path(result).resolve() == Path(target).resolve():
+        raise UserError(f"{result} is given as a result and as its own target: give what it is to be compared with.")
+    sequence = OpenSequence(name, open_video(result), open_video(target), protocol)
+    ours, theirs = sequence.results, sequence.targets
+    check_sizes((ours.height, ours.width), (theirs.height, theirs.width), f"{result} against {target}")
+    protocol.region(theirs.height, theirs.width)
+    if ours.count != theirs.count and ours.count is not None and theirs.count is not None:
+        # A container's count can be wrong; but if they differ, better to count now than after an hour of measuring.
+        counts = [_count(source) for source in (ours, theirs)]
+        if counts[0] != counts[1]:
+            raise different_counts(ours, counts[0], theirs, counts[1])
+    return sequence
+
+
+def _count(source: FrameSource) -> int:
+    return len(source.names) if source.names is not None else sum(1 for _ in source.frames())
+
+
 def different_counts(results: FrameSource, results_count: int, targets: FrameSource, targets_count: int) -> UserError:
+    """What a result and a target of different lengths raise."""
     return UserError(
         f"{results.path} has {results_count} frames and {targets.path} has {targets_count}: give sequences of equal "
         "length."
     )
 
 
+def total_frames(sequences: Sequence[OpenSequence]) -> int | None:
+    """How many targets there are to read, by their containers; None where one does not say."""
+    counts = [sequence.targets.count for sequence in sequences]
+    return sum(count for count in counts if count) if all(counts) else None
+
+
 def measure_sequences(
     sequences: Sequence[OpenSequence],
-    mapping: Mapping,
+    measure_chunks: MeasureChunks,
     *,
-    chunk: int,
+    processes: int,
     metrics: Sequence[str],
-    advance: Callable[[], None],
+    advance: Callable[[], None] = lambda: None,
 ) -> list[SequenceValues]:
-    """Measure all sequences; chunks of several may be under way at once. Raises as :meth:`OpenSequence.pairs`."""
+    """Measure all sequences; chunks of several may be under way at once.
+
+    ``measure_chunks`` measures ``metrics`` and has this many ``processes`` to do it. ``advance`` is called for every
+    frame read. Raises as :meth:`OpenSequence.pairs`.
+    """
     owners: deque[int] = deque()
+    largest = max(3 * sequence.targets.height * sequence.targets.width for sequence in sequences)
+    size = chunk_size(largest, total=total_frames(sequences), workers=processes)
 
     def chunks() -> Iterator[Chunk]:
         for number, sequence in enumerate(sequences):
-            for part in cut_into_chunks(sequence.pairs(advance), chunk):
+            for part in cut_into_chunks(sequence.pairs(advance), size):
                 owners.append(number)
                 yield part
 
     rows: list[list[Row]] = [[] for _ in sequences]
-    for measured in mapping(chunks()):
+    for measured in measure_chunks(chunks()):
         rows[owners.popleft()].extend(measured)
     return [sequence.values(of, metrics) for sequence, of in zip(sequences, rows, strict=True)]
 
@@ -175,22 +237,33 @@ def chunk_size(frame_bytes: int, *, total: int | None, workers: int) -> int:
     return max(MIN_CHUNK, min(MAX_CHUNK, by_memory, by_workers))
 
 
-def in_this_process(settings: Settings) -> Mapping:
+def in_this_process(settings: Settings) -> MeasureChunks:
     """Chunk by chunk, here, in one thread. A chunk's context is the last frame measured: nothing is computed twice."""
 
-    def mapping(chunks: Iterator[Chunk]) -> Iterator[list[Row]]:
-        lpips = _prepared(settings)
+    def measure_chunks(chunks: Iterator[Chunk]) -> Iterator[list[Row]]:
+        lpips = prepare_process(settings)
         for chunk in chunks:
             if not chunk.has_context:
                 meter = Meter(protocol=settings.protocol, metrics=settings.metrics, lpips=lpips)
             pairs = zip(chunk.results, chunk.targets, strict=True)
             yield [meter.measure(*pair) for pair in itertools.islice(pairs, int(chunk.has_context), None)]
 
-    return mapping
+    return measure_chunks
 
 
-def _prepared(settings: Settings) -> Lpips | None:
-    """The network, and one thread: parallel are the chunks, and digits do not depend on a machine's cores."""
+def prepare_process(settings: Settings) -> Lpips | None:
+    """Make this process measure in one thread, and load the network if ``settings`` have one.
+
+    What runs in parallel are the chunks, so that digits do not depend on a machine's cores.
+    """
     torch.set_num_threads(1)
     temporal.use_threads(1)
     return None if settings.trunk is None else Lpips(settings.trunk, device=settings.device)
+
+
+def measured_with(trunk: Trunk | None) -> str:
+    """The versions that numbers may depend on, and the LPIPS network with its file."""
+    text = f"tecogan_dist {version('tecogan_dist')}, OpenCV {version('opencv-python-headless')}"
+    if trunk is not None:
+        text += f", LPIPS {version('lpips')} v0.1 {trunk.net} with {trunk.path.name}"
+    return text

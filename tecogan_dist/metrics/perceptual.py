@@ -33,9 +33,9 @@ TRUNK_FILES: dict[Net, str] = {
 
 @dataclass(frozen=True)
 class Trunk:
-    """A trunk's weights by torchvision's names (``features.0.weight``). A plain value, to be sent to where it is used.
+    """A trunk's weights by torchvision's names (``features.0.weight``). A plain value, to be sent where it is used.
 
-    ``path`` is the file that they are from.
+    ``path`` is the file they are from.
     """
 
     net: Net
@@ -63,19 +63,20 @@ def find_trunk(net: Net = "alex", path: str | Path | None = None) -> Trunk:
     # The restricted unpickler meets arbitrary bytes here, and can fail in as many ways; nothing in them is executed.
     except Exception as error:
         raise UserError(
-            f"{chosen} is no state dict of plain tensors, or damaged or cut short ({type(error).__name__}): "
+            f"{chosen} is not a state dict of plain tensors, or is damaged or cut short ({type(error).__name__}): "
             f"{how_to_get}."
         ) from error
     state = content if isinstance(content, dict) else {}
     wanted = {_torchvision_name(name): tensor for name, tensor in _empty(net).net.state_dict().items()}
     for name, like in wanted.items():
         if not isinstance(state.get(name), Tensor) or state[name].shape != like.shape:
-            raise UserError(f"{chosen} is no {TRUNK_FILES[net].split('-')[0]}: {name} does not fit; {how_to_get}.")
+            kind = TRUNK_FILES[net].split("-")[0]
+            raise UserError(f"{chosen} is not a file of {kind}'s weights ({name} does not fit): {how_to_get}.")
     return Trunk(net, {name: state[name].float() for name in wanted}, chosen)
 
 
 class Lpips:
-    """LPIPS with one trunk on one device; results do not depend on what else is measured."""
+    """LPIPS with one trunk on one device. A result does not depend on what else is measured."""
 
     def __init__(self, trunk: Trunk, *, device: str | torch.device = "cpu") -> None:
         import lpips

@@ -20,15 +20,15 @@ BORDER = 8
 MULTIPLE = 32
 """The officially measured part's sides are multiples of this; also the smallest side that AlexNet can take."""
 LARGEST_EXCESS = 1.5
-"""A result this many times larger than its target, in either side, is another picture, not one to be cropped."""
+"""A result this many times larger than its target, in either direction, is another picture, not one to be cropped."""
 
 
 @dataclass(frozen=True)
 class Protocol:
     """What is measured of a sequence.
 
-    ``cut_frames`` are left out at each end, ``minimum_frames`` a sequence must have, ``crops`` says whether only the
-    centre is measured, ``ssim_data_range`` is the span that SSIM's constants are scaled by (None: the range of each
+    ``cut_frames`` are left out at each end; a sequence must have ``minimum_frames``; ``crops`` says whether only the
+    centre is measured; ``ssim_data_range`` is the span that SSIM's constants are scaled by (None: the range of each
     result's luma).
     """
 
@@ -111,8 +111,8 @@ def check_sizes(result: tuple[int, int], target: tuple[int, int], what: str) -> 
 def match_size(results: Images, targets: Images) -> Images:
     """``results`` (..., H, W, 3) cut at the bottom and right to the targets' size: a view.
 
-    An upscaled degraded frame has 4 * ceil(H / 4) rows. Raises :class:`UserError` for results that are smaller than
-    the targets, or so much larger that they cannot be the same picture.
+    A frame that was degraded and upscaled has 4 * ceil(H / 4) rows. Raises :class:`UserError` for results that are
+    smaller than the targets, or so much larger that they cannot be the same picture.
     """
     height, width = targets.shape[-3:-1]
     check_sizes((results.shape[-3], results.shape[-2]), (height, width), "frames of different sizes")

@@ -36,6 +36,7 @@ class SequenceValues:
         return self.frames[len(self.frames) - len(self.values[metric]) :]
 
     def average(self, metric: str) -> float:
+        """The mean over its frames (``Avg`` in the original); not a number if it has no value."""
         return mean(self.values[metric])
 
 
@@ -58,7 +59,7 @@ class Evaluation:
     def to_csv(self) -> str:
         """The original's layout: a table for each sequence, then averages of each, of sequences and of frames.
 
-        Numbers are float32, as the original's. By another protocol than the official one the columns' names say so.
+        Numbers are float32, as the original's. The columns' names say so where the protocol is not the official one.
         """
         text = io.StringIO()
         prefix = "" if self.protocol.name == "official" else f"{self.protocol.name}_"

@@ -102,7 +102,7 @@ class BatchNorm(nn.Module):
 
 @torch.no_grad()
 def forget_bad_statistics(module: nn.Module) -> None:
-    """Begin moving averages anew that a batch with values that are not finite went into."""
+    """Reset moving averages into which a batch with values that are not finite has gone."""
     for norm in module.modules():
         if isinstance(norm, BatchNorm) and not (norm.moving_mean + norm.moving_variance).isfinite().all():
             norm.moving_mean.zero_()

@@ -28,7 +28,8 @@ class FlowNetwork(nn.Module):
         """Flow that brings ``previous`` onto ``current``.
 
         Both (N, 3, h, w), 0..1, h and w at least 8. Returns (N, 2, floor(h / 8) * 8, floor(w / 8) * 8) in
-        low-resolution pixels, channel 0 along rows; sample ``previous`` at ``p - flow(p)`` (:func:`ops.warp`).
+        low-resolution pixels, channel 0 along rows; sample ``previous`` at ``p - flow(p)``
+        (:func:`tecogan_dist.ops.resampling.warp`).
         """
         x = torch.cat([previous, current], dim=1)
         for block in self.encoder:

@@ -16,7 +16,7 @@ class Generator(nn.Module):
     """``blocks`` residual blocks of ``channels`` features, then a transposed convolution for each doubling.
 
     The published network has two, for ``scale`` 4; that for 2, our choice, has one and is otherwise the same.
-    ``centred`` says where the pixels of ``lr_frame`` lie (see :mod:`tecogan_dist.ops`).
+    ``centred`` says where the pixels of ``lr_frame`` lie (see :mod:`tecogan_dist.ops.resampling`).
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class Generator(nn.Module):
         """Upscale one frame.
 
         ``lr_frame``: (N, 3, h, w), 0..1. ``previous``: the last output, warped onto this frame and folded by
-        :func:`tecogan_dist.ops.space_to_depth`, (N, 3 * scale**2, h, w), 0..1; zeros for the first frame. Returns
-        (N, 3, scale * h, scale * w) around -1..1, not clipped.
+        :func:`tecogan_dist.ops.images.space_to_depth`, (N, 3 * scale**2, h, w), 0..1; zeros for the first frame.
+        Returns (N, 3, scale * h, scale * w) around -1..1, not clipped.
         """
         x = F.relu(self.input(layers.channels_last(torch.cat([lr_frame, previous], dim=1))))
         for block in self.blocks:
@@ -57,6 +57,8 @@ class Generator(nn.Module):
 
 
 class ResidualBlock(nn.Module):
+    """Two convolutions with a ReLU between them, whose result is added to what came in."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv1 = Conv3x3(channels, channels)

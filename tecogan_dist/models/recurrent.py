@@ -34,8 +34,8 @@ class RecurrentUpscaler(nn.Module):
     """The network that is trained and shipped. Its sub-modules are ``flow`` and ``generator``.
 
     ``scale``: 4 or 2. ``centred``: where low-resolution pixels lie, by the degradation that it is trained on
-    (:func:`ops.is_centred`); it has no weights of its own. ``checkpointing``: of an unrolled frame only its output is
-    kept for the backward pass, which computes the rest again; results are the same.
+    (:func:`tecogan_dist.config.degradations.is_centred`); it changes fixed resamplings only. ``checkpointing``: only an
+    unrolled frame's output is kept for the backward pass, which computes the rest again; results are the same.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class RecurrentUpscaler(nn.Module):
         """Unroll over ``lr_frames`` (N, T, 3, h, w), 0..1, h and w divisible by 8, T at least 2.
 
         All flows are computed in one pass; the generator runs frame by frame, each on the warped output of the last.
-        ``with_return_flow`` adds ``return_flow``, without a gradient: a discriminator needs it where the sequence does
-        not play backwards by itself.
+        ``with_return_flow`` adds ``return_flow``, without a gradient: the discriminator needs it where the sequence
+        does not play backwards itself.
         """
         n, t = lr_frames.shape[:2]
         lr_flow = self.flow(lr_frames[:, :-1].flatten(0, 1), lr_frames[:, 1:].flatten(0, 1))

@@ -1,4 +1,8 @@
-"""FIXME docstring"""
+"""High resolution to low resolution: the one module that knows what the names BD, BI and pairs do to pixels.
+
+BD blurs and keeps every ``scale``-th pixel; its two functions stand here. BI is :mod:`tecogan_dist.ops.imresize`. Pairs
+have low resolution of their own.
+"""
 
 from __future__ import annotations
 
@@ -7,49 +11,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tecogan_dist.config.degradations import BLUR_MARGIN, BLUR_SIGMA, LrOrigin, window_margin
+from tecogan_dist.config.degradations import BLUR_MARGIN, Degradation, LrOrigin, window_margin
 from tecogan_dist.ops.images import to_signed
-from tecogan_dist.ops.imresize import imresize_crops
-from tecogan_dist.ops.resampling import _filter
+from tecogan_dist.ops.imresize import imresize, imresize_crops
+from tecogan_dist.ops.resampling import filter_planes
+
+BLUR_SIGMA = 1.5
+"""Standard deviation of BD's Gaussian, in high-resolution pixels (TecoGAN, section 4). It is the same for scale 2,
+where only the stride changes."""
 
 
-def degrade(hr: Tensor, scale: int = 4) -> Tensor:
-    """BD degradation of crops: 9x9 Gaussian of sigma 1.5, every ``scale``-th pixel, no padding.
+def degrade_frames(pixels: Tensor, degradation: Degradation | None, scale: int) -> Tensor:
+    """What a network sees of whole frames (N, C, H, W), uint8 or float 0..1, on any device.
 
-    ``hr`` is (N, C, scale * h + 8, scale * w + 8) with BLUR_MARGIN pixels of margin; returns (N, C, h, w).
-    Low-resolution pixel i is centred on pixel scale * i of the crop without its margin.
+    Returns float (N, C, ceil(H / scale), ceil(W / scale)) around 0..1. BD is not rounded, as in the original's
+    inference; BI keeps whole levels of uint8 frames, because the field's BI sets are files. Without a ``degradation``
+    the frames are of low resolution already and keep their size.
     """
-    n, c, h, w = hr.shape
-    taps = 2 * BLUR_MARGIN + 1
-    profile = np.exp(-0.5 * (np.arange(taps) - BLUR_MARGIN) ** 2 / BLUR_SIGMA**2)
-    kernel = np.outer(profile, profile)
-    weight = torch.from_numpy(kernel / kernel.sum()).to(hr).view(1, 1, taps, taps)
-    lr = _filter(hr.reshape(n * c, 1, h, w), weight, scale)
-    return lr.view(n, c, *lr.shape[-2:])
-
-
-def degrade_frames(hr: Tensor, scale: int = 4) -> Tensor:
-    """BD degradation of whole frames, as the original's inference from HR does it with OpenCV.
-
-    ``hr`` is (N, C, H, W); sigma 1.5 with the 13 taps that OpenCV picks for it on float images, edges mirrored without
-    repeating the edge pixel, every ``scale``-th pixel: returns (N, C, ceil(H / scale), ceil(W / scale)). H and W are at
-    least 7.
-    """
-    n, c, h, w = hr.shape
-    radius = 6  # round(8 * sigma + 1) | 1 = 13 taps
-    profile = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / BLUR_SIGMA) ** 2)
-    profile = (profile / profile.sum()).to(hr)
-    planes = F.pad(hr.reshape(n * c, 1, h, w), (radius,) * 4, mode="reflect")
-    rows = _filter(planes, profile.view(1, 1, 1, -1), (1, scale))
-    lr = _filter(rows, profile.view(1, 1, -1, 1), (scale, 1))
-    return lr.view(n, c, *lr.shape[-2:])
+    if degradation == "BI":
+        pixels = imresize(pixels, scale)
+    values = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    return blur_down(values, scale) if degradation == "BD" else values
 
 
 def windows_to_frames(windows: Tensor, *, degradation: LrOrigin = "BD", scale: int = 4) -> tuple[Tensor, Tensor]:
     """Training frames from the stream's windows, on the windows' device.
 
     ``windows``: (N, T, scale * h + 2 m, scale * w + 2 m, 3) uint8, m being :func:`window_margin`; of pairs they are as
-    :func:`data.windows.cut_windows` packs them. Returns ``lr_frames`` (N, T, 3, h, w) in 0..1, and ``hr_frames``
+    :func:`data.stream.windows.cut_windows` packs them. Returns ``lr_frames`` (N, T, 3, h, w) in 0..1, and ``hr_frames``
     (N, T, 3, scale * h, scale * w) in -1..1, the crop without its margin.
 
     BD is not rounded, as in the original's training. BI is rounded to uint8 levels, because the field's BI sets are
@@ -63,9 +52,41 @@ def windows_to_frames(windows: Tensor, *, degradation: LrOrigin = "BD", scale: i
     pixels = windows.flatten(0, 1).permute(0, 3, 1, 2)
     hr = pixels.float() * (1 / 255)
     if degradation == "BD":
-        lr = degrade(hr, scale)
+        lr = blur_down_crops(hr, scale)
     else:
         lr = (imresize_crops(pixels, scale) if degradation == "BI" else lr_pixels).float() / 255
     margin = window_margin(degradation, scale)
     inner = hr[..., margin : hr.shape[-2] - margin, margin : hr.shape[-1] - margin]
     return lr.unflatten(0, (n, t)), to_signed(inner).unflatten(0, (n, t))
+
+
+def blur_down(hr: Tensor, scale: int = 4) -> Tensor:
+    """BD of whole frames, as the original's inference from high resolution does it with OpenCV.
+
+    ``hr`` is (N, C, H, W); sigma 1.5 with the 13 taps that OpenCV picks for it on float images, edges mirrored without
+    repeating the edge pixel, every ``scale``-th pixel: returns (N, C, ceil(H / scale), ceil(W / scale)). H and W are at
+    least 7.
+    """
+    n, c, h, w = hr.shape
+    radius = 6  # round(8 * sigma + 1) | 1 = 13 taps
+    profile = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / BLUR_SIGMA) ** 2)
+    profile = (profile / profile.sum()).to(hr)
+    planes = F.pad(hr.reshape(n * c, 1, h, w), (radius,) * 4, mode="reflect")
+    rows = filter_planes(planes, profile.view(1, 1, 1, -1), (1, scale))
+    lr = filter_planes(rows, profile.view(1, 1, -1, 1), (scale, 1))
+    return lr.view(n, c, *lr.shape[-2:])
+
+
+def blur_down_crops(hr: Tensor, scale: int = 4) -> Tensor:
+    """BD of crops, as the original's training does it: 9x9 Gaussian of sigma 1.5, every ``scale``-th pixel, no padding.
+
+    ``hr`` is (N, C, scale * h + 8, scale * w + 8) with BLUR_MARGIN pixels of margin; returns (N, C, h, w).
+    Low-resolution pixel i is centred on pixel scale * i of the crop without its margin.
+    """
+    n, c, h, w = hr.shape
+    taps = 2 * BLUR_MARGIN + 1
+    profile = np.exp(-0.5 * (np.arange(taps) - BLUR_MARGIN) ** 2 / BLUR_SIGMA**2)
+    kernel = np.outer(profile, profile)
+    weight = torch.from_numpy(kernel / kernel.sum()).to(hr).view(1, 1, taps, taps)
+    lr = filter_planes(hr.reshape(n * c, 1, h, w), weight, scale)
+    return lr.view(n, c, *lr.shape[-2:])

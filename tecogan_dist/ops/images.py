@@ -1,4 +1,4 @@
-"""FIXME docstring"""
+"""Ranges and layouts of images (N, C, H, W): each function is the original TensorFlow graph's (tests/parity)."""
 
 from __future__ import annotations
 

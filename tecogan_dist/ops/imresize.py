@@ -11,12 +11,12 @@ which is readable: ``resizeAlongDim`` (that of ``imresize3`` was read) sums in d
 class through ``saturatingCast``, to nearest; the C++ generated from ``imresize`` for uint8 keeps ``unsigned char``
 between the dimensions and computes ``floor(sum + 0.5)`` in one release, ``std::round(sum)`` in another.
 ``imresize.m`` says the same of the binary ("'out' datatype will be same as 'in' datatype"), and a port that rounds in
-between has no difference to an image that MATLAB R2015b resized (fatheral/matlab_imresize, 512x512 to 123x234). Ports
+between gives exactly an image that MATLAB R2015b resized (fatheral/matlab_imresize, 512x512 to 123x234). Ports
 that round once, at the end, as BasicSR's does on floats, differ in about one value of seven, by a level.
 
 For factors 2 and 4 all weights are multiples of 1/256 and 1/4096. So halves do occur, and sums are exact: the same in
-any order and on every device. Factors that are no powers of two have rounded weights, whose sums may miss a half that
-is one in exact arithmetic, MATLAB's too: there a level of difference is possible.
+any order and on every device. Factors that are not powers of two have rounded weights, whose sums may miss a half
+that is one in exact arithmetic, MATLAB's too: there a level of difference is possible.
 """
 
 from __future__ import annotations

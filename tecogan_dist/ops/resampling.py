@@ -1,4 +1,4 @@
-"""Stateless tensor operations of TecoGAN, equal to the original TensorFlow graph's (tests/parity).
+"""Warping and enlarging as the original TensorFlow graph does them (tests/parity).
 
 Images are (N, C, H, W) in any memory format; channels_last stays channels_last. Values are 0..1 unless a docstring says
 otherwise. Flow has 2 channels in pixels of the image it belongs to: channel 0 is along rows (y), channel 1 along
@@ -75,11 +75,14 @@ def resize_bicubic(x: Tensor, scale: int = 4, *, centred: bool = False) -> Tenso
     n, c, h, w = x.shape
     kernel = _bicubic_kernel(scale).to(x.device)
     padded = F.pad(x, (1, 2, 1, 2), mode="replicate").reshape(n * c, 1, h + 3, w + 3)
-    return F.pixel_shuffle(_filter(padded, kernel), scale).reshape(n, c, h * scale, w * scale)
+    return F.pixel_shuffle(filter_planes(padded, kernel), scale).reshape(n, c, h * scale, w * scale)
 
 
-def _filter(planes: Tensor, kernel: Tensor, stride: int | tuple[int, int] = 1) -> Tensor:
-    """Convolution with a fixed kernel, in full precision under autocast too: these are images, not features."""
+def filter_planes(planes: Tensor, kernel: Tensor, stride: int | tuple[int, int] = 1) -> Tensor:
+    """Convolve (N, 1, H, W) with a fixed kernel (O, 1, h, w), without padding.
+
+    In full precision under autocast too: these are images, not features.
+    """
     with torch.autocast(planes.device.type, enabled=False):
         return F.conv2d(planes, kernel, stride=stride)
 

@@ -22,6 +22,7 @@ DECIMALS = {"psnr": 2, "ssim": 4, "lpips": 4, "tof": 4, "tlp": 4}
 
 
 def format_value(value: float, metric: str) -> str:
+    """A metric's value with its usual number of decimals; infinite: a sign."""
     return "∞" if math.isinf(value) else f"{value:.{DECIMALS[metric]}f}"
 
 
@@ -39,7 +40,7 @@ class Chart:
     """A metric over the frames as the geometry of an SVG of WIDTH x HEIGHT; ticks are (position, label).
 
     ``curve`` is a path through every value. With more than two values a pixel it goes through the means of ``group``
-    frames each, and ``band`` through the least and greatest value of every pixel column; else that is empty.
+    frames each, and ``band`` through the least and greatest value of every pixel column; otherwise that is empty.
     ``infinite`` is a path of marks along the upper edge, ``average`` the height of the mean if that is finite.
     """
 

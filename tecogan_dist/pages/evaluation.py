@@ -1,18 +1,24 @@
-"""An evaluation as one HTML page that needs nothing else: tables, curves, the worst frames and temporal profiles.
+"""An evaluation's files, above all its HTML page: tables, curves, the worst frames and temporal profiles.
 
-Pictures are data URIs, curves are inline SVG, and there are no scripts; the page's own policy forbids it to load
-anything. The markup is in template.html, which escapes every value.
+The page needs nothing else. Pictures are data URIs, curves are inline SVG, and there are no scripts; the page's own
+policy forbids it to load anything. The markup is in evaluation.html, where every value is escaped.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 import jinja2
 
+from tecogan_dist.base.atomic import replacing, reported_local
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.metrics.measuring import OpenSequence
 from tecogan_dist.metrics.sequence import HIGHER_IS_BETTER
 from tecogan_dist.metrics.summary import Evaluation, SequenceValues
 from tecogan_dist.pages.curves import LABEL, Chart, chart, format_value
@@ -32,7 +38,7 @@ BLAME_ORDER = ("tof", "lpips", "psnr", "ssim", "tlp")
 """The first of these that was measured says which frames are the worst."""
 
 OPEN_SEQUENCES = 4
-"""Up to so many sequences are all unfolded; of more, only the first."""
+"""Up to this many sequences are all unfolded; of more, only the first."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class PublishedSet:
     rows: dict[str, dict[str, str]]
 
 
-# Values as given for the comparison; not checked against the paper's tables (see SOURCE, which the page shows).
+# Values as they were given for the comparison, not checked against the paper's tables; the page says so beside SOURCE.
 PUBLISHED = (
     PublishedSet(
         "Vid4",
@@ -70,6 +76,35 @@ SOURCE = (
 SOURCE_LINK = "https://doi.org/10.1145/3386569.3392457"
 
 
+def write_evaluation(
+    folder: Path, evaluation: Evaluation, sequences: Sequence[OpenSequence], *, note: str
+) -> list[Path]:
+    """Write metrics.csv, metrics.json and report.html into ``folder``: all three, or none if one cannot be made.
+
+    ``sequences`` have been read to their ends and are those of ``evaluation``, ``note`` as in :func:`render_report`.
+    Files of these names are replaced. Returns the paths; raises :class:`UserError`.
+    """
+    report = render_report(
+        evaluation,
+        [sequence.profile() for sequence in sequences],
+        [(sequence.results, sequence.targets) for sequence in sequences],
+        note=note,
+    )
+    contents = {
+        "metrics.csv": evaluation.to_csv(),
+        "metrics.json": json.dumps({**evaluation.to_json(), "measured_with": note}, indent=2) + "\n",
+        "report.html": report,
+    }
+    for name in contents:
+        if (folder / name).is_dir():  # which would be found out when other files have their names already
+            raise UserError(f"{folder / name} is a folder: rename it, or give another --output.")
+    with reported_local(folder), contextlib.ExitStack() as stack:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in contents.items():
+            stack.enter_context(replacing(folder / name)).write_text(text, encoding="utf-8")
+    return [folder / name for name in contents]
+
+
 def render_report(
     evaluation: Evaluation,
     profiles: Sequence[Profile],
@@ -81,8 +116,9 @@ def render_report(
     """The page, to be written as UTF-8.
 
     ``profiles`` and ``sources``, the latter (results, targets), are those of ``evaluation.sequences``. The ``worst``
-    frames of each are read again, two at a time. ``note`` says how it was measured: versions, the LPIPS network and
-    its file. Raises :class:`UserError` for frames that cannot be read any more.
+    frames of each are read again, two at a time. ``note`` says how it was measured
+    (:func:`tecogan_dist.metrics.measuring.measured_with`). Raises :class:`UserError` for frames that cannot be read any
+    more.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -107,7 +143,7 @@ def render_report(
         open_all=len(sections) <= OPEN_SEQUENCES,
         note=note,
     )
-    # A file name may hold bytes that are no UTF-8, as lone surrogates.
+    # A file name may hold bytes that are not UTF-8, as lone surrogates.
     return page.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

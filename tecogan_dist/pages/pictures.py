@@ -42,7 +42,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class WorstFrame:
-    """``value`` is the blamed metric's; ``flow_range`` is what the flow difference's scale ends at in pixels.
+    """``value`` is the blamed metric's; ``flow_range`` is where the scale of the flow difference ends, in pixels.
 
     The latter is None for a first frame, which has no motion and no such picture.
     """
@@ -57,7 +57,7 @@ def worst_frames(frames: Sequence[int], values: Sequence[float], metric: str, *,
     """The ``count`` worst of ``frames`` by their ``values``, the worst first; the earlier of equal ones.
 
     They lie apart from each other by WORST_GAP values, or by less in a sequence too short for it: neighbours are
-    mostly bad for one reason.
+    mostly bad for the same reason.
     """
     # Each choice rules out less than 2 * gap values, all of them together half of the sequence: some are always left.
     gap = max(1, min(WORST_GAP, len(values) // (4 * count + 1)))
@@ -157,6 +157,7 @@ class ProfilePicture:
 
 
 def profile_picture(profile: Profile) -> ProfilePicture:
+    """The page's pictures of a temporal profile, of its first PROFILE_FRAMES frames."""
     frames, rows = profile.targets.shape[:2]
     shown = min(frames, PROFILE_FRAMES)
     zoom = max(1, min(24, 960 // shown))

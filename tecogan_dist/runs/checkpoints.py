@@ -2,7 +2,7 @@
 
 A checkpoint is a folder of the run: ``weights.safetensors`` (what ``upscale`` and ``--initial-weights`` read),
 ``moments.safetensors`` (Adam's), with ``optimizer.ema_decay`` also ``weights_ema.safetensors``, and ``state.json``,
-which comes last and has the checksums of the others: without it a folder is no checkpoint. Nothing in it depends on
+which comes last and has the checksums of the others: without it a folder is not a checkpoint. Nothing in it depends on
 the number of workers or on the ZeRO stage.
 """
 

@@ -57,13 +57,16 @@ class Ledger:
         """The flags of the step settled last, the same on all workers."""
         self._pending: tuple[int, list[str], Tensor, torch.cuda.Event | None] | None = None
 
-    def record(self, step: int, losses: dict[str, Tensor], wishes: Flags = Flags()) -> None:
+    def record(self, step: int, losses: dict[str, Tensor], requests: Flags = Flags()) -> None:
         """Send off the losses (0-dim tensors) of the step with this 0-based number. All workers call it.
 
-        Of the wishes, what has just been agreed on is left out: it is about to be done.
+        A request that has just been agreed on is not sent again: it is about to be met.
         """
         assert self._pending is None, "settle the step before first"
-        flags = {name: wish and not done for name, wish, done in zip(Flags._fields, wishes, self.agreed, strict=True)}
+        flags = {
+            name: wanted and not agreed
+            for name, wanted, agreed in zip(Flags._fields, requests, self.agreed, strict=True)
+        }
         device = next(iter(losses.values())).device
         sent = losses | dict(
             zip(flags, torch.tensor([*flags.values()], dtype=torch.float32, device=device), strict=True)

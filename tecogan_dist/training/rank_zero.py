@@ -34,7 +34,7 @@ class RankZero:
     ) -> None:
         self._tracker.__exit__(kind, error, trace)
 
-    def wishes(self) -> tuple[bool, bool]:
+    def requests(self) -> tuple[bool, bool]:
         """Whether whoever started the run wants it to stop, and whether they want a checkpoint. Does not wait."""
         return self._reporter.asked_to_stop(), self._reporter.asked_to_save()
 
@@ -65,7 +65,10 @@ class RankZero:
         self.say(f"step {step}: held-out scenes  " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
     def save(self, snapshot: Snapshot, *, asked: bool) -> float:
-        """Write a checkpoint beside training; seconds that the one before was waited for. ``asked``: it was wished."""
+        """Write a checkpoint beside training; returns the seconds for which the one before it was waited for.
+
+        ``asked``: it was requested, so it is waited for too.
+        """
         waited = self._writer.save(snapshot)
         if asked:
             self._writer.wait()
@@ -95,7 +98,7 @@ class SilentRank:
     ) -> None:
         pass
 
-    def wishes(self) -> tuple[bool, bool]:
+    def requests(self) -> tuple[bool, bool]:
         return False, False
 
     def say(self, line: str) -> None:

@@ -74,7 +74,7 @@ def take_snapshot(state: TrainingState, pair: EnginePair, average: WeightAverage
 class CheckpointWriter:
     """Writes a run's checkpoints, one at a time in a thread. Only the first worker has one.
 
-    A failure is said, and the run goes on: the next checkpoint is a new attempt, only the last one has to succeed.
+    A failure is reported, and the run goes on: the next checkpoint is a new attempt, only the last one has to succeed.
     """
 
     def __init__(self, output: Location, config: Config, *, say: Callable[[str], None]) -> None:
@@ -87,14 +87,14 @@ class CheckpointWriter:
                 shutil.rmtree(left)
 
     def save(self, snapshot: Snapshot) -> float:
-        """Start writing; seconds that the one before was waited for."""
+        """Start writing; returns the seconds for which the one before it was waited for."""
         started = time.monotonic()
         self.wait()
         self._running = self._thread.submit(self._write_patiently, snapshot)
         return time.monotonic() - started
 
     def wait(self) -> None:
-        """Until the last checkpoint is written, or has failed."""
+        """Wait until the last checkpoint is written, or has failed."""
         self._wait(last=False)
 
     def score(self, step: int, measured: dict[str, float]) -> None:
@@ -120,7 +120,8 @@ class CheckpointWriter:
             if last:
                 raise UserError(f"the last checkpoint could not be written: {error}") from error
             self._say(
-                f"warning: a checkpoint could not be written ({_words(error)}); training goes on, the next one is tried"
+                f"warning: a checkpoint could not be written ({_words(error)}); training goes on, with the next one "
+                "as a new attempt"
             )
         self._running = None
 
@@ -149,7 +150,7 @@ class CheckpointWriter:
             self._write_files(local, snapshot)
             files = {path.name: file_digest(path) for path in sorted(local.iterdir())}
             if (folder / STATE_FILE).exists():
-                (folder / STATE_FILE).delete()  # from here on the replaced one is none
+                (folder / STATE_FILE).delete()  # from here on the replaced one is not a checkpoint
             for name in files:
                 (folder / name).put(local / name)
         content = StateFile(snapshot.state, snapshot.updates, snapshot.average_updates, files)
@@ -183,7 +184,7 @@ class CheckpointWriter:
             if name.startswith(CHECKPOINT_PREFIX) and name not in kept:
                 folder = self._output / name
                 if (folder / STATE_FILE).exists():
-                    (folder / STATE_FILE).delete()  # from here on it is no checkpoint
+                    (folder / STATE_FILE).delete()  # from here on it is not a checkpoint
                 files, path = folder.filesystem()
                 files.delete_dir(path)  # an object store would keep the name of a folder that was emptied
 
@@ -193,13 +194,13 @@ class CheckpointWriter:
 
 
 def _words(error: Exception) -> str:
-    """An error's sentence as part of another one."""
+    """An error's sentence within another one."""
     return str(error).rstrip(".")
 
 
 @contextlib.contextmanager
 def _staging(output: Location) -> Iterator[Path]:
-    """A folder whose files can be put into ``output``: on the same disk if that is local, so that it is a renaming."""
+    """A folder whose files can be put into ``output``: on its disk if that is local, so that they are only renamed."""
     beside = None
     if output.is_local:
         output.path.mkdir(parents=True, exist_ok=True)

@@ -77,10 +77,10 @@ class TrainingStep:
         self._objective = Objective(config, vgg=None if vgg is None else build_vgg(vgg).to(device))
         self._ledger = Ledger()
 
-    def __call__(self, windows: Tensor, wishes: Flags = Flags()) -> StepOutcome:
+    def __call__(self, windows: Tensor, requests: Flags = Flags()) -> StepOutcome:
         """Do the next step with this worker's ``windows``, (N, T, H, W, 3) uint8 on the device. All workers call it.
 
-        ``wishes`` travel with the losses; with the next step all workers know what came of them. Raises
+        ``requests`` travel with the losses; with the next step all workers know what they agreed on. Raises
         :class:`UserError` when too many steps in a row were left out.
         """
         config, pair = self._config, self.pair
@@ -95,7 +95,7 @@ class TrainingStep:
             pair.backward(result, update_discriminator=updates, last=number == config.accumulation - 1)
             losses.append(result.losses)
         agreed, mean_losses = self._ledger.agreed, mean_of(losses)
-        self._ledger.record(self.state.step, mean_losses, wishes)
+        self._ledger.record(self.state.step, mean_losses, requests)
         finite = pair.update(learning_rate=self.learning_rate, update_discriminator=updates)
         if finite and self.average is not None:
             self.average.update()

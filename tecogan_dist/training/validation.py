@@ -13,7 +13,7 @@ import torch.distributed as dist
 from tecogan_dist.data.cache import scene_frames
 from tecogan_dist.data.clips import Scene
 from tecogan_dist.data.stream.decoding import decode_windows
-from tecogan_dist.data.stream.windows import sample_spec, window_config
+from tecogan_dist.data.stream.windows import sample_at, window_config
 from tecogan_dist.metrics.perceptual import Lpips, Trunk
 from tecogan_dist.metrics.protocol import Images
 from tecogan_dist.metrics.sequence import METRICS, NEED_WEIGHTS, mean, measure
@@ -34,8 +34,8 @@ def validation_windows(task: TrainingTask, *, number: int, rank: int, workers: i
     count = config.batch_size // workers
     first = number * config.batch_size + rank * count
     for index in range(first, first + count):
-        spec = sample_spec(index, seed=config.seed, scenes=task.validation_scenes, data=data)
-        windows.append(torch.from_numpy(decode_windows(task.data, spec.scene, [spec], data)))
+        sample = sample_at(index, seed=config.seed, scenes=task.validation_scenes, data=data)
+        windows.append(torch.from_numpy(decode_windows(task.data, sample.scene, [sample], data)))
     return torch.cat(windows)
 
 
@@ -126,7 +126,7 @@ class Validator:
                 for frame in scene_frames(self._task.data, scene, positions, data, low_resolution=True)
             ]
         upscaled = upscale_frames(
-            model, map(torch.from_numpy, inputs), device=self._device, degrade=False if origin == "pairs" else origin
+            model, map(torch.from_numpy, inputs), device=self._device, degrade=None if origin == "pairs" else origin
         )
         return np.stack([image.numpy() for image in islice(upscaled, len(targets))]), np.stack(targets)
 

@@ -1,17 +1,21 @@
-"""FIXME docstring"""
+"""Images beside each other under their names, for a comparison at a glance."""
 
 from __future__ import annotations
 
 import functools
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from tecogan_dist.upscaling.pipeline import Images
+Images = NDArray[np.uint8]
 
 
 def panels(images: dict[str, Images]) -> Images:
-    """Images of one size beside each other, each under a strip with its name: (H + strip, n W, 3) uint8."""
+    """Images (H, W, 3) of one size beside each other, each under a strip with its name.
+
+    Returns (H + strip, n W, 3) uint8; the strip is as high as a tenth of H, at least 24 pixels.
+    """
     height, width = next(iter(images.values())).shape[:2]
     text_height = max(12, height // 20)
     columns = [np.concatenate([_label(name, width, text_height), image]) for name, image in images.items()]

@@ -1,68 +1,101 @@
-"""FIXME docstring"""
+"""A video or a folder of images through the network, from a source of frames to a writer of frames.
+
+Decoding, the network and encoding run at the same time, each in a thread of its own with a short queue between them.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
-QUEUE = 4
-"""Frames that wait, at most, between two threads."""
+from tecogan_dist.config.degradations import Degradation, is_centred
+from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.ops.resampling import resize_bicubic
+from tecogan_dist.upscaling.panels import Images, panels
+from tecogan_dist.upscaling.recurrence import Upscaled, to_host, to_image, upscale_float
+from tecogan_dist.upscaling.threads import WriteBehind, read_ahead
+from tecogan_dist.video.source import FrameSource
+from tecogan_dist.video.writer import FrameWriter
 
-T = TypeVar("T")
-Images = NDArray[np.uint8]
-
-
-def read_ahead(items: Iterable[T], *, depth: int = QUEUE) -> Generator[T]:
-    """The same items, drawn up to ``depth`` ahead by a thread; an error in drawing one surfaces in its place."""
-    iterator = iter(items)
-
-    def draw() -> list[T]:
-        return list(itertools.islice(iterator, 1))  # nothing at the end
-
-    with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
-        waiting = deque(pool.submit(draw) for _ in range(depth))
-        try:
-            while drawn := waiting.popleft().result():
-                waiting.append(pool.submit(draw))
-                yield drawn[0]
-        finally:
-            pool.shutdown(cancel_futures=True)
+Precision = Literal["fp32", "tf32", "bf16"]
 
 
-class WriteBehind(Generic[T]):
-    """Calls ``write`` in a thread, in order, with up to ``depth`` calls waiting.
+def upscale_video(
+    model: RecurrentUpscaler,
+    source: FrameSource,
+    output: FrameWriter,
+    *,
+    device: torch.device,
+    start: int = 0,
+    stop: int | None = None,
+    degrade: Degradation | None = None,
+    precision: Precision = "fp32",
+    comparison: FrameWriter | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> None:
+    """Upscale the frames ``start`` to ``stop`` (exclusive; None: to the end) of ``source`` into ``output``.
 
-    A context manager. An error in a call surfaces in a later :meth:`put` or, at the latest, at the end of the block;
-    when the block itself fails, the calls that wait are dropped.
+    ``model`` is on ``device``. Images keep the names of the source's. With ``degrade`` the source is of high
+    resolution: the model sees its degradation, and what comes out is cut to the source's size. ``precision`` matters on
+    CUDA: fp32 is the original's numbers, tf32 and bf16 are faster and coarser (:func:`upscale_float`).
+
+    ``comparison`` gets panels of a bicubic enlargement, of the result and, with ``degrade``, of the source. Both
+    writers have been entered, and what they have written appears when the caller leaves them. ``advance`` is called
+    after each frame.
+
+    Raises :class:`UserError` for a range without frames, for frames that are too small, and what reading and writing
+    raise.
     """
+    height, width = source.height, source.width
+    if degrade is None:
+        height, width = model.scale * height, model.scale * width
+    centred = model.centred if degrade is None else is_centred(degrade)
+    names = source.names[start:stop] if source.names else itertools.repeat(None)
+    truths: deque[Images] = deque()  # the inputs of the frames that are under way
 
-    def __init__(self, write: Callable[[T], None], *, depth: int = QUEUE) -> None:
-        self._write = write
-        self._depth = depth
-        self._waiting: deque[Future[None]] = deque()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write")
+    def frames() -> Iterator[Tensor]:
+        for frame in read_ahead(source.frames(start, stop)):
+            if comparison is not None and degrade is not None:
+                truths.append(frame)
+            yield torch.tensor(frame)  # a copy: arrays of images are read-only
 
-    def __enter__(self) -> WriteBehind[T]:
-        return self
+    def to_images(upscaled: Upscaled) -> tuple[Tensor, ...]:
+        result = to_image(upscaled.sr_frame)
+        if comparison is None:
+            return (result,)
+        bicubic = resize_bicubic(upscaled.lr_frame.unsqueeze(0), model.scale, centred=centred)
+        return result, to_image(bicubic[0])
 
-    def put(self, item: T) -> None:
-        """Have ``write(item)`` called; waits while the queue is full."""
-        if len(self._waiting) == self._depth:
-            self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(self._write, item))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_tf32(allowed=precision == "tf32"))
+        to_output = stack.enter_context(WriteBehind[tuple[Images, str | None]](lambda item: output.write(*item)))
+        to_comparison: WriteBehind[dict[str, Images]] | None = None
+        if comparison is not None:
+            to_comparison = stack.enter_context(WriteBehind(lambda shown: comparison.write(panels(shown))))
+        upscaled = upscale_float(
+            model, frames(), device=device, degrade=degrade, precision="bf16" if precision == "bf16" else "fp32"
+        )
+        for images, name in zip(to_host(map(to_images, upscaled)), names, strict=False):
+            result, *bicubic = [image.numpy()[:height, :width] for image in images]
+            to_output.put((result, name))
+            if to_comparison is not None:
+                truth = {} if degrade is None else {"truth": truths.popleft()}
+                to_comparison.put({"bicubic": bicubic[0], "model": result, **truth})
+            advance()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            while self._waiting and error is None:
-                self._waiting.popleft().result()
-        finally:
-            self._pool.shutdown(cancel_futures=True)
+
+@contextlib.contextmanager
+def _tf32(*, allowed: bool) -> Iterator[None]:
+    """cuDNN's own default would not be fp32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -19,7 +19,6 @@ from tecogan_dist.config.degradations import Degradation
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.ops.degrade import degrade_frames
 from tecogan_dist.ops.images import quantize, to_unit
-from tecogan_dist.ops.imresize import imresize
 
 WARM_UP = 5
 """Frames that the original runs, in reverse, before the first one."""
@@ -33,7 +32,7 @@ class Upscaled(NamedTuple):
     """A frame before and after, on the device it was computed on."""
 
     lr_frame: Tensor
-    """(3, h, w), 0..1: what the model saw."""
+    """(3, h, w), around 0..1: what the model saw."""
     sr_frame: Tensor
     """(3, scale * h, scale * w), around 0..1, not clipped."""
 
@@ -44,7 +43,7 @@ def upscale_frames(
     *,
     device: torch.device,
     warm_up: int = WARM_UP,
-    degrade: Degradation | bool = False,
+    degrade: Degradation | None = None,
     precision: Precision = "fp32",
 ) -> Iterator[Tensor]:
     """:func:`upscale_float`, as images: yields (H, W, 3) uint8 in host memory, truncated as the original does."""
@@ -58,22 +57,21 @@ def upscale_float(
     *,
     device: torch.device,
     warm_up: int = WARM_UP,
-    degrade: Degradation | bool = False,
+    degrade: Degradation | None = None,
     precision: Precision = "fp32",
 ) -> Iterator[Upscaled]:
     """Upscale a sequence by the model's scale, each frame with the memory of the ones before it.
 
     ``frames``: (H, W, 3) RGB, uint8 or float 0..1, on any device, all of one size; they are drawn one at a time.
-    ``model`` is on ``device``; it is fastest in channels_last. Yields one :class:`Upscaled` a frame.
+    ``model`` is on ``device``; it is fastest in channels_last. Yields one :class:`Upscaled` for each frame.
 
     ``warm_up``: the frames ``warm_up, ..., 2, 1`` are run before frame 0 and their outputs dropped, so that frame 0 has
     a past too. A sequence with fewer than ``warm_up + 1`` frames is warmed up with those it has; the original would
     drop real outputs there.
 
-    ``degrade``: ``frames`` are high resolution; the model sees their degradation and the output has
-    scale * ceil(H / scale) rows and scale * ceil(W / scale) columns, to be cropped for a comparison. BD, also meant by
-    True, is :func:`ops.degrade_frames`, unrounded as the original's. BI is :func:`imresize.imresize`, which keeps uint8
-    frames uint8.
+    ``degrade``: ``frames`` are of high resolution; the model sees their degradation
+    (:func:`tecogan_dist.ops.degrade.degrade_frames`) and the output has scale * ceil(H / scale) rows and
+    scale * ceil(W / scale) columns, to be cropped for a comparison.
 
     ``precision``: bf16 runs the convolutions under autocast. fp32 leaves torch's own switch for TF32 in force, which
     CUDA convolutions use by default: images then stay within a level of the original's and floats within 3e-3; with
@@ -85,8 +83,7 @@ def upscale_float(
     head = list(itertools.islice(source, warm_up + 1))
     if not head:
         raise UserError("there is no frame to upscale: choose an input with at least one.")
-    degradation: Degradation | None = degrade if isinstance(degrade, str) else ("BD" if degrade else None)
-    stream = _Recurrence(model, size=head[0].shape[:2], device=device, degradation=degradation, precision=precision)
+    stream = _Recurrence(model, size=head[0].shape[:2], device=device, degradation=degrade, precision=precision)
     for frame in reversed(head[1:]):
         stream.step(frame)
     while head:  # popped, so that the head does not stay in memory for the rest of a long video
@@ -104,7 +101,7 @@ def to_host(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...
     """Bring tuples of tensors to host memory, each while the next one is being computed.
 
     On CUDA the copies go to pinned memory on a stream of their own, and a tuple is handed on only after the next one's
-    kernels have been queued. CPU tensors pass through, one tuple late as well.
+    kernels have been queued. CPU tensors pass through, also one tuple late.
     """
     copies: torch.cuda.Stream | None = None
     waiting: tuple[tuple[Tensor, ...], torch.cuda.Event | None] | None = None
@@ -149,8 +146,8 @@ class _Recurrence:
         lr_sides = [math.ceil(side / model.scale) for side in size] if degradation else size
         if min(lr_sides) < SMALLEST_SIDE:
             raise UserError(
-                f"frames of {size[1]}x{size[0]} are too small: give at least {SMALLEST_SIDE} low-resolution pixels in "
-                "each side."
+                f"frames of {size[1]}x{size[0]} are too small: each side needs at least {SMALLEST_SIDE} low-resolution "
+                "pixels."
             )
         self._model = model
         self._size = size
@@ -177,16 +174,12 @@ class _Recurrence:
         """(H, W, 3) on any device to (1, 3, h, w), 0..1, on the model's."""
         if frame.shape[:2] != self._size:
             raise UserError(
-                f"frames of {self._size[1]}x{self._size[0]} and {frame.shape[1]}x{frame.shape[0]} are mixed: "
+                f"frames of {self._size[1]}x{self._size[0]} and of {frame.shape[1]}x{frame.shape[0]} are mixed: "
                 "give frames of one size."
             )
         pixels = self._upload(frame).permute(2, 0, 1).unsqueeze(0)
-        if self._degradation == "BI":
-            pixels = imresize(pixels, self._model.scale)
-        values = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
-        if self._degradation == "BD":
-            values = degrade_frames(values, self._model.scale)
-        return values.contiguous(memory_format=torch.channels_last)
+        lr_frame = degrade_frames(pixels, self._degradation, self._model.scale)
+        return lr_frame.contiguous(memory_format=torch.channels_last)
 
     def _upload(self, frame: Tensor) -> Tensor:
         """The frame on the model's device; its copy runs beside the kernels of the frame before it."""

@@ -1,8 +1,4 @@
-"""Frames in and out of video files and image folders.
-
-A frame is a (height, width, 3) uint8 RGB array. Reading is lazy and in order, so a film never has to fit in memory.
-Both kinds of output appear under their name only when they are complete: a failure leaves what was there before.
-"""
+"""Frames out of folders of PNG and JPG images, and single images."""
 
 from __future__ import annotations
 
@@ -13,12 +9,8 @@ import numpy as np
 from PIL import Image
 
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.video.source import Damaged as Damaged
 from tecogan_dist.video.source import FrameSource
-from tecogan_dist.video.source import Picture as Picture
 from tecogan_dist.video.writer import FOLDER_RATE, IMAGE_SUFFIXES
-from tecogan_dist.video.writer import READABLE_SUFFIXES as READABLE_SUFFIXES
-from tecogan_dist.video.writer import FrameWriter as FrameWriter
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -35,12 +27,12 @@ def digits_of(path: PurePath) -> tuple[bool, int, str, str]:
 
 
 class ImageFolder(FrameSource):
-    """A folder of images of one size."""
+    """A folder of images of one size, in the order of :func:`image_files`. Raises :class:`UserError` for any other."""
 
     def __init__(self, path: Path) -> None:
         self._files = image_files(path)
         if not self._files:
-            raise UserError(f"{path} holds no PNG or JPG images.")
+            raise UserError(f"{path} holds no PNG or JPG images: give a folder that does.")
         self.path, self.rate, self.count = path, FOLDER_RATE, len(self._files)
         self.names = tuple(image.stem for image in self._files)
         sizes = [_image_size(image) for image in self._files]
@@ -49,7 +41,7 @@ class ImageFolder(FrameSource):
             if size != sizes[0]:
                 raise UserError(
                     f"{image} is {size[0]}x{size[1]} and {self._files[0].name} is {self.width}x{self.height}: "
-                    "all images of a folder must have one size."
+                    "all images of a folder must be of one size."
                 )
 
     def frames_at(self, positions: Iterable[int]) -> Iterator[np.ndarray]:
@@ -59,7 +51,7 @@ class ImageFolder(FrameSource):
             image = self._files[position]
             frame = read_image(image)
             if frame.shape != (self.height, self.width, 3):
-                raise UserError(f"{image} changed its size while it was read.")
+                raise UserError(f"{image} changed its size while it was read: start again when nothing writes to it.")
             yield frame
 
     def previews(self, side: int) -> Iterator[np.ndarray]:
@@ -76,7 +68,7 @@ def _image_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             return image.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}).") from error
+        raise UserError(f"{path} cannot be read as an image ({error}): save it again as PNG or JPG.") from error
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -101,4 +93,4 @@ def read_image(path: Path) -> np.ndarray:
     except UserError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}).") from error
+        raise UserError(f"{path} cannot be read as an image ({error}): save it again as PNG or JPG.") from error

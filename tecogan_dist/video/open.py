@@ -1,4 +1,4 @@
-"""FIXME docstring"""
+"""The one way from a path to frames, be it a video file or a folder of images."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from pathlib import Path
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.video.images import ImageFolder
 from tecogan_dist.video.reader import VideoFile
-from tecogan_dist.video.source import Damaged as Damaged
 from tecogan_dist.video.source import FrameSource
-from tecogan_dist.video.source import Picture as Picture
 from tecogan_dist.video.writer import IMAGE_SUFFIXES
-from tecogan_dist.video.writer import READABLE_SUFFIXES as READABLE_SUFFIXES
-from tecogan_dist.video.writer import FrameWriter as FrameWriter
 
 
 def open_video(path: str | Path, *, threads: int = 0) -> FrameSource:
     """Open a video file, or a folder of PNG or JPG images in the order of the digits in their names.
 
-    ``threads`` of the video decoder: 0 leaves the number to the decoder. Raises :class:`UserError`.
+    ``threads`` of the video decoder: 0 leaves the number to the decoder. Raises :class:`UserError` for what is missing,
+    damaged or something else.
     """
     path = Path(path)
     if path.is_dir():

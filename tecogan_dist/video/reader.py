@@ -1,4 +1,4 @@
-"""Frames out of video files. With ``video_writer`` the only module that knows about codecs."""
+"""Frames out of video files; with :mod:`tecogan_dist.video.writer` all that knows codecs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class VideoFile(FrameSource):
 
     A picture that the file asks to be shown rotated is rotated. Frames are taken as they are stored, each once, also
     where they are not shown for equally long (variable rate): ``rate`` is the average. High dynamic range is refused:
-    its values mean nothing to a network that has learned from others, and there is no one way to reduce it.
+    its values mean nothing to a network that has learned from others, and there is more than one way to reduce it.
     """
 
     def __init__(self, path: Path, *, threads: int) -> None:
@@ -50,7 +50,7 @@ class VideoFile(FrameSource):
             self.count = stream.frames or None
             first = next(self._decode(container, check_end=False), None)
             if first is None:
-                raise UserError(f"{path} holds no frames.")
+                raise UserError(f"{path} holds no frames: give another video.")
             if first.color_trc in HDR:
                 raise UserError(
                     f"{path} is high dynamic range video ({HDR[first.color_trc]}): convert it to SDR (BT.709) first."
@@ -115,7 +115,7 @@ class VideoFile(FrameSource):
         except (av.FFmpegError, OSError) as error:
             raise Damaged(f"{self.path} cannot be read as a video ({reason(error)}).") from error
         if not container.streams.video:
-            raise UserError(f"{self.path} holds no video stream.")
+            raise UserError(f"{self.path} holds no video stream: give another file.")
         context = container.streams.video[0].codec_context
         context.thread_type = "NONE" if self._threads == 1 else "AUTO"
         context.thread_count = self._threads
@@ -165,7 +165,7 @@ def _promised_end(container: Any, stream: Any) -> Fraction | None:
 
 
 class _Decoded:
-    """A frame of full chroma resolution, in which every pixel is converted for itself: a part costs a part.
+    """A frame of full chroma resolution, whose pixels are converted one by one: a part of it takes a part of the time.
 
     A window's crop of a 720p frame takes 0.2 ms, the whole frame 7.5 ms, longer than its decoding.
     """

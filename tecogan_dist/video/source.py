@@ -1,4 +1,7 @@
-"""FIXME docstring"""
+"""What all readers of frames have in common.
+
+A frame is a (height, width, 3) uint8 RGB array. Reading is lazy and in order, so a film never has to fit in memory.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ class Damaged(UserError):
 
 
 class Picture(Protocol):
-    """A frame of which parts are wanted: an array, or a decoded frame that is converted where it is looked at."""
+    """A frame of which only parts are wanted: an array, or a decoded frame that is converted where it is looked at."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...

@@ -1,11 +1,12 @@
-"""Frames into video files and image folders. With ``video`` the only module that knows about codecs."""
+"""Frames into video files and folders of images; with :mod:`tecogan_dist.video.reader` all that knows codecs.
+
+An output appears under its name only when it is complete: a failure leaves what was there before.
+"""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 from PIL import Image
 
+from tecogan_dist.base.atomic import replacing
 from tecogan_dist.base.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -30,15 +32,17 @@ EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACC
 class FrameWriter:
     """Writes frames to a video file, or to a folder of PNG images where ``path`` has no video suffix.
 
-    Use it as a context manager. Everything goes to a hidden neighbour of ``path``, which is renamed when the block ends
-    and removed when it fails; so an existing video is replaced only by a complete one. An existing folder must be
-    empty, since frames of two runs mixed in one folder would look like one result.
+    Use it as a context manager. Everything goes to a hidden neighbour of ``path``
+    (:func:`tecogan_dist.base.atomic.replacing`), whose fixed name lets the next attempt remove what a killed process
+    left. An existing video is replaced; an existing folder must be empty, since frames of two runs mixed in one folder
+    would look like one result.
 
-    ``pix_fmt`` is for H.264 with BT.709 colours; with subsampled chroma (yuv420p) an odd height or width is made even
-    by repeating the last row or column. ``crf`` is x264's quality, 0 lossless to 51. "rgb24" with a ``crf`` of 0 gives
-    back every bit, since no colours are converted; few players show it. ``preset`` and ``tune`` are
-    x264's. ``keyframe_interval`` in frames.
-    Raises :class:`UserError` if the output cannot be made there, or the disk is full in the middle.
+    ``rate`` is frames a second. ``pix_fmt`` is for H.264 with BT.709 colours; with subsampled chroma (yuv420p) an odd
+    height or width is made even by repeating the last row or column. ``crf`` is x264's quality, from 0, lossless, to
+    51. "rgb24" with a ``crf`` of 0 gives back every bit, since no colours are converted; few players show it.
+    ``preset`` and ``tune`` are x264's; ``keyframe_interval`` is in frames.
+
+    Raises :class:`UserError` if the output cannot be made there, or if the disk fills up in the middle.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class FrameWriter:
             self._options["tune"] = tune
         self._is_video = self.path.suffix.lower() in WRITABLE_SUFFIXES
         self._partial = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
+        self._stack = ExitStack()
         self._shape: tuple[int, ...] = ()
         self._container: Any = None
         self._stream: Any = None
@@ -75,17 +80,19 @@ class FrameWriter:
             raise UserError(f"{self.path} is a file: give a folder's name, or a video file's with its suffix.")
         if not self._is_video and self.path.is_dir() and any(self.path.iterdir()):
             raise UserError(f"{self.path} is not empty: give a new or an empty folder for the images.")
-        with self._reported():
+        with self._reported(), ExitStack() as stack:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._remove_partial()
+            stack.enter_context(replacing(self.path, partial=self._partial))
             if self._is_video:
                 self._container = av.open(str(self._partial.absolute()), "w")
             else:
                 self._partial.mkdir()
+            stack.push(self._finish)
+            self._stack = stack.pop_all()
         return self
 
     def write(self, frame: np.ndarray, name: str | None = None) -> None:
-        """Append a (height, width, 3) uint8 RGB frame; all must have one size.
+        """Append a (height, width, 3) uint8 RGB frame; all must be of one size.
 
         ``name`` is the image's name without suffix in a folder (default ``frame_0000``); a video has no use for it.
         """
@@ -106,19 +113,21 @@ class FrameWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._reported():
+            self._stack.__exit__(kind, error, trace)
+
+    def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Complete a video; after a failure only close it."""
         try:
             if kind is None:
                 assert self.count, "no frame was written"
-                with self._reported():
-                    if self._is_video:
-                        self._container.mux(self._stream.encode())
-                        self._container.close()
-                    os.replace(self._partial, self.path)
+                if self._is_video:
+                    self._container.mux(self._stream.encode())
+                    self._container.close()
         finally:
             if self._container is not None:
                 with suppress(av.FFmpegError):  # the first error is the one to show
                     self._container.close()
-            self._remove_partial()
 
     def _encode(self, frame: np.ndarray) -> None:
         if self._pix_fmt == "yuv420p":
@@ -150,13 +159,9 @@ class FrameWriter:
         try:
             yield
         except (av.FFmpegError, OSError) as error:
-            raise UserError(f"{self.path} cannot be written ({reason(error)}).") from error
-
-    def _remove_partial(self) -> None:
-        if self._partial.is_dir():
-            shutil.rmtree(self._partial)
-        else:
-            self._partial.unlink(missing_ok=True)
+            raise UserError(
+                f"{self.path} cannot be written ({reason(error)}): check the disk's space and permissions."
+            ) from error
 
 
 def reason(error: Exception) -> str:

@@ -128,7 +128,9 @@ def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 def _check_format(metadata: Mapping[str, str], name: object) -> None:
     if metadata.get("format") != _FORMAT:
-        raise UserError(f"{name} holds no upscaler of tecogan_dist: give weights of a run or of 'tecogan convert'.")
+        raise UserError(
+            f"{name} does not hold an upscaler of tecogan_dist: give weights of a run or of 'tecogan convert'."
+        )
     if metadata.get("version") != _VERSION:
         raise UserError(f"{name} was written by another version of tecogan_dist: use that one, or other weights.")
 

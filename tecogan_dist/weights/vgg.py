@@ -82,11 +82,11 @@ def _read_state_dict(path: Path) -> dict[str, Any]:
     # The restricted unpickler meets arbitrary bytes here, and can fail in as many ways; nothing in them is executed.
     except Exception as error:
         raise UserError(
-            f"{path} is no state dict of plain tensors, or damaged or cut short ({type(error).__name__}); "
+            f"{path} is not a state dict of plain tensors, or is damaged or cut short ({type(error).__name__}); "
             f"{_HOW_TO_GET}."
         ) from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no state dict; {_HOW_TO_GET}.")
+        raise UserError(f"{path} does not hold a state dict; {_HOW_TO_GET}.")
     return content
 
 
@@ -96,7 +96,7 @@ def _select(path: Path, tensors: dict[str, Any], names: dict[str, str]) -> dict[
     for name, like in _empty_state().items():
         tensor = tensors.get(names[name])
         if not isinstance(tensor, Tensor) or tensor.shape != like.shape:
-            raise UserError(f"{path} is no VGG19: {names[name]} is missing or of a wrong shape; {_HOW_TO_GET}.")
+            raise UserError(f"{path} is not a VGG19 file: {names[name]} is missing or of a wrong shape; {_HOW_TO_GET}.")
         state[name] = tensor.float()
     return state
 

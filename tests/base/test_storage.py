@@ -108,9 +108,9 @@ def test_addresses_keep_their_options_and_working_folder(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("uri", "sentence"),
     [
-        ("http://host/store", "is no place for files"),
-        ("s3:/bucket/store", "is no place for files"),  # what pathlib makes of an address
-        ("s3:///store", "is no place for files"),
+        ("http://host/store", "is not a place for files"),
+        ("s3:/bucket/store", "is not a place for files"),  # what pathlib makes of an address
+        ("s3:///store", "is not a place for files"),
         ("s3://bucket/store?regoin=x", "unknown option 'regoin': use endpoint_override, region, scheme"),
         ("gs://bucket/store?region=x", "unknown option 'region': use endpoint_override, scheme"),
     ],

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.commands.convert import main
-from tecogan_dist.config.schema import ModelConfig
-from tecogan_dist.models.discriminator import Discriminator
+from tecogan_dist.config.schema import DiscriminatorConfig, ModelConfig
+from tecogan_dist.models.build import build_discriminator
 from tecogan_dist.models.vgg import Vgg19
 from tecogan_dist.runs.find import load_upscaler, read_weights
 from tecogan_dist.weights.tensorflow.convert import convert
@@ -71,7 +71,7 @@ def test_names_written_down_from_the_original() -> None:
 def test_names_are_those_of_the_original_and_unique() -> None:
     state, _, _ = from_tensorflow(UPSCALER)
     assert sorted(map(tensorflow_name, state)) == sorted(UPSCALER)
-    names = [f"discriminator.{name}" for name in Discriminator().state_dict()]
+    names = [f"discriminator.{name}" for name in build_discriminator(DiscriminatorConfig()).state_dict()]
     assert sorted(map(tensorflow_name, names)) == sorted(discriminator_shapes())
     with torch.device("meta"):
         names = [f"vgg.{name}" for name in Vgg19("tf_slim").state_dict()]
@@ -105,7 +105,16 @@ def test_state_of_all_networks_and_nothing_else(discriminator: dict[str, np.ndar
         for name, tensor in state.items():
             there = to_tensorflow_layout(name, tensor)
             np.testing.assert_array_equal(there, tensors[tensorflow_name(prefix + name)], strict=True)
-    Discriminator().load_state_dict(discriminator_state)
+    build_discriminator(DiscriminatorConfig()).load_state_dict(discriminator_state)
+
+
+def test_a_discriminator_of_warped_triplets_alone(discriminator: dict[str, np.ndarray]) -> None:
+    first = "tdiscriminator/discriminator_unit/input_stage/conv/Conv/weights"
+    _, state, _ = from_tensorflow(UPSCALER | discriminator | {first: discriminator[first][:, :, :9]})
+    assert state is not None
+    build_discriminator(DiscriminatorConfig(temporal_only=True)).load_state_dict(state)
+    with pytest.raises(UserError, match=r"has shape \(3, 3, 12, 64\), which does not fit a TecoGAN"):
+        from_tensorflow(UPSCALER | discriminator | {first: discriminator[first][:, :, :12]})
 
 
 def test_transposed_convolution_computes_as_tensorflows(tmp_path: Path) -> None:
@@ -134,7 +143,7 @@ def test_incomplete_and_foreign_variables(discriminator: dict[str, np.ndarray]) 
         with pytest.raises(UserError, match=f"no variable {name}"):
             from_tensorflow({other: array for other, array in tensors.items() if other != name})
         for shape in ((3, 3, 7, 9), (3,), (0, 3, 8, 2**40)):
-            with pytest.raises(UserError, match=r"has shape .* which fits no TecoGAN"):
+            with pytest.raises(UserError, match=r"has shape .* which does not fit a TecoGAN"):
                 from_tensorflow(tensors | {name: np.zeros(shape, np.float32)})
     no_blocks = {name: array for name, array in UPSCALER.items() if "resblock" not in name}
     with pytest.raises(UserError, match="no variable generator/generator_unit/resblock_1/conv_1"):
@@ -152,8 +161,8 @@ def test_converting_an_upscaler(tmp_path: Path, capsys: pytest.CaptureFixture[st
         f"wrote {output}: upscaler with 3 residual blocks of 8 channels, {len(UPSCALER)} tensors, {numbers:,} numbers; "
         "step 0.\n"
     )
-    upscaler, model = load_upscaler(output, "cpu")
-    assert model == SMALL
+    assert read_weights(output).model == SMALL
+    upscaler = load_upscaler(output, "cpu")
     assert len(upscaler.state_dict()) == len(UPSCALER)
     before = output.read_bytes()
     with pytest.raises(UserError, match="--overwrite"):
@@ -201,7 +210,7 @@ def test_converting_vgg19(tmp_path: Path) -> None:
 
 def test_what_cannot_be_converted(tmp_path: Path) -> None:
     data = TENSORFLOW_CHECKPOINTS
-    with pytest.raises(UserError, match="must be named"):
+    with pytest.raises(UserError, match="must have a name that ends in"):
         convert(data / "tf_v2", tmp_path / "w.pth")
     with pytest.raises(UserError, match="does not exist"):
         convert(data / "tf_v2", tmp_path / "missing" / "w.safetensors")
@@ -210,6 +219,13 @@ def test_what_cannot_be_converted(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"vgg_19/conv1/conv1_1/weights has shape \(3, 3, 3, 4\)"):
         convert(data / "tf_v1.ckpt", tmp_path / "w.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_understood_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="required: OUTPUT: 'tecogan convert --help'"):
+        main(["model/TecoGAN"])
+    with pytest.raises(UserError, match="no option --override: did you mean --overwrite"):
+        main(["model/TecoGAN", "w.safetensors", "--override"])
 
 
 def test_the_command_as_a_process(tmp_path: Path) -> None:

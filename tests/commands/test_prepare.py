@@ -161,6 +161,37 @@ def test_impossible_arguments_are_refused(tmp_path: Path, arguments: list[str]) 
         prepare(tmp_path / "store", write_video(tmp_path / "a.mp4", 5), *arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["a.mp4", "--scene-lenth", "20"], "there is no option --scene-lenth: did you mean --scene-length?"),
+        (["a.mp4", "--max_scene", "20"], "there is no option --max-scene: did you mean --max-scenes?"),
+        (["a.mp4", "--scene-length", "some"], "argument --scene-length: invalid whole number value: 'some'"),
+        (["a.mp4", "--workers", "0"], "argument --workers: must be at least 1, not 0"),
+        (["a.mp4", "--cut", "sometimes"], "argument --cut: invalid choice: 'sometimes'"),
+        ([], "give at least one SOURCE"),
+    ],
+)
+def test_wrong_options_are_one_sentence(tmp_path: Path, arguments: list[str], sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare(tmp_path / "store", *arguments)
+    assert str(caught.value).startswith(sentence)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "store").exists()
+
+
+def test_options_may_be_spelled_with_underscores(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", 20)
+    store = prepare(tmp_path / "store", video, "--scene_length", 10, "--first_scene=7")
+    assert [(s.number, s.frames) for s in store.scenes] == [(7, 10), (8, 10)]
+
+
+def test_the_help_begins_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert capsys.readouterr().out.startswith("examples:\n  tecogan prepare films/*.mkv --output clips\n")
+
+
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4", 5)
     with pytest.raises(UserError, match="no scene was made"):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,19 +17,19 @@ from PIL import Image
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.progress import Progress
+from tecogan_dist.base.storage import Location
 from tecogan_dist.commands.upscale import main
 from tecogan_dist.config.degradations import Degradation
 from tecogan_dist.config.schema import Config, DataConfig, ModelConfig
-from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.ops.images import quantize
 from tecogan_dist.ops.resampling import resize_bicubic
 from tecogan_dist.runs.find import load_upscaler
-from tecogan_dist.upscaling.panels import panels
-from tecogan_dist.upscaling.pipeline import WriteBehind, read_ahead
 from tecogan_dist.upscaling.recurrence import upscale_float, upscale_frames
 from tecogan_dist.video.open import open_video
 from tecogan_dist.video.writer import FrameWriter
 from tecogan_dist.weights.format import save_weights
+from tests.support.s3_server import s3_server
 
 RATE = Fraction(30000, 1001)
 CPU = torch.device("cpu")
@@ -50,7 +48,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     model = ModelConfig(blocks=1, channels=8, flow_width=4, output_init_scale=0.1)
-    upscaler = RecurrentUpscaler(blocks=1, channels=8, flow_width=4, output_init_scale=0.1)
+    upscaler = build_upscaler(model)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     save_weights(path, upscaler_state=upscaler.state_dict(), model=model, run_config=None)
     return path
@@ -131,13 +129,10 @@ def test_a_plain_degrade_is_bd_wherever_it_stands(tmp_path: Path, weights: Path)
 
 @pytest.mark.parametrize("degradation", ["BD", "BI"])
 def test_weights_of_scale_2(tmp_path: Path, degradation: Degradation) -> None:
-    config = Config(
-        model=ModelConfig(blocks=1, channels=8, flow_width=4, scale=2), data=DataConfig(degradation=degradation)
-    )
+    model = ModelConfig(blocks=1, channels=8, flow_width=4, output_init_scale=0.1, scale=2)
+    config = Config(model=model, data=DataConfig(degradation=degradation))
     torch.manual_seed(0)
-    upscaler = RecurrentUpscaler(
-        blocks=1, channels=8, flow_width=4, output_init_scale=0.1, scale=2, centred=degradation == "BI"
-    )
+    upscaler = build_upscaler(model, degradation=degradation)
     path = tmp_path / "double.safetensors"
     save_weights(path, upscaler_state=upscaler.state_dict(), model=config.model, run_config=config)
     frames = moving_pattern(7, 37, 44)
@@ -171,7 +166,7 @@ def test_degraded_input_comes_back_at_its_size(tmp_path: Path, weights: Path) ->
     # beside it the bicubic enlargement of what the model saw, and the truth, each the same frame as the result
     assert shown.shape == (8, 61 + 24, 3 * 70, 3)
     model = load_upscaler(weights, "cpu")
-    upscaled = upscale_float(model, list(torch.from_numpy(frames)), device=CPU, degrade=True)
+    upscaled = upscale_float(model, list(torch.from_numpy(frames)), device=CPU, degrade="BD")
     bicubic = torch.stack([quantize(resize_bicubic(frame.lr_frame[None]))[0] for frame in upscaled])
     pictures = shown[:, 24:]
     assert np.array_equal(pictures[:, :, :70], bicubic.permute(0, 2, 3, 1).numpy()[:, :61, :70])
@@ -184,16 +179,6 @@ def test_side_by_side_without_truth_has_two_panels(video: Path, weights: Path, t
     run(video, tmp_path / "large.mp4", "--weights", weights, "--side-by-side", comparison)
     source = open_video(comparison)
     assert (source.width, source.height, source.count, source.rate) == (320, 128 + 24, 9, RATE)
-
-
-def test_panels_are_labelled() -> None:
-    grey = np.full((200, 300, 3), 128, np.uint8)
-    strip = panels({"bicubic": grey, "model": grey})[:-200]
-    for panel in np.split(strip, 2, axis=1):
-        rows, columns = np.nonzero(panel[..., 0] > 200)
-        assert rows.max() - rows.min() >= 7  # letters of a legible height ...
-        assert abs(columns.mean() - 150) < 10  # ... in the middle of the strip
-    assert not np.array_equal(strip[:, :300], strip[:, 300:])
 
 
 def test_an_existing_video_is_not_replaced_unasked(video: Path, weights: Path, tmp_path: Path) -> None:
@@ -209,6 +194,35 @@ def test_an_existing_video_is_not_replaced_unasked(video: Path, weights: Path, t
 def test_the_input_is_not_an_output(video: Path, weights: Path) -> None:
     with pytest.raises(UserError, match="different"):
         run(video, video, "--weights", weights, "--overwrite")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--start-frame", "-1"], "--start-frame: must be at least 0, not -1"),
+        (["--frames", "0"], "--frames: must be at least 1, not 0"),
+        (["--frames", "two"], "invalid whole number value: 'two'"),
+        (["--degrade=BX"], "invalid choice: 'BX'"),
+        (["--start_frames", "3"], "no option --start-frames: did you mean --start-frame"),
+    ],
+)
+def test_mistakes_are_one_sentence(video: Path, weights: Path, tmp_path: Path, words: list[str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        run(video, tmp_path / "large.mp4", "--weights", weights, *words)
+
+
+def test_weights_are_required_and_looked_for(video: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--weights"):
+        run(video, tmp_path / "large.mp4")
+    with pytest.raises(UserError, match="no weights are at"):
+        run(video, tmp_path / "large.mp4", "--weights", tmp_path / "nothing")
+
+
+def test_weights_on_an_object_store(folder: Path, weights: Path, tmp_path: Path) -> None:
+    with s3_server() as server:
+        Location(server.uri("runs/small.safetensors")).put(weights)
+        run(folder, tmp_path / "large", "--weights", server.uri("runs/small.safetensors"), "--start_frame", 1)
+    assert np.array_equal(read(tmp_path / "large"), expected(folder, weights, start=1))
 
 
 def test_a_start_beyond_the_end_is_refused(video: Path, weights: Path, tmp_path: Path) -> None:
@@ -251,82 +265,6 @@ def test_a_disk_without_room_ends_with_a_sentence(folder: Path, weights: Path, t
     assert f"error: {tmp_path / name} cannot be written (File too large)" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / name).exists()
-
-
-def test_read_ahead_is_bounded_and_ordered() -> None:
-    drawn = 0
-
-    def numbers() -> Iterator[int]:
-        nonlocal drawn
-        while drawn < 20:
-            drawn += 1
-            yield drawn
-
-    ahead = read_ahead(numbers(), depth=3)
-    assert next(ahead) == 1
-    time.sleep(0.2)
-    assert drawn == 4
-    assert list(ahead) == list(range(2, 21))
-
-
-def test_read_ahead_passes_an_error_on_in_its_place() -> None:
-    def numbers() -> Iterator[int]:
-        yield 1
-        yield 2
-        raise UserError("the third is broken")
-
-    ahead = read_ahead(numbers())
-    assert [next(ahead), next(ahead)] == [1, 2]
-    with pytest.raises(UserError, match="third"):
-        next(ahead)
-
-
-def test_leaving_read_ahead_early_ends_its_thread() -> None:
-    before = threading.active_count()
-    ahead = read_ahead(iter(range(1000)))
-    next(ahead)
-    ahead.close()
-    assert threading.active_count() == before
-
-
-def test_write_behind_runs_beside_the_caller_and_surfaces_errors() -> None:
-    written: list[int] = []
-    release = threading.Event()
-
-    def write(number: int) -> None:
-        release.wait(10)
-        if number == 3:
-            raise OSError("full")
-        written.append(number)
-
-    def put_four() -> None:
-        with WriteBehind(write, depth=4) as behind:
-            for number in range(1, 5):
-                behind.put(number)
-            assert written == []  # none has run, and no put has waited
-            release.set()
-
-    with pytest.raises(OSError, match="full"):
-        put_four()
-    assert written[:2] == [1, 2]
-
-
-def test_write_behind_drops_what_waits_when_the_block_fails() -> None:
-    written: list[int] = []
-
-    def write(number: int) -> None:
-        time.sleep(0.1)
-        written.append(number)
-
-    def fail() -> None:
-        with WriteBehind(write) as behind:
-            for number in range(4):
-                behind.put(number)
-            raise UserError("stop")
-
-    with pytest.raises(UserError, match="stop"):
-        fail()
-    assert len(written) <= 2
 
 
 def test_progress_off_a_terminal_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:

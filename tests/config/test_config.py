@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
 
 import pytest
 import yaml
 
 from tecogan_dist.base.errors import UserError, run_command
 from tecogan_dist.config import load as settings
-from tecogan_dist.config.overrides import override
+from tecogan_dist.config.overrides import full_help, leaves, override, short_help
 from tecogan_dist.config.schema import Config, LossConfig, OptimizerConfig
 from tecogan_dist.training.schedules import fade_in_at, learning_rate_at
 
@@ -19,7 +23,7 @@ def test_every_preset_loads_and_survives_a_round_trip() -> None:
     assert {"tecogan", "frvsr", "tecogan_temporal_only", "smoke_frvsr", "smoke_tecogan"} <= set(names)
     for name in names:
         config = settings.load(name)
-        assert settings.parse_yaml(yaml.safe_dump(settings.to_tree(config)), source=name) == config
+        assert settings.from_yaml(yaml.safe_dump(settings.to_tree(config)), source=name) == config
 
 
 def test_tecogan_preset_has_the_published_settings() -> None:
@@ -82,7 +86,7 @@ def test_frvsr_preset_differs_where_the_original_does() -> None:
 )
 def test_bad_settings_are_one_sentence(text: str, part: str) -> None:
     with pytest.raises(UserError) as caught:
-        settings.parse_yaml(text, source="mine.yaml")
+        settings.from_yaml(text, source="mine.yaml")
     sentence = str(caught.value)
     assert part in sentence
     assert "\n" not in sentence
@@ -95,7 +99,7 @@ def test_a_missing_preset_names_those_that_are_there() -> None:
 
 def test_yaml_numbers_with_an_exponent_need_no_point() -> None:
     # PyYAML reads 5e-5 as a string.
-    assert settings.parse_yaml("optimizer: {learning_rate: 5e-5}", source="x").optimizer.learning_rate == 5e-5
+    assert settings.from_yaml("optimizer: {learning_rate: 5e-5}", source="x").optimizer.learning_rate == 5e-5
 
 
 def test_overrides_change_what_they_name_and_nothing_else() -> None:
@@ -115,11 +119,11 @@ def test_overrides_change_what_they_name_and_nothing_else() -> None:
     ("arguments", "part"),
     [
         (["--loss.advers", "1"], "did you mean --loss.adversarial"),
-        (["--steps", "3", "--batchsize", "1"], "did you mean --batch_size"),
+        (["--steps", "3", "--batchsize", "1"], "did you mean --batch-size"),
         (["--seed", "2", "--steps", "many"], "--steps cannot be 'many'"),
         (["--data.flip", "perhaps"], "--data.flip cannot be 'perhaps'"),
-        (["--data.train_scenes", "1"], "--data.train_scenes cannot be '1'"),
-        (["--cluster.zero_stage=7"], "--cluster.zero_stage cannot be '7'"),
+        (["--data.train_scenes", "1"], "--data.train-scenes cannot be '1'"),
+        (["--cluster.zero_stage=7"], "--cluster.zero-stage cannot be '7'"),
         (["--model.scale", "8"], "--model.scale cannot be '8'"),
         (["7"], "'7' belongs to no setting"),
     ],
@@ -132,11 +136,54 @@ def test_bad_overrides_are_one_sentence(arguments: list[str], part: str, capsys:
     assert capsys.readouterr() == ("", "")
 
 
-def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        override(settings.load("frvsr"), ["--help"])
-    assert caught.value.code == 0
-    assert "--optimizer.learning_rate" in capsys.readouterr().out
+def test_help_shows_every_setting() -> None:
+    config = settings.load("frvsr")
+    names = [name for name, _ in leaves(config)]
+    assert len(names) > 60
+    for text in (short_help(config), full_help(config)):
+        options = set(re.findall(r"--[a-z][a-z0-9.-]*", text))
+        assert {f"--{name.replace('_', '-')}" for name in names} <= options
+    assert "--model.blocks 10" in short_help(config)
+    assert "Residual blocks of the generator" in full_help(config)
+    assert max(map(len, short_help(config).splitlines())) <= 120
+
+
+def test_names_may_be_written_with_hyphens_or_underscores() -> None:
+    hyphens, underscores = (["--data.train-scenes", "1", "2"], ["--data.train_scenes", "1", "2"])
+    assert override(Config(), hyphens) == override(Config(), underscores) != Config()
+
+
+def test_words_may_be_written_as_in_yaml() -> None:
+    changed = override(Config(), ["--data.flip", "false", "--data.decoded-cache=true", "--data.cache-dir", "none"])
+    assert (changed.data.flip, changed.data.decoded_cache, changed.data.cache_dir) == (False, True, None)
+
+
+def test_renamed_settings_are_understood_in_records_and_named_elsewhere() -> None:
+    tree = settings.to_tree(Config())
+    tree["tracking"]["validation_scenes"] = 5
+    del tree["tracking"]["validation_scene_count"]
+    assert settings.from_record(tree, source="run.yaml").tracking.validation_scene_count == 5
+    assert "validation_scenes" in tree["tracking"]  # untouched
+    with pytest.raises(UserError, match=r"tracking\.validation_scenes is called tracking\.validation_scene_count now"):
+        settings.from_yaml("tracking: {validation_scenes: 5}", source="mine.yaml")
+    with pytest.raises(UserError, match=r"is called --tracking\.validation-scene-count now"):
+        override(Config(), ["--tracking.validation_scenes", "5"])
+
+
+@pytest.mark.parametrize("name", settings.preset_names())
+def test_a_preset_states_only_what_differs_from_the_defaults(name: str) -> None:
+    text = (resources.files("tecogan_dist.config") / "presets" / f"{name}.yaml").read_text("utf-8")
+    stated = dict(flatten(yaml.safe_load(text)))
+    defaults = dict(flatten(settings.to_tree(Config())))
+    assert {key for key, value in stated.items() if defaults[key] == value} == set()
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def test_overrides_are_checked_like_a_file() -> None:

@@ -96,15 +96,15 @@ def test_own_low_resolution_frames_are_read_the_same_way(
     data = dataclasses.replace(data, decoded_cache=decoded)
     pixels = np.random.default_rng(0)
     low = pixels.integers(0, 256, (5, 12, 16, 3), np.uint8)
-    for place in (Location.of(tmp_path / "store"), Location.of(server.uri(tmp_path.name))):
+    for location in (Location.of(tmp_path / "store"), Location.of(server.uri(tmp_path.name))):
         high = pixels.integers(0, 256, (5, 48, 64, 3), np.uint8)
-        with ClipStoreWriter(place) as writer:
+        with ClipStoreWriter(location) as writer:
             scene = write_clip(
-                place, 1, high, rate=Fraction(25), source="x", source_start=0, downscale=1,
+                location, 1, high, rate=Fraction(25), source="x", source_start=0, downscale=1,
                 encoding="lossless", lr_frames=low,
             )  # fmt: skip
             writer.enter(scene)
-        store = ClipStore.open(place)
+        store = ClipStore.open(location)
         np.testing.assert_array_equal(read(store, scene, data, low_resolution=True), low)
         np.testing.assert_array_equal(read(store, scene, data), high)
 
@@ -113,8 +113,9 @@ def test_a_clip_is_fetched_once_by_any_number_of_processes(
     remote: ClipStore, data: DataConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     script = (
-        "import sys; from tecogan_dist.config import DataConfig; from tecogan_dist.data.cache import scene_frames;"
-        "from tecogan_dist.data.clips import ClipStore; store = ClipStore.open(sys.argv[1]);"
+        "import sys; from tecogan_dist.config.schema import DataConfig;"
+        "from tecogan_dist.data.cache import scene_frames; from tecogan_dist.data.clips import ClipStore;"
+        "store = ClipStore.open(sys.argv[1]);"
         "data = DataConfig(cache_dir=sys.argv[2], decoded_cache=True);"
         "print('ready', flush=True); sys.stdin.readline();"
         "[list(scene_frames(store.location, scene, range(12), data)) for scene in store.scenes]"
@@ -225,7 +226,7 @@ def test_a_full_disk_is_one_sentence(remote: ClipStore, data: DataConfig, tmp_pa
         assert all(path.suffix == ".mp4" for path in cached(data))
 
 
-def test_a_folder_that_is_none_is_one_sentence(remote: ClipStore, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_one_is_one_sentence(remote: ClipStore, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     with pytest.raises(UserError, match=r"file cannot be written \(Not a directory\)"):
         read(remote, remote.scenes[0], DataConfig(cache_dir=str(tmp_path / "file")))

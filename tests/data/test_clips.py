@@ -27,6 +27,7 @@ from tests.support.gs_server import gs_server
 from tests.support.paths import REPOSITORY as ROOT
 from tests.support.s3_server import S3Server, s3_server
 from tests.support.small_disk import small_disk
+from tests.support.store import add_scene
 from tests.support.video_files import FRAMES_PER_SCENE, coded_frame, read_code, write_store, write_video
 
 FACTS: dict[str, Any] = {"rate": Fraction(25), "source": "made", "source_start": 0, "downscale": 1}
@@ -45,7 +46,7 @@ def gs_address() -> Iterator[str]:
 
 
 @pytest.fixture(params=["local", "s3", "gs"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, server: S3Server, gs_address: str) -> Location:
+def location(request: pytest.FixtureRequest, tmp_path: Path, server: S3Server, gs_address: str) -> Location:
     """Where a new store may be made, on each kind of storage."""
     uris = {"local": str(tmp_path / "store"), "s3": server.uri(tmp_path.name), "gs": gs_address.format(tmp_path.name)}
     return Location(uris[request.param])
@@ -55,12 +56,12 @@ def noise(frames: int, *, height: int = 48, width: int = 64) -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (frames, height, width, 3), np.uint8)
 
 
-def clip_names(place: Location) -> list[str]:
-    return sorted(entry.base_name for entry in (place / "clips").entries())
+def clip_names(location: Location) -> list[str]:
+    return sorted(entry.base_name for entry in (location / "clips").entries())
 
 
-def test_a_store_gives_back_what_was_added(place: Location, tmp_path: Path) -> None:
-    store = write_store(str(place), scenes=3)
+def test_a_store_gives_back_what_was_added(location: Location, tmp_path: Path) -> None:
+    store = write_store(str(location), scenes=3)
     assert [scene.number for scene in store.scenes] == [2000, 2001, 2002]
     assert [scene.number for scene in store.select(2001, 2005)] == [2001, 2002]
     assert store.select(10, 20) == ()
@@ -83,7 +84,7 @@ def test_a_failing_source_leaves_the_store_as_it_was(tmp_path: Path) -> None:
         raise UserError("the source is damaged.")
 
     with ClipStoreWriter(tmp_path) as writer, pytest.raises(UserError, match="damaged"):
-        writer.add(2001, broken_frames(), rate=Fraction(25), source="x", source_start=0, downscale=1)
+        add_scene(writer, 2001, broken_frames())
     assert ClipStore.open(tmp_path).scenes == store.scenes
     assert [clip.name for clip in (tmp_path / "clips").iterdir()] == ["scene_2000.mp4"]
 
@@ -95,7 +96,7 @@ def test_a_clip_without_index_row_is_replaced(tmp_path: Path) -> None:
     assert len(ClipStore.open(tmp_path).scenes) == 1
     with ClipStoreWriter(tmp_path) as writer:
         frames = [np.zeros((64, 64, 3), np.uint8)] * 2
-        writer.add(2001, frames, rate=Fraction(24), source="x", source_start=0, downscale=1)
+        add_scene(writer, 2001, frames)
     store = ClipStore.open(tmp_path)
     assert len(list(open_clip(tmp_path, store.scenes[1]).frames())) == 2
 
@@ -109,7 +110,7 @@ def test_only_one_writer_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_what_is_no_usable_store_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_a_usable_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         ClipStore.open(tmp_path / "missing")
     with pytest.raises(UserError, match="is not a clip store"):
@@ -126,7 +127,7 @@ def test_what_is_no_usable_store_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"number": [1]}), tmp_path / "other" / "index.parquet")
     with pytest.raises(UserError, match="not the index of a clip store"):
         ClipStore.open(tmp_path / "other")
-    with pytest.raises(UserError, match="is no place for files"):
+    with pytest.raises(UserError, match="is not a place for files"):
         ClipStore.open("http://somewhere/store")
     store = write_store(tmp_path / "store", scenes=2)
     (store.path / store.scenes[1].file).unlink()
@@ -157,7 +158,7 @@ def test_lossless_clips_give_back_every_bit(tmp_path: Path, low_resolution: bool
         assert scene.lr_sha256 == hashlib.sha256((tmp_path / scene.lr_file).read_bytes()).hexdigest()
         np.testing.assert_array_equal(list(open_clip(tmp_path, scene, low_resolution=True).frames()), low)
     with ClipStoreWriter(tmp_path / "other") as writer:
-        other = writer.add(7, high, **FACTS, encoding="lossless")
+        other = add_scene(writer, 7, high, **FACTS, encoding="lossless")
     assert other.sha256 == scene.sha256
 
 
@@ -171,52 +172,44 @@ def test_low_resolution_frames_that_do_not_fit_are_refused(
     assert clip_names(Location.of(tmp_path)) == []
 
 
-def test_an_original_keeps_its_bytes(place: Location, tmp_path: Path) -> None:
+def test_an_original_keeps_its_bytes(location: Location, tmp_path: Path) -> None:
     video = write_video(tmp_path / "Holiday Clip.MKV", frames=9)
     source = open_video(video)
-    with ClipStoreWriter(place) as writer:
+    with ClipStoreWriter(location) as writer:
         scene = write_clip(
-            place, 3, source.frames(), **FACTS | {"rate": source.rate}, encoding="original", original=video
+            location, 3, source.frames(), **FACTS | {"rate": source.rate}, encoding="original", original=video
         )
         writer.enter(scene)
     assert (scene.file, scene.frames, scene.encoding) == ("clips/scene_0003.mkv", 9, "original")
     assert (scene.height, scene.width) == (48, 64)
-    assert (ClipStore.open(place).location / scene.file).read_bytes() == video.read_bytes()
+    assert (ClipStore.open(location).location / scene.file).read_bytes() == video.read_bytes()
     assert video.exists()
 
 
-def test_a_store_of_the_first_version_opens_and_grows(tmp_path: Path) -> None:
+def test_a_store_grows_and_keeps_what_it_had(tmp_path: Path) -> None:
     store = write_store(tmp_path, scenes=2)
-    index = tmp_path / "index.parquet"
-    table = pq.read_table(index)
-    first_version = [
-        "number", "file", "frames", "height", "width", "rate", "source", "source_start", "downscale", "sha256"
-    ]  # fmt: skip
-    assert table.column_names[: len(first_version)] == first_version
-    pq.write_table(table.select(first_version), index)
-    assert ClipStore.open(tmp_path).scenes == store.scenes
     with ClipStoreWriter(tmp_path) as writer:
-        writer.add(2005, noise(3), **FACTS, encoding="lossless")
+        add_scene(writer, 2005, noise(3), **FACTS, encoding="lossless")
     scenes = ClipStore.open(tmp_path).scenes
     assert scenes[:2] == store.scenes
     assert [scene.encoding for scene in scenes] == ["lossy", "lossy", "lossless"]
 
 
-def test_verify_names_what_is_missing_or_damaged(place: Location) -> None:
+def test_verify_names_what_is_missing_or_damaged(location: Location) -> None:
     with pytest.raises(UserError, match="is not a clip store"):
-        list(verify(place))
-    store = write_store(str(place), scenes=3)
-    assert [(scene, problem) for scene, problem in verify(place)] == [(scene, None) for scene in store.scenes]
-    with ClipStoreWriter(place) as writer:
+        list(verify(location))
+    store = write_store(str(location), scenes=3)
+    assert [(scene, problem) for scene, problem in verify(location)] == [(scene, None) for scene in store.scenes]
+    with ClipStoreWriter(location) as writer:
         for number in (2003, 2004):
-            writer.enter(write_clip(place, number, noise(3), **FACTS, lr_frames=noise(3, height=12, width=16)))
-    damaged = place / "clips/scene_2001.mp4"
+            writer.enter(write_clip(location, number, noise(3), **FACTS, lr_frames=noise(3, height=12, width=16)))
+    damaged = location / "clips/scene_2001.mp4"
     clip = bytearray(damaged.read_bytes())
     clip[len(clip) // 2] ^= 1
     damaged.write_bytes(bytes(clip))
-    (place / "clips/scene_2002.mp4").delete()
-    (place / "clips/scene_2004_lr.mp4").delete()
-    assert [problem for _, problem in verify(place)] == [
+    (location / "clips/scene_2002.mp4").delete()
+    (location / "clips/scene_2004_lr.mp4").delete()
+    assert [problem for _, problem in verify(location)] == [
         None,
         "clips/scene_2001.mp4 is damaged: its bytes are not those that were written.",
         "clips/scene_2002.mp4 is missing.",
@@ -224,36 +217,36 @@ def test_verify_names_what_is_missing_or_damaged(place: Location) -> None:
         "clips/scene_2004_lr.mp4 is missing.",
     ]
     with pytest.raises(UserError, match=r"lacks 2 of its clips, the first is clips/scene_2002\.mp4"):
-        ClipStore.open(place)
+        ClipStore.open(location)
 
 
-def test_clips_made_elsewhere_are_entered_and_replaced(place: Location) -> None:
+def test_clips_made_elsewhere_are_entered_and_replaced(location: Location) -> None:
     """As prepare does: other processes write clips, one enters them."""
     script = (
-        "import dataclasses, json, sys; from fractions import Fraction; from tecogan_dist.data.clips import write_clip;"
-        "from tests.data.test_clips import noise;"
+        "import dataclasses, json, sys; from fractions import Fraction;"
+        "from tecogan_dist.data.writing import write_clip; from tests.data.test_clips import noise;"
         "scene = write_clip(sys.argv[1], int(sys.argv[2]), noise(3), rate=Fraction(25), source='made', source_start=0,"
         "downscale=1); print(json.dumps(dataclasses.asdict(scene)))"
     )
-    with ClipStoreWriter(place) as writer:
-        words = [sys.executable, "-c", script, str(place)]
+    with ClipStoreWriter(location) as writer:
+        words = [sys.executable, "-c", script, str(location)]
         children = [
             subprocess.Popen([*words, str(number)], cwd=ROOT, stdout=subprocess.PIPE, text=True) for number in (5, 4)
         ]
         for child in children:
             output, _ = child.communicate(timeout=120)
             writer.enter(Scene(**json.loads(output)))
-        assert [scene.number for scene in ClipStore.open(place).scenes] == [4, 5]
-        writer.enter(write_clip(place, 4, noise(6), **FACTS))
-    assert [(scene.number, scene.frames) for scene in ClipStore.open(place).scenes] == [(4, 6), (5, 3)]
-    assert not [problem for _, problem in verify(place) if problem]
+        assert [scene.number for scene in ClipStore.open(location).scenes] == [4, 5]
+        writer.enter(write_clip(location, 4, noise(6), **FACTS))
+    assert [(scene.number, scene.frames) for scene in ClipStore.open(location).scenes] == [(4, 6), (5, 3)]
+    assert not [problem for _, problem in verify(location) if problem]
 
 
 KILLED_WRITER = """
 import itertools, sys, time
-from fractions import Fraction
-from tecogan_dist.data.clips import ClipStoreWriter
+from tecogan_dist.data.writing import ClipStoreWriter
 from tests.data.test_clips import FACTS, noise
+from tests.support.store import add_scene
 
 def endless():
     for count in itertools.count():
@@ -264,29 +257,29 @@ def endless():
             time.sleep(0.05)
 
 with ClipStoreWriter(sys.argv[1]) as writer:
-    writer.add(1, noise(3), **FACTS)
-    writer.add(2, endless(), **FACTS)
+    add_scene(writer, 1, noise(3), **FACTS)
+    add_scene(writer, 2, endless(), **FACTS)
 """
 
 
-def test_a_killed_writer_leaves_a_valid_store(place: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_writer_leaves_a_valid_store(location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tecogan_dist.base.lock.STALE_SECONDS", 3.0)
     monkeypatch.setattr("tecogan_dist.base.lock.HEARTBEAT_SECONDS", 1.0)
     child = subprocess.Popen(
-        [sys.executable, "-c", KILLED_WRITER, str(place)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", KILLED_WRITER, str(location)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert child.stdout is not None
     assert child.stdout.readline() == "in the middle\n"
     child.kill()
     assert child.wait(timeout=30) == -signal.SIGKILL
-    if place.is_local:
-        assert len(clip_names(place)) == 2  # the finished one, and what was left of the other
-    assert [scene.number for scene in ClipStore.open(place).scenes] == [1]
-    assert not [problem for _, problem in verify(place) if problem]
-    with ClipStoreWriter(place) as writer:
-        assert clip_names(place) == ["scene_0001.mp4"]
-        writer.add(2, noise(3), **FACTS)
-    assert [scene.number for scene in ClipStore.open(place).scenes] == [1, 2]
+    if location.is_local:
+        assert len(clip_names(location)) == 2  # the finished one, and what was left of the other
+    assert [scene.number for scene in ClipStore.open(location).scenes] == [1]
+    assert not [problem for _, problem in verify(location) if problem]
+    with ClipStoreWriter(location) as writer:
+        assert clip_names(location) == ["scene_0001.mp4"]
+        add_scene(writer, 2, noise(3), **FACTS)
+    assert [scene.number for scene in ClipStore.open(location).scenes] == [1, 2]
 
 
 def test_a_full_disk_in_the_middle_leaves_a_valid_store(tmp_path: Path) -> None:
@@ -294,7 +287,7 @@ def test_a_full_disk_in_the_middle_leaves_a_valid_store(tmp_path: Path) -> None:
 
         def add_all() -> None:
             for number in range(100):
-                writer.add(number, noise(12), **FACTS)
+                add_scene(writer, number, noise(12), **FACTS)
 
         with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)") as caught:
             add_all()

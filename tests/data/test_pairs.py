@@ -15,7 +15,7 @@ from tecogan_dist.config.schema import Config
 from tecogan_dist.data.clips import ClipStore
 from tecogan_dist.data.stream.decoding import decode_windows
 from tecogan_dist.data.stream.fits import check_scenes
-from tecogan_dist.data.stream.windows import WindowConfig, sample_spec
+from tecogan_dist.data.stream.windows import WindowConfig, sample_at
 from tecogan_dist.data.writing import ClipStoreWriter, write_clip
 from tecogan_dist.ops.degrade import windows_to_frames
 
@@ -53,18 +53,18 @@ def test_low_resolution_goes_with_its_window(tmp_path: Path, scale: int) -> None
     data = settings_of(scale)
     kinds = set()
     for index in range(24):
-        spec = sample_spec(index, seed=5, scenes=store.scenes, data=data)
-        window = torch.from_numpy(decode_windows(store.location, spec.scene, [spec], data))
+        sample = sample_at(index, seed=5, scenes=store.scenes, data=data)
+        window = torch.from_numpy(decode_windows(store.location, sample.scene, [sample], data))
         lr_frames, hr_frames = windows_to_frames(window, degradation="pairs", scale=scale)
         assert lr_frames.shape == (1, 4, 3, 16, 16)
         assert hr_frames.shape == (1, 4, 3, 16 * scale, 16 * scale)
         hr = ((hr_frames + 1) / 2 * 255).round()
         # In a mirrored window the first of scale pixels is the last.
-        first = scale - 1 if spec.flip else 0
+        first = scale - 1 if sample.flip else 0
         assert torch.equal((lr_frames * 255).round(), hr[..., ::scale, first::scale])
-        kinds.add((spec.flip, spec.walk is not None))
-        assert (spec.y % scale, spec.x % scale) == (0, 0)
-        assert all(offset % scale == 0 for step in spec.walk or () for offset in step)
+        kinds.add((sample.flip, sample.walk is not None))
+        assert (sample.y % scale, sample.x % scale) == (0, 0)
+        assert all(offset % scale == 0 for step in sample.walk or () for offset in step)
     assert len(kinds) == 4
 
 
@@ -72,7 +72,7 @@ def test_crops_reach_every_corner(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", scale=4)
     data = replace(settings_of(4), moving_first_frame=0.0)
     corners = {
-        (spec.y, spec.x) for spec in (sample_spec(i, seed=1, scenes=store.scenes, data=data) for i in range(999))
+        (sample.y, sample.x) for sample in (sample_at(i, seed=1, scenes=store.scenes, data=data) for i in range(999))
     }
     assert corners == {(y, x) for y in range(0, 80 - 64 + 1, 4) for x in range(0, 96 - 64 + 1, 4)}
 
@@ -83,6 +83,6 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         check_scenes(plain.scenes, settings_of(4))
     halves = make_store(tmp_path / "halves", scale=2)
     data = settings_of(4)
-    spec = sample_spec(0, seed=5, scenes=halves.scenes, data=data)
+    sample = sample_at(0, seed=5, scenes=halves.scenes, data=data)
     with pytest.raises(UserError, match=r"low-resolution frames of 48x40, which are not 4 times smaller"):
-        decode_windows(halves.location, spec.scene, [spec], data)
+        decode_windows(halves.location, sample.scene, [sample], data)

@@ -44,7 +44,7 @@ def test_other_files_are_refused(tmp_path: Path, content: object) -> None:
         write_trunk(path, net="vgg")
     else:
         torch.save(content, path)
-    with pytest.raises(UserError, match=r"weights\.pth is no .*download https://"):
+    with pytest.raises(UserError, match=r"weights\.pth is not a .*download https://"):
         find_trunk("alex", path)
 
 

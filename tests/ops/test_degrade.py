@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tecogan_dist.config.degradations import Degradation, bicubic_margin, is_centred, window_margin
 from tecogan_dist.data.stream.windows import WindowConfig, crop_side
-from tecogan_dist.ops.degrade import degrade_frames, windows_to_frames
+from tecogan_dist.ops.degrade import blur_down, degrade_frames, windows_to_frames
 from tecogan_dist.ops.images import space_to_depth
 from tecogan_dist.ops.imresize import imresize, imresize_crops
 from tecogan_dist.ops.resampling import resize_bicubic, resize_bilinear
@@ -147,7 +147,7 @@ def test_the_margin_is_what_the_kernel_reaches() -> None:
 def test_enlarging_lays_pixels_where_the_degradation_took_them(degradation: Degradation, scale: int) -> None:
     """A slope, degraded and enlarged again, is the same slope at the same place."""
     slope = (torch.arange(96.0)[:, None] + 2 * torch.arange(80.0)[None]).view(1, 1, 96, 80) / 256
-    small = degrade_frames(slope, scale) if degradation == "BD" else imresize(slope, scale)
+    small = degrade_frames(slope, degradation, scale)
     assert small.shape == (1, 1, 96 // scale, 80 // scale)
     # Cubic convolution bends a slope where a is not -0.5; half a pixel beside it would be 1.5 / 256.
     for enlarge, tolerance in ((resize_bilinear, 3e-6), (resize_bicubic, 0.6 / 256)):
@@ -165,7 +165,19 @@ def test_bd_windows_of_scale_2_take_every_2nd_blurred_pixel() -> None:
     assert target.shape == (1, 1, 3, 32, 32)
     torch.testing.assert_close(by_two[..., ::2, ::2], by_four)
     whole = images(hr.numpy()).float() / 255
-    assert torch.equal(degrade_frames(whole, 2)[..., ::2, ::2], degrade_frames(whole))
+    assert torch.equal(blur_down(whole, 2)[..., ::2, ::2], blur_down(whole))
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_whole_frames_by_the_name_of_their_degradation(scale: int) -> None:
+    levels = images(frame("random", 37, 42))
+    floats = levels.float() / 255
+    assert torch.equal(degrade_frames(levels, "BD", scale), blur_down(floats, scale))
+    assert torch.equal(degrade_frames(floats, "BD", scale), blur_down(floats, scale))
+    assert torch.equal(degrade_frames(levels, "BI", scale), imresize(levels, scale).float() / 255)  # as in a file
+    assert torch.equal(degrade_frames(floats, "BI", scale), imresize(floats, scale))
+    for pixels in (levels, floats):
+        assert torch.equal(degrade_frames(pixels, None, scale), floats)
 
 
 def test_space_to_depth_by_2() -> None:

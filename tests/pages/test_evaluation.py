@@ -1,11 +1,15 @@
-"""The HTML report: complete, self-contained and safe, with the right numbers, frames and pixels."""
+"""An evaluation's files: the HTML report complete, self-contained and safe, with the right numbers, frames and pixels;
+and all three written together or none.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
+import json
 import math
 import re
+import resource
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,11 +20,13 @@ import pytest
 from PIL import Image
 from skimage.color import rgb2lab
 
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.metrics.measuring import Settings, in_this_process, measure_sequences, open_sequences
 from tecogan_dist.metrics.protocol import OFFICIAL, STANDARD, Images, Protocol
 from tecogan_dist.metrics.sequence import METRICS, measure
 from tecogan_dist.metrics.summary import Evaluation, SequenceValues
 from tecogan_dist.pages.curves import Chart, chart
-from tecogan_dist.pages.evaluation import render_report
+from tecogan_dist.pages.evaluation import render_report, write_evaluation
 from tecogan_dist.pages.pictures import COLOUR_MAP, Profile, colours, worst_frames
 from tecogan_dist.video.open import open_video
 from tecogan_dist.video.source import FrameSource
@@ -357,6 +363,38 @@ def test_a_profile_is_its_column_over_time(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels(above["href"]), results[:, :, COLUMN].transpose(1, 0, 2))
     np.testing.assert_array_equal(pixels(below["href"]), targets[:, :, COLUMN].transpose(1, 0, 2))
     assert f"column x = {COLUMN}" in page.words
+
+
+def test_all_files_are_written_or_none(tmp_path: Path) -> None:
+    results, targets = clip(1)
+    for name, frames in (("results", results), ("targets", targets)):
+        write(tmp_path / name, frames)
+    sequences = open_sequences([str(tmp_path / "results")], [str(tmp_path / "targets")], OFFICIAL)
+    measure_chunks = in_this_process(Settings(OFFICIAL, MEASURED, None))
+    values = measure_sequences(sequences, measure_chunks, processes=1, metrics=MEASURED)
+    evaluation, folder = Evaluation(OFFICIAL, MEASURED, values), tmp_path / "deep" / "scores"
+    written = write_evaluation(folder, evaluation, sequences, note="by hand")
+    names = ["metrics.csv", "metrics.json", "report.html"]
+    assert [path.name for path in written] == sorted(path.name for path in folder.iterdir()) == names
+    assert (folder / "metrics.csv").read_text() == evaluation.to_csv()
+    assert json.loads((folder / "metrics.json").read_text()) == evaluation.to_json() | {"measured_with": "by hand"}
+    assert "by hand" in Page((folder / "report.html").read_text("utf-8")).words
+
+    before = {path: path.read_bytes() for path in written}
+    other = replace(evaluation, metrics=("psnr",))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # as a disk that fills up before the page is written
+    try:
+        with pytest.raises(UserError, match="cannot be written"):
+            write_evaluation(folder, other, sequences, note="again")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    written[-1].unlink()
+    written[-1].mkdir()
+    with pytest.raises(UserError, match=r"report\.html is a folder"):
+        write_evaluation(folder, other, sequences, note="again")
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == dict(list(before.items())[:2])
 
 
 def test_the_colour_map_gets_lighter_in_even_steps() -> None:

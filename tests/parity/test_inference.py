@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.config.degradations import Degradation
+from tecogan_dist.config.schema import ModelConfig
+from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.ops.images import quantize
 from tecogan_dist.upscaling.recurrence import upscale_float
 from tests.parity.reference import close, fill_by_rule, load, pixels
@@ -19,12 +21,12 @@ def test_sequences(request: pytest.FixtureRequest) -> None:
     cases = [key.split(":")[0] for key in vectors if key.endswith(":in_u8")]
     assert cases
     for case in cases:
-        model = RecurrentUpscaler(blocks=int(vectors[f"{case}:num_resblock"]))
+        model = build_upscaler(ModelConfig(blocks=int(vectors[f"{case}:num_resblock"])))
         fill_by_rule(model, int(vectors["seed"]))
         model = model.to(memory_format=torch.channels_last).eval()
         frames = [torch.from_numpy(frame) for frame in vectors[f"{case}:in_u8"]]
         expected_lr = vectors[f"{case}:lr_inputs"]
-        degrade = len(expected_lr) > 0
+        degrade: Degradation | None = "BD" if len(expected_lr) else None
         upscaled = list(upscale_float(model, frames, device=torch.device("cpu"), degrade=degrade))
         assert len(upscaled) == len(vectors[f"{case}:names"]) == len(frames)
         if degrade:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tecogan_dist.models.discriminator import Discriminator
+from tecogan_dist.config.schema import DiscriminatorConfig
+from tecogan_dist.models.build import TRIPLET_CHANNELS, build_discriminator
 from tecogan_dist.models.flow import FlowNetwork
 from tecogan_dist.models.generator import Generator
 from tecogan_dist.models.vgg import FEATURES, Vgg19
@@ -66,7 +67,7 @@ def test_generator(folder: Path, memory_format: torch.memory_format) -> None:
 
 def test_discriminator(folder: Path) -> None:
     vectors = load(folder, "discriminator.npz")
-    network = Discriminator(in_channels=vectors["x"].shape[-1])
+    network = build_discriminator(DiscriminatorConfig(temporal_only=vectors["x"].shape[-1] == TRIPLET_CHANNELS))
     fill_by_rule(network, int(vectors["seed"]), prefix="discriminator.")
     x = images(vectors["x"]).requires_grad_()
     score, features = network(x, update_statistics=True)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tecogan_dist.models.layers import Conv3x3, DoublingConv3x3, HalvingConv4x4
-from tecogan_dist.ops.degrade import degrade, degrade_frames, windows_to_frames
+from tecogan_dist.ops.degrade import blur_down, blur_down_crops, windows_to_frames
 from tecogan_dist.ops.images import pad_symmetric, quantize, space_to_depth, to_signed, to_unit
 from tecogan_dist.ops.resampling import resize_bicubic, resize_bilinear, warp
 from tests.parity.reference import close, images, load, pixels
@@ -45,7 +45,7 @@ def test_image_operation(vectors: dict[str, np.ndarray], name: str, memory_forma
 @pytest.mark.parametrize("name", ["gauss", "gauss136"])
 def test_degradation_of_crops(vectors: dict[str, np.ndarray], name: str) -> None:
     hr = images(vectors[f"{name}:hr_u8"]).float() * (1 / 255)
-    close(pixels(degrade(hr)), vectors[f"{name}:out"], absolute=TOLERANCE, what=name)
+    close(pixels(blur_down_crops(hr)), vectors[f"{name}:out"], absolute=TOLERANCE, what=name)
 
 
 def test_training_frames_from_windows(vectors: dict[str, np.ndarray]) -> None:
@@ -58,7 +58,7 @@ def test_training_frames_from_windows(vectors: dict[str, np.ndarray]) -> None:
 
 def test_degradation_of_frames(vectors: dict[str, np.ndarray]) -> None:
     hr = images(vectors["cvdown:hr_u8"])[None].float() / 255
-    close(pixels(degrade_frames(hr))[0], vectors["cvdown:out"], absolute=TOLERANCE)
+    close(pixels(blur_down(hr))[0], vectors["cvdown:out"], absolute=TOLERANCE)
 
 
 def test_warp_and_its_gradients(vectors: dict[str, np.ndarray]) -> None:
@@ -115,7 +115,7 @@ def test_kernel_is_the_original_gaussian(vectors: dict[str, np.ndarray]) -> None
     impulse = torch.zeros(1, 1, 17, 17)
     impulse[..., 8, 8] = 1
     # Every 4th pixel of the impulse's image is every 4th tap of the kernel.
-    close(degrade(impulse)[0, 0], vectors["gauss:kernel2d"][::4, ::4], absolute=1e-7)
+    close(blur_down_crops(impulse)[0, 0], vectors["gauss:kernel2d"][::4, ::4], absolute=1e-7)
 
 
 def test_reference_folder_is_there(request: pytest.FixtureRequest) -> None:

@@ -11,7 +11,7 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.runs.checkpoints import checkpoint_name
 from tecogan_dist.runs.folder import AUTO, NEVER, RunFolder, open_run_folder, write_run_file
-from tests.training.test_loop import make_config
+from tests.support.plain_runs import make_config
 
 
 def test_new_and_empty_folders_are_taken(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from tecogan_dist.data.writing import ClipStoreWriter
 from tecogan_dist.runs.checkpoints import STATE_FILE
 from tecogan_dist.runs.find import read_weights
 from tecogan_dist.runs.records import read_metrics
+from tests.support.store import add_scene
 
 STEPS = 40
 SAVE_EVERY = 5
@@ -54,7 +54,7 @@ def write_store(path: Path) -> Path:
             coarse = generator.integers(0, 256, (16, 20, 3), dtype=np.uint8)
             picture = coarse.repeat(8, axis=0).repeat(8, axis=1)
             frames = [picture[:96, i : i + 120] for i in range(8)]
-            writer.add(number, frames, rate=Fraction(24), source="noise", source_start=0, downscale=1)
+            add_scene(writer, number, frames, source="noise")
     return path
 
 

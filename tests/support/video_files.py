@@ -10,6 +10,7 @@ import numpy as np
 from tecogan_dist.data.clips import ClipStore
 from tecogan_dist.data.writing import ClipStoreWriter
 from tecogan_dist.video.writer import FrameWriter
+from tests.support.store import add_scene
 
 FRAMES_PER_SCENE = 12
 BLUE_STEP = 6
@@ -51,5 +52,5 @@ def write_store(path: Path | str, *, scenes: int, height: int = 64, width: int =
     with ClipStoreWriter(path) as writer:
         for scene in range(scenes):
             frames = (coded_frame(scene, index, height=height, width=width) for index in range(FRAMES_PER_SCENE))
-            writer.add(2000 + scene, frames, rate=Fraction(25), source=f"made/{scene}", source_start=0, downscale=1)
+            add_scene(writer, 2000 + scene, frames, rate=Fraction(25), source=f"made/{scene}")
     return ClipStore.open(path)

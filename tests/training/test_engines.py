@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import socket
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,18 @@ from torch import Tensor, nn
 from tecogan_dist.config import load as settings
 from tecogan_dist.config.overrides import override
 from tecogan_dist.config.schema import Config
+from tecogan_dist.models.build import build_discriminator, build_upscaler
 from tecogan_dist.models.discriminator import Discriminator
 from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.runs.checkpoints import TrainingState
 from tecogan_dist.training.device import prepare_device
 from tecogan_dist.training.engines.deepspeed import DeepSpeedPair
 from tecogan_dist.training.engines.optimizers import AdamTF1
 from tecogan_dist.training.engines.pair import EnginePair
 from tecogan_dist.training.engines.plain import PlainPair
 from tecogan_dist.training.ledger import average_over_workers
-from tecogan_dist.training.step import Objective, training_frames
+from tecogan_dist.training.objective import ObjectiveResult
+from tecogan_dist.training.step import TrainingStep
 from tests.support.paths import REFERENCE
 
 STEPS, SKIPPED = 20, (1, 6, 7)
@@ -48,18 +51,18 @@ CASES = {
     "checkpointed": ["--cluster.zero_stage", "1", "--cluster.activation_checkpointing", "True"],
 }
 """The first four on every number of workers, the others where they are quick: on 1 and 2."""
-PARTS = {
-    "parts0": ["--cluster.zero_stage", "0", "--accumulation", "2"],
-    "parts1": ["--cluster.zero_stage", "1", "--accumulation", "2"],
-    "parts2": ["--cluster.zero_stage", "2", "--accumulation", "2"],
-    "parts3": ["--cluster.zero_stage", "3", "--accumulation", "2"],
+MICRO_BATCHES = {
+    "micro0": ["--cluster.zero_stage", "0", "--accumulation", "2"],
+    "micro1": ["--cluster.zero_stage", "1", "--accumulation", "2"],
+    "micro2": ["--cluster.zero_stage", "2", "--accumulation", "2"],
+    "micro3": ["--cluster.zero_stage", "3", "--accumulation", "2"],
 }
 """Where a worker has two windows or more."""
 
 
 def cases_on(processes: int) -> dict[str, list[str]]:
     """Cases that are run on so many workers: a worker needs two windows to take them in two parts."""
-    return CASES | PARTS if processes * 2 <= WINDOWS else {name: CASES[name] for name in list(CASES)[:4]}
+    return CASES | MICRO_BATCHES if processes * 2 <= WINDOWS else {name: CASES[name] for name in list(CASES)[:4]}
 
 
 BOUND = 5e-2
@@ -67,12 +70,9 @@ BOUND = 5e-2
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def one_thread() -> None:
     """As in the other processes: the number of threads decides the order of sums."""
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_adam_tf1_is_tensorflows_adam_at_every_step() -> None:
@@ -96,7 +96,10 @@ def test_discriminator_is_untouched_when_it_is_not_updated() -> None:
     assert any(name.startswith("upscaler.generator") for name in moved)
     assert any(name.startswith("upscaler.flow") for name in moved)
     # Statistics of the batch are folded in all the same, as in the original.
-    assert {name.split(".")[-1] for name in moved if name.startswith("critic")} == {"moving_mean", "moving_variance"}
+    assert {name.split(".")[-1] for name in moved if name.startswith("discriminator")} == {
+        "moving_mean",
+        "moving_variance",
+    }
 
 
 def test_learning_rate_of_the_discriminator_is_scaled() -> None:
@@ -106,7 +109,7 @@ def test_learning_rate_of_the_discriminator_is_scaled() -> None:
     before = weights_of(pair)
     train(pair, config, [0])
     after = weights_of(pair)
-    moved = (after["critic.score.weight"] - before["critic.score.weight"]).abs()
+    moved = (after["discriminator.score.weight"] - before["discriminator.score.weight"]).abs()
     assert torch.allclose(moved, torch.full_like(moved, 0.25 * LEARNING_RATE), rtol=1e-2)
 
 
@@ -127,7 +130,7 @@ def test_gradients_that_are_not_finite_update_nothing() -> None:
     pair = make_pair(config, distributed=False)
     train(pair, config, [0])
     before, moments = weights_of(pair), pair.moments()
-    spoil(pair, config, update_discriminator=True)
+    spoil(pair, config)
     assert unmoved(before, weights_of(pair))
     after = pair.moments()
     assert after[1] == moments[1] == {"upscaler": 1, "discriminator": 1}
@@ -179,7 +182,7 @@ def twins() -> dict[str, tuple[dict[str, Tensor], dict[str, Tensor], list[float]
     """Of each case the first weights, the last ones and the losses of one process on plain optimisers."""
     torch.set_num_threads(1)
     results = {}
-    for name, settings_of_case in (CASES | PARTS).items():
+    for name, settings_of_case in (CASES | MICRO_BATCHES).items():
         config = make_config(settings_of_case)
         pair = make_pair(config, distributed=False)
         start = weights_of(pair)
@@ -191,8 +194,8 @@ def twins() -> dict[str, tuple[dict[str, Tensor], dict[str, Tensor], list[float]
 def far(found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str, Tensor]) -> float:
     """The larger part of the way (of both networks) by which ``found`` is off."""
     shares = []
-    for part in ("upscaler", "critic"):
-        names = [name for name in expected if name.startswith(part) and "moving" not in name]
+    for network in ("upscaler", "discriminator"):
+        names = [name for name in expected if name.startswith(network) and "moving" not in name]
         error, moved = (
             torch.stack([(a[name] - b[name]).square().sum() for name in names]).sum().sqrt()
             for a, b in ((found, expected), (expected, start))
@@ -204,7 +207,7 @@ def far(found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("case", [*CASES, *PARTS])
+@pytest.mark.parametrize("case", [*CASES, *MICRO_BATCHES])
 def test_any_number_of_workers_trains_as_one_process(
     deepspeed_results: tuple[int, Path], twins: dict[str, Any], case: str
 ) -> None:
@@ -214,7 +217,9 @@ def test_any_number_of_workers_trains_as_one_process(
     """
     processes, folder = deepspeed_results
     if case not in cases_on(processes):
-        pytest.skip(f"not on {processes} workers: too few windows for parts, and the other cases add no more there")
+        pytest.skip(
+            f"not on {processes} workers: too few windows for micro-batches, and the other cases add no more there"
+        )
     start, expected, losses = twins[case]
     found = torch.load(folder / f"{case}.pt", weights_only=True)
     distance = far(found["weights"], expected, start)
@@ -226,11 +231,13 @@ def test_any_number_of_workers_trains_as_one_process(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("case", [*CASES, *PARTS])
+@pytest.mark.parametrize("case", [*CASES, *MICRO_BATCHES])
 def test_deepspeed_pair_goes_on_exactly_after_loading(deepspeed_results: tuple[int, Path], case: str) -> None:
     processes, folder = deepspeed_results
     if case not in cases_on(processes):
-        pytest.skip(f"not on {processes} workers: too few windows for parts, and the other cases add no more there")
+        pytest.skip(
+            f"not on {processes} workers: too few windows for micro-batches, and the other cases add no more there"
+        )
     found = torch.load(folder / f"{case}.pt", weights_only=True)
     assert all(torch.equal(found["weights"][name], found["resumed"][name]) for name in found["weights"])
 
@@ -302,7 +309,7 @@ def run_cases(rank: int, processes: int, port: int, folder: Path) -> None:
         losses += train(pair, config, range(HALF, STEPS), skipped=SKIPPED)
         result = {"losses": losses, "half": half, "weights": weights_of(pair)}
         before = weights_of(pair)
-        spoil(pair, config, update_discriminator=True)
+        spoil(pair, config)
         assert unmoved(before, weights_of(pair)), f"{name} took gradients that are not finite"
         resumed = go_on(half, config, distributed=True)
         train(resumed, config, range(HALF, STEPS), skipped=SKIPPED)
@@ -331,11 +338,14 @@ def make_config(changes: list[str]) -> Config:
     return override(settings.from_tree(tree, source="the test"), changes)
 
 
-def make_pair(config: Config, *, distributed: bool, device: torch.device = CPU) -> EnginePair:
+def make_networks(config: Config) -> tuple[RecurrentUpscaler, Discriminator]:
     torch.manual_seed(0)
-    checkpointing = config.cluster.activation_checkpointing
-    upscaler = RecurrentUpscaler(blocks=1, channels=8, flow_width=4, checkpointing=checkpointing).to(device)
-    discriminator = Discriminator().to(device)
+    upscaler = build_upscaler(config.model, activation_checkpointing=config.cluster.activation_checkpointing)
+    return upscaler, build_discriminator(config.discriminator)
+
+
+def make_pair(config: Config, *, distributed: bool, device: torch.device = CPU) -> EnginePair:
+    upscaler, discriminator = (network.to(device) for network in make_networks(config))
     if distributed:
         return DeepSpeedPair(upscaler, discriminator, config, device)
     return PlainPair(upscaler, discriminator, config)
@@ -349,20 +359,40 @@ def keep(pair: EnginePair) -> dict[str, Any]:
 
 def go_on(kept: dict[str, Any], config: Config, *, distributed: bool) -> EnginePair:
     """A new pair from what was kept: weights before the engines are made, then the moments."""
-    upscaler = RecurrentUpscaler(
-        blocks=1, channels=8, flow_width=4, checkpointing=config.cluster.activation_checkpointing
-    )
-    discriminator = Discriminator()
-    for part, module in (("upscaler", upscaler), ("critic", discriminator)):
-        weights = {n.removeprefix(f"{part}."): t for n, t in kept["weights"].items() if n.startswith(f"{part}.")}
+    upscaler, discriminator = make_networks(config)
+    for network, module in (("upscaler", upscaler), ("discriminator", discriminator)):
+        prefix = f"{network}."
+        weights = {n.removeprefix(prefix): tensor for n, tensor in kept["weights"].items() if n.startswith(prefix)}
         module.load_state_dict(weights)
-    pair: EnginePair = (
-        DeepSpeedPair(upscaler, discriminator, config, CPU)
-        if distributed
-        else PlainPair(upscaler, discriminator, config)
-    )
+    pair: EnginePair
+    if distributed:
+        pair = DeepSpeedPair(upscaler, discriminator, config, CPU)
+    else:
+        pair = PlainPair(upscaler, discriminator, config)
     pair.load_moments(kept["moments"], kept["updates"])
     return pair
+
+
+class ScriptedStep(TrainingStep):
+    """The step that trains, but for its decision: the discriminator is not updated in steps ``skipped``."""
+
+    skipped: Collection[int] = ()
+    factor = 1.0
+    """On both losses, after they were computed."""
+
+    def updates_discriminator(self) -> bool:
+        return self.state.step not in self.skipped
+
+    def forward(self, lr_frames: Tensor, hr_frames: Tensor) -> ObjectiveResult:
+        result = super().forward(lr_frames, hr_frames)
+        if self.factor == 1.0:
+            return result
+        assert result.discriminator_loss is not None
+        return replace(
+            result,
+            generator_loss=result.generator_loss * self.factor,
+            discriminator_loss=result.discriminator_loss * self.factor,
+        )
 
 
 def train(
@@ -373,44 +403,30 @@ def train(
     skipped: Collection[int] = (),
     device: torch.device = CPU,
 ) -> list[float]:
-    """Steps on random windows, this rank's part of each; the discriminator is not updated in steps ``skipped``.
-
-    Returns the generator's loss of each step over all workers.
-    """
+    """Consecutive steps on random windows, this rank's share of each; the generator's loss of each over all workers."""
     rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    objective = Objective(config, pair, device, vgg_weights=None)
+    step = ScriptedStep(config, pair, device=device, state=TrainingState(step=steps[0]))
+    step.skipped = skipped
     losses = []
-    for step in steps:
-        generator = torch.Generator().manual_seed(step)
+    for number in steps:
+        generator = torch.Generator().manual_seed(number)
         windows = torch.randint(0, 256, (WINDOWS, 3, 72, 72, 3), dtype=torch.uint8, generator=generator)
-        own = windows.chunk(workers)[rank].to(device)
-        update = step not in skipped
-        total = torch.zeros(())
-        for part in range(config.accumulation):
-            result = objective(*training_frames(own[part :: config.accumulation], config), step=step)
-            pair.backward(result, update_discriminator=update, last=part == config.accumulation - 1)
-            total += average_over_workers({"generator": result.generator_loss}).cpu()[0] / config.accumulation
-        assert pair.update(learning_rate=LEARNING_RATE, update_discriminator=update)
-        losses.append(float(total))
+        outcome = step(windows.chunk(workers)[rank].to(device))
+        assert not outcome.problem
+        total = outcome.losses["total"] + config.loss.warp * outcome.losses["warp"]
+        losses.append(float(average_over_workers({"generator": total})))
+    assert step.state.step == steps[-1] + 1
     return losses
 
 
-def spoil(pair: EnginePair, config: Config, *, update_discriminator: bool) -> None:
-    """A step whose windows are fine and whose loss, on the last worker alone, is not a number."""
+def spoil(pair: EnginePair, config: Config) -> None:
+    """A step whose windows are fine and whose losses, on the last worker alone, are not numbers."""
     rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    objective = Objective(config, pair, CPU, vgg_weights=None)
+    step = ScriptedStep(config, pair, device=CPU)
+    step.factor = math.nan if rank == workers - 1 else 1.0
     windows = torch.randint(0, 256, (WINDOWS // workers, 3, 72, 72, 3), dtype=torch.uint8)
-    factor = math.nan if rank == workers - 1 else 1.0
-    for part in range(config.accumulation):
-        result = objective(*training_frames(windows[part :: config.accumulation], config), step=0)
-        assert result.discriminator_loss is not None
-        spoiled = replace(
-            result,
-            generator_loss=result.generator_loss * factor,
-            discriminator_loss=result.discriminator_loss * factor,
-        )
-        pair.backward(spoiled, update_discriminator=update_discriminator, last=part == config.accumulation - 1)
-    assert not pair.update(learning_rate=LEARNING_RATE, update_discriminator=update_discriminator)
+    assert step(windows).problem == "a gradient was not finite in step 1"
+    assert (step.state.step, step.state.bad_steps, step.state.discriminator_updates) == (1, 1, 0)
 
 
 def unmoved(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
@@ -418,10 +434,10 @@ def unmoved(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
 
 
 def weights_of(pair: EnginePair) -> dict[str, Tensor]:
-    assert pair.critic is not None
+    assert pair.discriminator_module is not None
     with pair.weights():
         return {
-            f"{part}.{name}": value.clone()
-            for part, module in (("upscaler", pair.upscaler_module), ("critic", pair.critic))
+            f"{network}.{name}": value.clone()
+            for network, module in (("upscaler", pair.upscaler_module), ("discriminator", pair.discriminator_module))
             for name, value in module.state_dict().items()
         }

@@ -1,4 +1,4 @@
-"""The training step where the original is no judge: memory-saving forms, isolation of the networks, variants."""
+"""The objective where the original cannot judge: memory-saving forms, isolation of the networks, variants."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from tecogan_dist.config.degradations import Degradation, is_centred
+from tecogan_dist.config.degradations import Degradation
 from tecogan_dist.config.schema import Config, DataConfig, DiscriminatorConfig, LossConfig, ModelConfig
 from tecogan_dist.data.stream.windows import crop_side, window_config
+from tecogan_dist.models.build import build_discriminator, build_upscaler
 from tecogan_dist.models.discriminator import BatchNorm, Discriminator
 from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.models.vgg import Vgg19
 from tecogan_dist.ops.degrade import windows_to_frames
 from tecogan_dist.ops.images import to_unit
 from tecogan_dist.ops.resampling import resize_bilinear
 from tecogan_dist.training import losses
-from tecogan_dist.training.objective import StepResult, TrainingStep, mirror, triplets
-from tecogan_dist.training.step import training_frames
-from tecogan_dist.weights.vgg import load_vgg
+from tecogan_dist.training.objective import Objective, ObjectiveResult, mirror, triplets
+from tecogan_dist.weights.vgg import build_vgg, read_vgg
 
 SMALL = Config(
     model=ModelConfig(blocks=1, channels=8, flow_width=4),
@@ -35,35 +36,44 @@ def windows(config: Config, samples: int = 2) -> Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
 
 
+def frames_of(config: Config) -> tuple[Tensor, Tensor]:
+    return windows_to_frames(windows(config), degradation=config.data.degradation, scale=config.model.scale)
+
+
 def networks(config: Config) -> tuple[RecurrentUpscaler, Discriminator]:
     torch.manual_seed(3)
-    model = config.model
-    upscaler = RecurrentUpscaler(
-        blocks=model.blocks,
-        channels=model.channels,
-        flow_width=model.flow_width,
-        scale=model.scale,
-        centred=is_centred(config.data.degradation),
-    )
-    return upscaler, Discriminator(in_channels=9 if config.discriminator.temporal_only else 27)
+    upscaler = build_upscaler(config.model, degradation=config.data.degradation)
+    return upscaler, build_discriminator(config.discriminator)
 
 
-def take_step(config: Config, upscaler: RecurrentUpscaler, discriminator: Discriminator | None) -> StepResult:
-    lr_frames, hr_frames = training_frames(windows(config), config)
-    return TrainingStep(config, vgg=None)(
+def evaluate(
+    config: Config,
+    upscaler: RecurrentUpscaler,
+    discriminator: Discriminator | None,
+    *,
+    frames: tuple[Tensor, Tensor] | None = None,
+    vgg: Vgg19 | None = None,
+) -> ObjectiveResult:
+    """The config's objective of its windows, or of ``frames`` (low resolution and high)."""
+    lr_frames, hr_frames = frames or frames_of(config)
+    return Objective(config, vgg=vgg)(
         upscaler=upscaler,
         discriminator=discriminator,
-        critic=discriminator,
+        discriminator_module=discriminator,
         lr_frames=lr_frames,
         hr_frames=hr_frames,
         fade_in=1.0,
     )
 
 
+def random_vgg() -> Vgg19:
+    return build_vgg(read_vgg("random", seed=2))
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_perceptual_loss_in_chunks_equals_its_definition(chunk: int, mirrored: bool) -> None:
-    vgg = load_vgg("random", seed=2)
+    vgg = random_vgg()
     generator = torch.Generator().manual_seed(4)
     hr_frames = torch.rand(2, 3, 3, 32, 32, generator=generator) * 2 - 1
     targets = mirror(hr_frames) if mirrored else hr_frames
@@ -89,7 +99,7 @@ def test_ping_pong_loss_by_hand() -> None:
 
 def test_each_loss_trains_its_own_network_only() -> None:
     upscaler, discriminator = networks(SMALL)
-    result = take_step(SMALL, upscaler, discriminator)
+    result = evaluate(SMALL, upscaler, discriminator)
     assert result.discriminator_loss is not None
     result.discriminator_loss.backward()
     assert all(p.grad is None for p in upscaler.parameters())
@@ -104,9 +114,9 @@ def test_each_loss_trains_its_own_network_only() -> None:
 def test_warp_loss_reaches_the_flow_network_only() -> None:
     upscaler, _ = networks(SMALL)
     config = replace(SMALL, loss=LossConfig(perceptual=0, adversarial=0, pingpong=0, feature_match=0, warp=0))
-    without = take_step(config, upscaler, None).generator_loss
+    without = evaluate(config, upscaler, None).generator_loss
     heavy = replace(config, loss=replace(config.loss, warp=7.0))
-    with_warp = take_step(heavy, upscaler, None).generator_loss
+    with_warp = evaluate(heavy, upscaler, None).generator_loss
     difference = torch.autograd.grad(with_warp - without, list(upscaler.parameters()))
     names = [name for name, _ in upscaler.named_parameters()]
     for name, gradient in zip(names, difference, strict=True):
@@ -117,25 +127,40 @@ def test_warp_loss_reaches_the_flow_network_only() -> None:
 def test_a_loss_that_is_off_is_not_computed() -> None:
     upscaler, _ = networks(SMALL)
     config = replace(SMALL, loss=LossConfig(perceptual=0, adversarial=0, pingpong=0, feature_match=0))
-    result = take_step(config, upscaler, None)
+    result = evaluate(config, upscaler, None)
     assert set(result.losses) == {"content", "warp", "total"}
     assert result.unrolled.sr_frames.shape[1] == config.data.sequence_length
     assert result.losses["total"] == result.losses["content"]
 
 
-def test_temporal_only_discriminator_sees_warped_centres() -> None:
+def test_temporal_only_discriminator_trains() -> None:
     config = replace(SMALL, discriminator=DiscriminatorConfig(temporal_only=True, temporal_crop=0.75))
     upscaler, discriminator = networks(config)
-    result = take_step(config, upscaler, discriminator)
+    result = evaluate(config, upscaler, discriminator)
     assert result.discriminator_loss is not None
     (result.discriminator_loss + result.generator_loss).backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in discriminator.parameters())
+
+
+def test_temporal_only_discriminator_sees_warped_centres() -> None:
+    """Constant flows, another for each frame: what is seen is shifted by them, by hand."""
     # 7 mirrored frames are 2 triplets a window; three quarters of 64 pixels are 48
-    frames = torch.rand(2, 7, 3, 64, 64)
+    frames = torch.rand(2, 7, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     flow = torch.zeros(2, 2, 2, 2, 64, 64)
-    seen = triplets(frames, flow, None, config.discriminator)
+    flow[1, 1, 0] = torch.tensor([2.0, -3.0]).view(2, 1, 1)  # rows, columns; of the last triplet's first frame
+    flow[1, 1, 1] = torch.tensor([-1.5, 0.5]).view(2, 1, 1)  # and of its last frame
+    settings = DiscriminatorConfig(temporal_only=True, temporal_crop=0.75)
+    seen = triplets(frames, flow, None, settings)
     assert seen.shape == (4, 9, 48, 48)
-    red_of_three = frames[1, 3:6, 0, 8:56, 8:56]
-    torch.testing.assert_close(seen[3, :3], red_of_three)
+    first, middle, last = (seen[3, position::3] for position in range(3))  # colour by colour, frame by frame
+    torch.testing.assert_close(first, frames[1, 3, :, 8 - 2 : 56 - 2, 8 + 3 : 56 + 3])
+    torch.testing.assert_close(middle, frames[1, 4, :, 8:56, 8:56])
+    # Half a pixel: the mean of the four around it, 1 and 2 rows below, and the column and the one before it.
+    around = [frames[1, 5, :, 8 + y : 56 + y, 8 + x : 56 + x] for y in (1, 2) for x in (-1, 0)]
+    torch.testing.assert_close(last, torch.stack(around).mean(0))
+    # The other triplets have no flow.
+    unmoved = frames[0, 0:3, :, 8:56, 8:56].transpose(0, 1).flatten(0, 1)
+    torch.testing.assert_close(seen[0], unmoved)
 
 
 def test_return_flow_brings_the_last_frame_of_a_triplet_onto_its_middle() -> None:
@@ -170,17 +195,10 @@ def test_a_step_at_every_scale_and_degradation(scale: Literal[2, 4], degradation
         loss=replace(SMALL.loss, perceptual=0.2),
     )
     upscaler, discriminator = networks(config)
-    lr_frames, hr_frames = training_frames(windows(config), config)
+    lr_frames, hr_frames = frames_of(config)
     assert lr_frames.shape == (2, 4, 3, 16, 16)
     assert hr_frames.shape == (2, 4, 3, 16 * scale, 16 * scale)
-    result = TrainingStep(config, vgg=load_vgg("random", seed=2))(
-        upscaler=upscaler,
-        discriminator=discriminator,
-        critic=discriminator,
-        lr_frames=lr_frames,
-        hr_frames=hr_frames,
-        fade_in=1.0,
-    )
+    result = evaluate(config, upscaler, discriminator, vgg=random_vgg())
     assert all(value.isfinite() for value in result.losses.values())
     assert result.unrolled.sr_frames.shape == (2, 7, 3, 16 * scale, 16 * scale)
     assert result.unrolled.hr_flow.shape == (2, 6, 2, 16 * scale, 16 * scale)
@@ -215,17 +233,12 @@ def test_fixed_resamplings_follow_scale_and_alignment(scale: int, centred: bool)
 @pytest.mark.gpu
 def test_step_on_a_gpu_equals_the_cpu() -> None:
     torch.backends.cudnn.allow_tf32 = False
-    lr_frames, hr_frames = windows_to_frames(windows(SMALL))
     values = []
     for device in ("cpu", "cuda"):
-        upscaler, discriminator = (network.to(device) for network in networks(SMALL))
-        result = TrainingStep(SMALL, vgg=None)(
-            upscaler=upscaler,
-            discriminator=discriminator,
-            critic=discriminator,
-            lr_frames=lr_frames.to(device),
-            hr_frames=hr_frames.to(device),
-            fade_in=1.0,
-        )
+        upscaler, discriminator = networks(SMALL)
+        upscaler.to(device)
+        discriminator.to(device)
+        lr_frames, hr_frames = (frames.to(device) for frames in frames_of(SMALL))
+        result = evaluate(SMALL, upscaler, discriminator, frames=(lr_frames, hr_frames))
         values.append({name: value.item() for name, value in result.losses.items()})
     assert values[1] == pytest.approx(values[0], rel=1e-4, abs=1e-5)

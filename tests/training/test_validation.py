@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,8 @@ from tecogan_dist.training.reporter import PlainReporter
 from tecogan_dist.training.task import TrainingTask
 from tecogan_dist.training.validation import measured_scenes
 from tecogan_dist.upscaling.recurrence import upscale_frames
-from tests.training.test_loop import make_config, noise
+from tests.support.plain_runs import make_config, noise
+from tests.support.store import add_scene
 
 METRICS = ("psnr", "ssim", "tof")
 
@@ -40,7 +40,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
         for number, (frames, height, width) in enumerate([(5, 96, 96), (9, 96, 112), (12, 88, 96), (7, 81, 99)]):
             coarse = random.integers(0, 256, (16, 20, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
             pictures = (coarse[:height, i : i + width] for i in range(frames))
-            writer.add(2000 + number, pictures, rate=Fraction(24), source="made", source_start=0, downscale=1)
+            add_scene(writer, 2000 + number, pictures)
     return ClipStore.open(path)
 
 
@@ -68,7 +68,7 @@ def test_scores_are_evaluates_numbers_of_the_kept_weights(store: ClipStore, tmp_
     scores = read_scores(Location.of(tmp_path))
     assert list(scores) == [2, 4]
     assert [line[:6] for line in said if "held-out" in line] == ["step 2", "step 4"]
-    recorded = [line for line in read_metrics(tmp_path) if "measured/psnr" in line]
+    recorded = [line for line in read_metrics(tmp_path) if "validation/psnr" in line]
     assert [line["step"] for line in recorded] == [2, 4]
 
     file = "weights_ema.safetensors" if config.optimizer.ema_decay else "weights.safetensors"
@@ -114,7 +114,7 @@ def test_training_goes_on_while_scenes_are_measured(
     )
     assert measured_at == [5, 10, 15, 20, 25, 30]
     lines = read_metrics(tmp_path)
-    first_measured = next(number for number, line in enumerate(lines) if "measured/psnr" in line)
+    first_measured = next(number for number, line in enumerate(lines) if "validation/psnr" in line)
     assert [line["step"] for line in lines].index(8) < first_measured
 
 
@@ -136,7 +136,7 @@ def test_the_best_checkpoint_stays_beside_the_newest(store: ClipStore, tmp_path:
 
 
 def test_only_scenes_that_can_be_measured_are(store: ClipStore, tmp_path: Path) -> None:
-    config = make_config(["--tracking.validation_scenes", "2"])
+    config = make_config(["--tracking.validation_scene_count", "2"])
     assert [scene.number for scene in measured_scenes(task_of(config, store, tmp_path))] == [2001, 2002]
     small = dataclasses.replace(store.scenes[1], height=47)
     task = dataclasses.replace(task_of(config, store, tmp_path), validation_scenes=(small,))

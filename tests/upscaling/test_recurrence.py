@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -12,13 +14,15 @@ from torch import Tensor
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.config.degradations import Degradation
+from tecogan_dist.config.schema import ModelConfig
+from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.ops.degrade import degrade_frames
 from tecogan_dist.ops.images import quantize, to_unit
-from tecogan_dist.ops.imresize import imresize
 from tecogan_dist.upscaling.recurrence import Upscaled, to_host, to_image, upscale_float, upscale_frames
 
 CPU = torch.device("cpu")
+SMALL = ModelConfig(blocks=1, channels=8, flow_width=4, output_init_scale=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,7 @@ def model() -> RecurrentUpscaler:
     """A small network with a flow of some pixels and an output that depends on the past."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    network = RecurrentUpscaler(blocks=1, channels=8, flow_width=4, output_init_scale=0.5)
+    network = build_upscaler(SMALL)
     return network.to(memory_format=torch.channels_last)
 
 
@@ -100,28 +104,26 @@ def test_float_frames_equal_uint8_frames(model: RecurrentUpscaler) -> None:
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (63, 70), (61, 33)])
 def test_degraded_input(model: RecurrentUpscaler, height: int, width: int) -> None:
     frames = clip(2, height=height, width=width)
-    upscaled = list(upscale_float(model, frames, device=CPU, degrade=True))
+    upscaled = list(upscale_float(model, frames, device=CPU, degrade="BD"))
     lr_height, lr_width = -(-height // 4), -(-width // 4)
     for frame, source in zip(upscaled, frames, strict=True):
         assert frame.lr_frame.shape == (3, lr_height, lr_width)
         assert frame.sr_frame.shape == (3, 4 * lr_height, 4 * lr_width)
-        torch.testing.assert_close(frame.lr_frame, degrade_frames(unit(source))[0])
+        torch.testing.assert_close(frame.lr_frame, degrade_frames(unit(source), "BD", 4)[0])
     from_lr = upscale_float(model, [frame.lr_frame.permute(1, 2, 0) for frame in upscaled], device=CPU)
     torch.testing.assert_close(sr_frames(iter(upscaled)), sr_frames(from_lr))
 
 
 @pytest.mark.parametrize("degradation", ["BD", "BI"])
 @pytest.mark.parametrize(("scale", "height", "width"), [(2, 31, 20), (2, 15, 16), (4, 61, 33)])
-def test_degradations_at_both_scales(degradation: Degradation, scale: int, height: int, width: int) -> None:
+def test_degradations_at_both_scales(degradation: Degradation, scale: Literal[2, 4], height: int, width: int) -> None:
     torch.manual_seed(0)
-    network = RecurrentUpscaler(blocks=1, channels=8, flow_width=4, scale=scale, centred=degradation == "BI")
+    network = build_upscaler(replace(SMALL, output_init_scale=1.0, scale=scale), degradation=degradation)
     frames = clip(2, height=height, width=width)
     upscaled = list(upscale_float(network, frames, device=CPU, degrade=degradation))
     for frame, source in zip(upscaled, frames, strict=True):
-        if degradation == "BI":  # of uint8 frames whole levels, as in a file
-            assert torch.equal(frame.lr_frame, imresize(source.permute(2, 0, 1)[None], scale)[0].float() / 255)
-        else:
-            assert torch.equal(frame.lr_frame, degrade_frames(unit(source), scale)[0])
+        pixels = source.permute(2, 0, 1)[None]
+        assert torch.equal(frame.lr_frame, degrade_frames(pixels, degradation, scale)[0])
         assert frame.sr_frame.shape == (3, -(-height // scale) * scale, -(-width // scale) * scale)
     small = [frame.lr_frame.permute(1, 2, 0) for frame in upscaled]
     torch.testing.assert_close(sr_frames(iter(upscaled)), sr_frames(upscale_float(network, small, device=CPU)))
@@ -177,9 +179,9 @@ def test_no_frame_is_refused(model: RecurrentUpscaler) -> None:
         next(upscale_frames(model, [], device=CPU))
 
 
-@pytest.mark.parametrize(("height", "width", "degrade"), [(7, 30, False), (30, 7, False), (28, 64, True), (3, 3, True)])
+@pytest.mark.parametrize(("height", "width", "degrade"), [(7, 30, None), (30, 7, None), (28, 64, "BD"), (3, 3, "BD")])
 def test_frames_below_8_low_resolution_pixels_are_refused(
-    model: RecurrentUpscaler, height: int, width: int, degrade: bool
+    model: RecurrentUpscaler, height: int, width: int, degrade: Degradation | None
 ) -> None:
     with pytest.raises(UserError, match="too small"):
         next(upscale_frames(model, clip(1, height=height, width=width), device=CPU, degrade=degrade))
@@ -187,25 +189,25 @@ def test_frames_below_8_low_resolution_pixels_are_refused(
 
 def test_the_smallest_frames(model: RecurrentUpscaler) -> None:
     assert next(upscale_frames(model, clip(2, height=8, width=8), device=CPU)).shape == (32, 32, 3)
-    degraded = upscale_frames(model, clip(2, height=29, width=29), device=CPU, degrade=True)
+    degraded = upscale_frames(model, clip(2, height=29, width=29), device=CPU, degrade="BD")
     assert next(degraded).shape == (32, 32, 3)
 
 
 def test_mixed_sizes_are_refused(model: RecurrentUpscaler) -> None:
     frames = [clip(1)[0], clip(1, height=32)[0]]
-    with pytest.raises(UserError, match="24x16 and 24x32"):
+    with pytest.raises(UserError, match="24x16 and of 24x32"):
         list(upscale_frames(model, frames, device=CPU, warm_up=0))
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("degrade", [False, True])
-def test_cuda_equals_cpu(degrade: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("degrade", [None, "BD"])
+def test_cuda_equals_cpu(degrade: Degradation | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many frames through the side streams: a frame read too early or overwritten would differ."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)  # else two equal runs differ in the last bit
     cuda = torch.device("cuda")
     torch.manual_seed(0)
-    network = RecurrentUpscaler(blocks=1, channels=8, flow_width=4, output_init_scale=0.5)
+    network = build_upscaler(SMALL)
     frames = clip(30, height=64, width=96)
     expected = torch.stack(list(upscale_frames(network, frames, device=CPU, degrade=degrade)))
     network = network.to(cuda).to(memory_format=torch.channels_last)

@@ -1,5 +1,8 @@
+"""Frames in and out of video files and folders of images: what is written comes back, or is refused by name."""
+
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -93,6 +96,55 @@ def test_a_failure_while_writing_leaves_what_was_there(tmp_path: Path) -> None:
             write_sizes(output, [32, 32, 34])
     assert video.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "images"])
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path, name: str) -> None:
+    left = tmp_path / f".{Path(name).stem}.partial{Path(name).suffix}"
+    if name == "images":
+        left.mkdir()
+        (left / "frame_0007.png").write_bytes(b"half")
+    else:
+        left.write_bytes(b"half")
+    write_sizes(tmp_path / name, [32, 32])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert open_video(tmp_path / name).count == 2
+
+
+def test_a_video_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    sync, rename = os.fsync, os.replace
+
+    def recorded_sync(file: int) -> None:
+        order.append(f"sync {Path(os.readlink(f'/proc/self/fd/{file}')).name}")
+        sync(file)
+
+    def recorded_rename(source: Path, target: Path) -> None:
+        order.append(f"rename to {Path(target).name}")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", recorded_sync)
+    monkeypatch.setattr(os, "replace", recorded_rename)
+    write_sizes(tmp_path / "v.mp4", [32, 32])
+    assert order == ["sync .v.partial.mp4", "rename to v.mp4"]
+
+
+def test_an_output_that_cannot_take_its_name_is_one_sentence(tmp_path: Path) -> None:
+    def write() -> None:
+        with FrameWriter(tmp_path / "images") as writer:
+            writer.write(np.zeros((16, 16, 3), np.uint8))
+            (tmp_path / "images" / "other").mkdir(parents=True)
+
+    with pytest.raises(UserError, match="images cannot be written"):
+        write()
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_nothing_written_is_not_an_output(tmp_path: Path) -> None:
+    for name in ("v.mp4", "images"):
+        with pytest.raises(AssertionError, match="no frame was written"), FrameWriter(tmp_path / name):
+            pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_of_images_round_trips_exactly(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_missing_and_foreign_files(tmp_path: Path) -> None:
             read_checkpoint(missing)
     for content in (b"", b"short", bytes(100_000)):
         (tmp_path / "file").write_bytes(content)
-        with pytest.raises(UserError, match="no TensorFlow checkpoint"):
+        with pytest.raises(UserError, match="is not a TensorFlow checkpoint"):
             read_checkpoint(tmp_path / "file")
     copy_fixture("tf_v2", tmp_path)
     (tmp_path / "tf_v2.data-00000-of-00001").unlink()

@@ -17,10 +17,12 @@ import torchvision
 from torch import Tensor
 
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.config.schema import Config, DataConfig, ModelConfig
+from tecogan_dist.config.load import from_tree
+from tecogan_dist.config.schema import Config, DataConfig, DiscriminatorConfig, ModelConfig
+from tecogan_dist.models.build import build_discriminator, build_upscaler
 from tecogan_dist.models.discriminator import Discriminator
 from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.runs.find import load_upscaler, read_weights, resolve_weights
+from tecogan_dist.runs.find import load_upscaler, read_weights
 from tecogan_dist.weights.format import save_weights
 from tecogan_dist.weights.initial import load_initial
 from tecogan_dist.weights.vgg import VggWeights, build_vgg, load_vgg, read_vgg, save_vgg
@@ -31,9 +33,11 @@ SMALL = ModelConfig(blocks=2, channels=8, flow_width=4)
 
 def make_upscaler(model: ModelConfig, *, seed: int = 0) -> RecurrentUpscaler:
     torch.manual_seed(seed)
-    return RecurrentUpscaler(
-        blocks=model.blocks, channels=model.channels, flow_width=model.flow_width, scale=model.scale
-    )
+    return build_upscaler(model)
+
+
+def make_discriminator(**settings: bool) -> Discriminator:
+    return build_discriminator(DiscriminatorConfig(**settings))
 
 
 def save_small(path: Path, *, model: ModelConfig = SMALL, step: int = 0, **extra: Any) -> RecurrentUpscaler:
@@ -41,6 +45,17 @@ def save_small(path: Path, *, model: ModelConfig = SMALL, step: int = 0, **extra
     extra.setdefault("run_config", None)
     save_weights(path, upscaler_state=upscaler.state_dict(), model=model, step=step, **extra)
     return upscaler
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata: dict[str, str] = file.metadata()
+    return metadata
+
+
+def initialised(path: Path, upscaler: RecurrentUpscaler, model: ModelConfig, *discriminator: Discriminator) -> str:
+    """The sentence of :func:`load_initial` from a file."""
+    return load_initial(read_weights(path), path, upscaler, model, *discriminator)
 
 
 def assert_equal_states(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -51,15 +66,14 @@ def assert_equal_states(state: dict[str, Tensor], expected: dict[str, Tensor]) -
 
 def edit(path: Path, **changes: Any) -> None:
     """Rewrite a weights file with changed metadata (None: removed) or, by ``tensors=``, changed tensors."""
-    with safetensors.safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
+    metadata = metadata_of(path)
     tensors = changes.pop("tensors", None) or safetensors.torch.load_file(path)
     metadata = {key: value for key, value in (metadata | changes).items() if value is not None}
     safetensors.torch.save_file(tensors, path, metadata)
 
 
 def test_a_file_gives_back_the_model_and_what_it_computes(tmp_path: Path) -> None:
-    discriminator = Discriminator()
+    discriminator = make_discriminator()
     run_config = Config(steps=7, model=SMALL)
     upscaler = save_small(
         tmp_path / "w.safetensors", step=5, run_config=run_config, discriminator_state=discriminator.state_dict()
@@ -69,10 +83,10 @@ def test_a_file_gives_back_the_model_and_what_it_computes(tmp_path: Path) -> Non
     assert_equal_states(weights.upscaler, upscaler.state_dict())
     assert weights.discriminator is not None
     assert_equal_states(weights.discriminator, discriminator.state_dict())
-    assert read_run_config(tmp_path / "w.safetensors") == run_config
+    config = json.loads(metadata_of(tmp_path / "w.safetensors")["config"])
+    assert from_tree(config, source="the file") == run_config
 
-    loaded, model = load_upscaler(tmp_path / "w.safetensors", "cpu")
-    assert model == SMALL
+    loaded = load_upscaler(tmp_path / "w.safetensors", "cpu")
     assert not loaded.training
     assert loaded.generator.input.weight.is_contiguous(memory_format=torch.channels_last)
     assert loaded.generator.input.weight.requires_grad
@@ -117,34 +131,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert os.listdir(tmp_path) == ["w.safetensors"]
 
 
-def test_resolving_files_checkpoints_and_runs(tmp_path: Path) -> None:
-    # Names sort the other way round than steps do: the step decides.
-    for name, step in (("checkpoint_9", 30), ("checkpoint_10", 200), ("checkpoint_000100", 100)):
-        (tmp_path / name).mkdir()
-        save_small(tmp_path / name / "weights.safetensors", step=step)
-    (tmp_path / "checkpoint_empty").mkdir()
-    highest = tmp_path / "checkpoint_10" / "weights.safetensors"
-    assert resolve_weights(tmp_path) == highest
-    assert resolve_weights(str(highest.parent)) == highest
-    assert resolve_weights(highest) == highest
-    assert read_run_config(tmp_path) is None
-
-    (tmp_path / "notes.pth").write_text("x")
-    with pytest.raises(UserError, match="tecogan convert"):
-        resolve_weights(tmp_path / "notes.pth")
-    for missing in (tmp_path / "nothing", tmp_path / "checkpoint_empty"):
-        with pytest.raises(UserError, match=r"no weights are at .*checkpoint_\*"):
-            resolve_weights(missing)
-
-
 def test_files_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     for content in (b"", b"hello", bytes(1000), b"\xff" * 1000):
         path.write_bytes(content)
-        with pytest.raises(UserError, match="no safetensors file"):
+        with pytest.raises(UserError, match="is not a safetensors file"):
             load_upscaler(path, "cpu")
     safetensors.torch.save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(UserError, match="no upscaler of tecogan_dist"):
+    with pytest.raises(UserError, match="does not hold an upscaler of tecogan_dist"):
         load_upscaler(path, "cpu")
 
 
@@ -161,7 +155,7 @@ def test_truncated_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"format": None}, "no upscaler"),
+        ({"format": None}, "does not hold an upscaler"),
         ({"version": "2"}, "another version"),
         ({"model": None}, "does not say which model"),
         ({"model": "{"}, "does not say which model"),
@@ -186,16 +180,18 @@ def test_a_file_knows_its_scale_and_degradation(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     double = dataclasses.replace(SMALL, scale=2)
     saved = save_small(path, model=double, run_config=Config(model=double, data=DataConfig(degradation="BI")))
-    upscaler, model = load_upscaler(path, "cpu")
-    assert model == double
+    assert read_weights(path).model == double
+    assert read_weights(path).degradation == "BI"
+    upscaler = load_upscaler(path, "cpu")
     assert (upscaler.scale, upscaler.centred) == (2, True)
     assert upscaler.generator.centred
     assert_equal_states(upscaler.state_dict(), saved.state_dict())
 
     save_small(path)
     edit(path, model=json.dumps({"blocks": 2, "channels": 8, "flow_width": 4}), degradation=None)
-    older, model = load_upscaler(path, "cpu")
-    assert model.scale == 4
+    assert "config" not in metadata_of(path)
+    assert read_weights(path).model.scale == 4
+    older = load_upscaler(path, "cpu")
     assert (older.scale, older.centred) == (4, False)
 
 
@@ -218,8 +214,8 @@ def test_starting_anew_from_equal_weights(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     saved = save_small(path, step=8)
     upscaler = make_upscaler(SMALL, seed=99)
-    sentence = load_initial(path, upscaler, SMALL)
-    assert sentence == f"loaded the upscaler from {path} (step 8)."
+    sentence = initialised(path, upscaler, SMALL)
+    assert sentence == f"loaded the upscaler from {path} (step 8)"
     assert_equal_states(upscaler.state_dict(), saved.state_dict())
 
 
@@ -229,7 +225,7 @@ def test_starting_anew_from_fewer_blocks(tmp_path: Path) -> None:
     larger = dataclasses.replace(SMALL, blocks=4, output_init_scale=0.5)
     upscaler = make_upscaler(larger, seed=99)
     before = {name: tensor.clone() for name, tensor in upscaler.state_dict().items()}
-    assert "2 of the 4 residual blocks" in load_initial(path, upscaler, larger)
+    assert "2 of the 4 residual blocks" in initialised(path, upscaler, larger)
     new = ("generator.blocks.2.", "generator.blocks.3.")
     expected = {name: tensor if name.startswith(new) else saved[name] for name, tensor in before.items()}
     assert_equal_states(upscaler.state_dict(), expected)
@@ -250,27 +246,27 @@ def test_starting_anew_from_another_architecture(tmp_path: Path, change: dict[st
     upscaler = make_upscaler(model, seed=99)
     before = {name: tensor.clone() for name, tensor in upscaler.state_dict().items()}
     with pytest.raises(UserError, match=reason):
-        load_initial(tmp_path / "w.safetensors", upscaler, model)
+        initialised(tmp_path / "w.safetensors", upscaler, model)
     assert_equal_states(upscaler.state_dict(), before)
 
 
 def test_starting_anew_with_a_discriminator(tmp_path: Path) -> None:
-    saved = Discriminator()
+    saved = make_discriminator()
     saved.get_buffer("blocks.0.norm.moving_mean").fill_(0.25)
     save_small(tmp_path / "with.safetensors", discriminator_state=saved.state_dict())
     save_small(tmp_path / "without.safetensors")
 
-    equal = Discriminator()
-    sentence = load_initial(tmp_path / "with.safetensors", make_upscaler(SMALL), SMALL, equal)
-    assert sentence.endswith(", and the discriminator.")
+    equal = make_discriminator()
+    sentence = initialised(tmp_path / "with.safetensors", make_upscaler(SMALL), SMALL, equal)
+    assert sentence.endswith(", and the discriminator")
     assert_equal_states(equal.state_dict(), saved.state_dict())
 
     for file, discriminator, reason in (
-        ("with.safetensors", Discriminator(in_channels=9), "other shapes"),
-        ("without.safetensors", Discriminator(), "the file has none"),
+        ("with.safetensors", make_discriminator(temporal_only=True), "other shapes"),
+        ("without.safetensors", make_discriminator(), "the file has none"),
     ):
         before = {name: tensor.clone() for name, tensor in discriminator.state_dict().items()}
-        assert reason in load_initial(tmp_path / file, make_upscaler(SMALL), SMALL, discriminator)
+        assert reason in initialised(tmp_path / file, make_upscaler(SMALL), SMALL, discriminator)
         assert_equal_states(discriminator.state_dict(), before)
 
 
@@ -348,7 +344,7 @@ class _Touch:
 def test_a_malicious_pth_is_refused_and_not_executed(tmp_path: Path, zipped: bool) -> None:
     path, made = tmp_path / "vgg.pth", tmp_path / "made"
     torch.save({"features.0.weight": _Touch(made)}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match="no state dict of plain tensors"):
+    with pytest.raises(UserError, match="is not a state dict of plain tensors"):
         load_vgg(str(path), seed=1)
     assert not made.exists()
     torch.load(path, weights_only=False)  # it is malicious indeed
@@ -367,13 +363,13 @@ def test_missing_and_wrong_vgg_files(tmp_path: Path, torchvision_state: dict[str
             with pytest.raises(UserError, match="cut short"):
                 read_vgg(str(path), seed=1)
     torch.save([1, 2], pth)
-    with pytest.raises(UserError, match="holds no state dict"):
+    with pytest.raises(UserError, match="does not hold a state dict"):
         read_vgg(str(pth), seed=1)
     safetensors.torch.save_file({"features.0.weight": torch.zeros(64, 3, 3, 3)}, safe)
-    with pytest.raises(UserError, match=r"no VGG19: features\.0\.bias is missing"):
+    with pytest.raises(UserError, match=r"is not a VGG19 file: features\.0\.bias is missing"):
         read_vgg(str(safe), seed=1)
     save_small(safe)
-    with pytest.raises(UserError, match="no VGG19"):
+    with pytest.raises(UserError, match="is not a VGG19 file"):
         read_vgg(str(safe), seed=1)
     torch.save(torchvision_state | {"features.34.weight": torch.zeros(512, 512, 1, 1)}, pth)
     with pytest.raises(UserError, match=r"features\.34\.weight is missing or of a wrong shape"):

@@ -1,4 +1,4 @@
-"""One source made into clips: fetched, unpacked, cut and encoded, by whichever process has the job."""
+"""One input made into clips: fetched, unpacked, cut and encoded, in whichever process this is called."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import numpy as np
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.data.clips import Scene
-from tecogan_dist.data.prepare.archives import Part, unpack
+from tecogan_dist.data.prepare.archives import ArchivedVideo, unpack
 from tecogan_dist.data.prepare.download import NoSpace, Retrying, describe, downloaded, fetch, is_archive
-from tecogan_dist.data.prepare.jobs import Job, Piece
-from tecogan_dist.data.prepare.rules import note_of, open_part, pieces_of, spans_of
+from tecogan_dist.data.prepare.rules import note_of, open_frames, planned_scenes, ranges_of
+from tecogan_dist.data.prepare.scene_plans import InputPlan, PlannedScene
 from tecogan_dist.data.prepare.scenes import PREVIEW_SIDE
 from tecogan_dist.data.prepare.sources import printable
 from tecogan_dist.data.writing import write_clip
 from tecogan_dist.video.source import Damaged, FrameSource
 
 NOTES = 3
-"""Most of an archive's parts whose loss is described."""
+"""Most notes on what is not used of an archive's videos."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a task needs besides its source."""
+    """What a task needs besides its input."""
 
     store: Location
     downloads: Path
@@ -36,35 +36,35 @@ class Settings:
     remove_source: bool = False
     """Delete a download when all its scenes are there."""
     dry_run: bool = False
-    """Only look whether a source can be had."""
+    """Only check whether the input is available."""
     retrying: Retrying = dataclasses.field(default_factory=Retrying)
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """The scenes of a source, known now that it was read."""
+    """The scenes of an input, known now that it has been read."""
 
-    pieces: tuple[Piece, ...]
+    scenes: tuple[PlannedScene, ...]
     is_certain: bool
     """Whether all of it could be read."""
 
 
 @dataclasses.dataclass(frozen=True)
 class News:
-    """A line for whoever watches."""
+    """A line for whoever is watching."""
 
     text: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finished:
-    """The end of a source."""
+    """The end of an input."""
 
     problem: str = ""
     """Why something of it is missing."""
     note: str = ""
     is_fatal: bool = False
-    """The others would fail for the same reason."""
+    """All other inputs would fail for the same reason."""
 
 
 Event = Found | News | Scene | Finished
@@ -76,7 +76,7 @@ class _StoreFailure(Exception):
 
 
 class _Unreadable(Exception):
-    """A source cannot be read further."""
+    """The rest of an input cannot be read."""
 
     def __init__(self, reason: UserError) -> None:
         super().__init__(str(reason))
@@ -87,161 +87,171 @@ class _Short(Exception):
     """The frames ended before the scene was full."""
 
 
-def prepare_source(job: Job, scenes: Scenes, settings: Settings) -> Iterator[Event]:
-    """Make what a source lacks in ``scenes``; the last event is :class:`Finished`.
+def prepare_input(plan: InputPlan, scenes: Scenes, settings: Settings) -> Iterator[Event]:
+    """Make the scenes of an input that ``scenes`` lacks; the last event is :class:`Finished`.
 
     The clip is in the store when its :class:`Scene` comes; entering it into the index is left to the caller.
     """
     try:
         if settings.dry_run:
-            yield Finished(note=describe(job.place, retrying=settings.retrying))
+            yield Finished(note=describe(plan.path, retrying=settings.retrying))
             return
-        path = Path(job.place)
-        if job.source.is_remote:
-            if downloaded(job.place, settings.downloads) is None:
-                yield News(f"fetching {job.name}")
+        path = Path(plan.path)
+        if plan.source.is_remote:
+            if downloaded(plan.path, settings.downloads) is None:
+                yield News(f"fetching {plan.name}")
             path = fetch(
-                job.place, settings.downloads, minimum_size=job.source.minimum_size, retrying=settings.retrying
+                plan.path, settings.downloads, minimum_size=plan.source.minimum_size, retrying=settings.retrying
             )
-        yield from _prepare_file(job, path, scenes, settings)
+        yield from _prepare_file(plan, path, scenes, settings)
     except (_StoreFailure, NoSpace) as error:
         yield Finished(problem=str(error), is_fatal=True)
     except UserError as error:
         yield Finished(problem=printable(str(error)))
 
 
-def _prepare_file(job: Job, path: Path, scenes: Scenes, settings: Settings) -> Iterator[Event]:
-    """Make scenes of a local file or folder. A download is removed if it is damaged, so that it is fetched anew."""
-    unpacked = settings.downloads / f"{path.stem}-{job.numbers.start}.unpacked"
-    reading = _Reading(job, path)
+def _prepare_file(plan: InputPlan, path: Path, scenes: Scenes, settings: Settings) -> Iterator[Event]:
+    """Make scenes of a local file or folder. A damaged download is removed, so that it is fetched again."""
+    unpacked = settings.downloads / f"{path.stem}-{plan.numbers.start}.unpacked"
+    reading = _Reading(plan, path)
     try:
-        parts = unpack(path, unpacked) if is_archive(job.place) else [Part("", path)]
-        yield from reading.scenes(parts, scenes, settings)
+        videos = unpack(path, unpacked) if is_archive(plan.path) else [ArchivedVideo("", path)]
+        yield from reading.scenes(videos, scenes, settings)
     except UserError as error:
-        reading.problem(error, path, "")
+        reading.problem(error, path)
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
-    if job.source.is_remote and (reading.is_damaged or (settings.remove_source and not reading.problems)):
+    if plan.source.is_remote and (reading.is_damaged or (settings.remove_source and not reading.problems)):
         path.unlink()
     yield Finished(problem="; ".join(reading.problems), note=reading.note)
 
 
 class _Reading:
-    """One source while it is read, and what is found wrong with it."""
+    """An input while it is read, and what is found wrong with it."""
 
-    def __init__(self, job: Job, path: Path) -> None:
-        self._job, self._path = job, path
+    def __init__(self, plan: InputPlan, path: Path) -> None:
+        self._plan, self._path = plan, path
         self.problems: list[str] = []
         self.is_damaged = False
-        """The file itself, not only a part of an archive that is as it was made."""
+        """The file itself, and not only a video in an archive that is as it was made."""
         self._short: set[int] = set()
+        """Numbers of scenes for which the video has too few frames."""
         self.note = ""
 
-    def problem(self, error: UserError, path: Path, part: str) -> None:
-        """Note why something is missing, under the name that the user knows."""
-        name = f"{self._job.name}#{part}" if part else self._job.name
-        self.problems.append(printable(str(error).replace(str(path), name)).rstrip("."))
+    def problem(self, error: UserError, path: Path, name: str = "") -> None:
+        """Note why something is missing, under the name that the user knows; ``name`` is that within an archive."""
+        known = f"{self._plan.name}#{name}" if name else self._plan.name
+        self.problems.append(printable(str(error).replace(str(path), known)).rstrip("."))
         self.is_damaged |= isinstance(error, Damaged) and path == self._path
 
-    def scenes(self, parts: Sequence[Part], there: Scenes, settings: Settings) -> Iterator[Event]:
+    def scenes(self, videos: Sequence[ArchivedVideo], there: Scenes, settings: Settings) -> Iterator[Event]:
+        """Make what ``there`` lacks."""
         opened = {}
-        for part in parts:
+        for video in videos:
             try:
-                opened[part] = open_part(part.path, self._job)
+                opened[video] = open_frames(video.path, self._plan)
             except UserError as error:
-                self.problem(error, part.path, part.name)
-        pieces = self._job.pieces
-        if pieces is None:
-            pieces = self._find(opened)
-        missing = [piece for piece in pieces if not self._job.is_there(piece, there)]
-        if self._job.pieces is None:
-            yield Found(pieces, is_certain=not self.problems)
-        for part, (video, low) in opened.items():
-            yield from self._make(part, video, low, [piece for piece in missing if piece.part == part.name], settings)
-        if self._job.pieces is None and self._short:
-            rest = tuple(piece for piece in pieces if piece.number not in self._short)
+                self.problem(error, video.path, video.name)
+        scenes = self._plan.scenes
+        if scenes is None:
+            scenes = self._find(opened)
+        missing = [planned for planned in scenes if not self._plan.is_there(planned, there)]
+        if self._plan.scenes is None:
+            yield Found(scenes, is_certain=not self.problems)
+        for video, (frames, low_frames) in opened.items():
+            wanted = [planned for planned in missing if planned.video == video.name]
+            yield from self._make(wanted, video, frames, low_frames, settings)
+        if self._plan.scenes is None and self._short:
+            rest = tuple(planned for planned in scenes if planned.number not in self._short)
             yield Found(rest, is_certain=not self.problems)
 
-    def _find(self, opened: Mapping[Part, tuple[FrameSource, FrameSource | None]]) -> tuple[Piece, ...]:
-        found, notes = [], []
-        for part, (video, _) in opened.items():
-            spans = spans_of(self._job.source, video, self._until_problem(video.previews(PREVIEW_SIDE), part))
-            found.append((part.name, video, spans))
-            note = note_of(self._job.source, video, spans)
-            notes += [f"{part.name}: {note}" if part.name else note] if note else []
-        pieces = pieces_of(self._job.source, self._job.numbers.start, found, most=len(self._job.numbers))
-        total = sum(len(spans) for _, _, spans in found)
+    def _find(self, opened: Mapping[ArchivedVideo, tuple[FrameSource, FrameSource | None]]) -> tuple[PlannedScene, ...]:
+        source, found, notes = self._plan.source, [], []
+        for video, (frames, _) in opened.items():
+            ranges = ranges_of(source, frames, self._until_problem(frames.previews(PREVIEW_SIDE), video))
+            found.append((video.name, frames, ranges))
+            note = note_of(source, frames, ranges)
+            notes += [f"{video.name}: {note}" if video.name else note] if note else []
+        numbers = self._plan.numbers
+        scenes = planned_scenes(source, numbers.start, found, most=len(numbers))
+        total = sum(len(ranges) for _, _, ranges in found)
         self.note = "; ".join(notes[:NOTES])
-        if len(pieces) < total:
-            self.note = f"{len(pieces)} of {total} scenes are taken (--max-scenes)"
-        return pieces
+        if len(scenes) < total:
+            self.note = f"{len(scenes)} of {total} scenes are taken (--max-scenes)"
+        return scenes
 
-    def _until_problem(self, previews: Iterator[np.ndarray], part: Part) -> Iterator[np.ndarray]:
+    def _until_problem(self, previews: Iterator[np.ndarray], video: ArchivedVideo) -> Iterator[np.ndarray]:
         try:
             yield from previews
         except UserError as error:
-            self.problem(error, part.path, part.name)
+            self.problem(error, video.path, video.name)
 
     def _make(
-        self, part: Part, video: FrameSource, low: FrameSource | None, pieces: Sequence[Piece], settings: Settings
+        self,
+        scenes: Sequence[PlannedScene],
+        video: ArchivedVideo,
+        source: FrameSource,
+        low_source: FrameSource | None,
+        settings: Settings,
     ) -> Iterator[Scene]:
+        """Scenes of one video, until it cannot be read further."""
         short = []
-        for group in passes(pieces):
+        for group in passes(scenes):
             positions = list(itertools.chain.from_iterable(range(it.start, it.start + it.frames) for it in group))
-            frames = _readable(video.frames_at(positions))
-            low_frames = None if low is None else _readable(low.frames_at(positions))
-            for piece in group:
+            frames = _readable(source.frames_at(positions))
+            low_frames = None if low_source is None else _readable(low_source.frames_at(positions))
+            for planned in group:
                 try:
-                    yield self._clip(piece, video, frames, low_frames, settings)
+                    yield self._clip(planned, source, frames, low_frames, settings)
                 except _Short:
-                    short.append(piece.number)
+                    short.append(planned.number)
                 except _Unreadable as error:
-                    self.problem(error.reason, part.path, part.name)
+                    self.problem(error.reason, video.path, video.name)
                     return
         self._short.update(short)
         if short:
             text = f"its frames end before scene{'s' if len(short) > 1 else ''} {', '.join(map(str, short))}"
-            if self._job.source.starts is not None:
+            if self._plan.source.starts is not None:
                 self.problems.append(text)
             else:
                 self.note = f"{text}: its container promises more"
 
     def _clip(
         self,
-        piece: Piece,
-        video: FrameSource,
+        planned: PlannedScene,
+        source: FrameSource,
         frames: Iterator[np.ndarray],
         low_frames: Iterator[np.ndarray] | None,
         settings: Settings,
     ) -> Scene:
-        factor = self._job.source.downscale
+        factor = self._plan.source.downscale
         try:
             return write_clip(
                 settings.store,
-                piece.number,
-                (shrink(frame, factor) for frame in _taken(frames, piece, may_be_short=low_frames is None)),
-                rate=video.rate,
-                source=self._job.name_of(piece),
-                source_start=piece.start,
+                planned.number,
+                (shrink(frame, factor) for frame in _taken(frames, planned, may_be_short=low_frames is None)),
+                rate=source.rate,
+                source=self._plan.name_of(planned),
+                source_start=planned.start,
                 downscale=factor,
-                encoding=piece.encoding,
-                original=video.path if piece.encoding == "original" else None,
-                lr_frames=None if low_frames is None else _taken(low_frames, piece, may_be_short=False),
+                encoding=planned.encoding,
+                original=source.path if planned.encoding == "original" else None,
+                lr_frames=None if low_frames is None else _taken(low_frames, planned, may_be_short=False),
             )
         except UserError as error:  # the frames' own failures are not of this kind
             raise _StoreFailure(str(error)) from error
 
 
-def passes(pieces: Iterable[Piece]) -> list[list[Piece]]:
+def passes(scenes: Iterable[PlannedScene]) -> list[list[PlannedScene]]:
     """Scenes in groups that one reading from front to back can make each: those of a group do not overlap."""
-    groups: list[list[Piece]] = []
-    for piece in sorted(pieces, key=lambda piece: piece.start):
+    groups: list[list[PlannedScene]] = []
+    for planned in sorted(scenes, key=lambda planned: planned.start):
         for group in groups:
-            if group[-1].start + group[-1].frames <= piece.start:
-                group.append(piece)
+            if group[-1].start + group[-1].frames <= planned.start:
+                group.append(planned)
                 break
         else:
-            groups.append([piece])
+            groups.append([planned])
     return groups
 
 
@@ -252,21 +262,21 @@ def _readable(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         raise _Unreadable(error) from error
 
 
-def _taken(frames: Iterator[np.ndarray], piece: Piece, *, may_be_short: bool) -> Iterator[np.ndarray]:
-    """The piece's frames; raises :class:`_Short` from inside the encoder's loop if they are fewer.
+def _taken(frames: Iterator[np.ndarray], planned: PlannedScene, *, may_be_short: bool) -> Iterator[np.ndarray]:
+    """The scene's frames; raises :class:`_Short` from inside the encoder's loop if there are too few.
 
     ``may_be_short``: the only scene of a video may be, whatever its container says.
     """
     count = 0
-    for frame in itertools.islice(frames, piece.frames):
+    for frame in itertools.islice(frames, planned.frames):
         count += 1
         yield frame
-    if count < piece.frames and not (may_be_short and piece.is_all and count):
+    if count < planned.frames and not (may_be_short and planned.is_all and count):
         raise _Short
 
 
 def shrink(frame: np.ndarray, factor: int) -> np.ndarray:
-    """Average ``factor`` x ``factor`` pixels of a (H, W, 3) uint8 frame, rounded; odd rows and columns are dropped."""
+    """Average ``factor`` x ``factor`` pixels of a (H, W, 3) uint8 frame, rounded; what is left over is dropped."""
     if factor == 1:
         return frame
     height, width = frame.shape[0] // factor, frame.shape[1] // factor

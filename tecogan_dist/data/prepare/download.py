@@ -1,8 +1,8 @@
-"""Videos and archives of other machines, as local files: through yt-dlp, or from an object store.
+"""Videos and archives on other machines, as local files: through yt-dlp, or from an object store.
 
-What may pass (a busy or silent server, a cut connection) is tried again after growing pauses, and a partial download
-goes on where it stopped, also in a later run. What will not pass (a video that is gone, blocked in this country, a page
-without a video) is one sentence at once. Nothing of the remote side decides a name on this machine.
+After a temporary failure (a busy or silent server, a broken connection) a download is tried again, with growing pauses,
+and goes on where it stopped, in a later run too. A permanent one (a video that is gone or blocked in this country, a
+page without a video) is reported at once, in one sentence. The remote side has no say in names on this machine.
 """
 
 from __future__ import annotations
@@ -23,26 +23,25 @@ from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError, Unsu
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
-from tecogan_dist.data.prepare.sources import STORAGE_SCHEMES, name_of, printable
+from tecogan_dist.data.prepare.sources import STORAGE_SCHEMES, is_remote, name_of, printable
 from tecogan_dist.video.writer import READABLE_SUFFIXES
 
 ATTEMPTS = 6
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 120.0
 """Seconds; every pause is twice the one before, or what the server asks for."""
-PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)
+TEMPORARY_STATUS = (408, 425, 429, 500, 502, 503, 504)
 ARCHIVE_SUFFIX = ".zip"
-# Pictures only: nothing has to be joined, so that no ffmpeg program is needed; SDR where there is a choice.
+# Pictures only: nothing has to be joined, so no ffmpeg program is needed; SDR where there is a choice.
 FORMAT = "bestvideo/best"
 FORMAT_ORDER = ["hdr:sdr"]
 PROTOCOLS = ("http", "https", "m3u8", "m3u8_native", "http_dash_segments", "ism", "f4m")
 """Those that yt-dlp reads itself; for others it starts programs with what a page tells it."""
 
-
 T = TypeVar("T")
 
 
 class Unavailable(UserError):
-    """It cannot be had, and trying again will not help."""
+    """It is not available, and trying again will not help."""
 
 
 class NoSpace(UserError):
@@ -51,29 +50,30 @@ class NoSpace(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Retrying:
-    """How often, and after how many seconds first, what may pass is tried again."""
+    """How often a download is tried after temporary failures, and after how many seconds first."""
 
     attempts: int = ATTEMPTS
     first_pause: float = FIRST_PAUSE
     timeout: float = 30.0
-    """Seconds without a byte after which a connection counts as cut."""
+    """Seconds without a byte after which a connection counts as broken."""
 
     def pauses(self) -> Iterator[float]:
+        """Seconds before each further attempt."""
         for attempt in range(self.attempts - 1):
             yield min(LONGEST_PAUSE, self.first_pause * 2**attempt)
 
 
-def is_archive(place: str) -> bool:
+def is_archive(address: str) -> bool:
     """Whether a path or URL is that of an archive, by its suffix."""
-    path = urlsplit(place).path if "://" in place else place
+    path = urlsplit(address).path if is_remote(address) else address
     return path.lower().endswith(ARCHIVE_SUFFIX)
 
 
 def fetch(url: str, folder: Path, *, minimum_size: int = 1, retrying: Retrying = Retrying()) -> Path:
-    """The file behind a URL, below ``folder``; at once if it is there from before.
+    """The file behind a URL, below ``folder``; at once if it was downloaded before.
 
-    Raises :class:`Unavailable`, also for a video that its site says to be smaller than ``minimum_size`` pixels in
-    height or width; :class:`NoSpace`; other :class:`UserError` if the attempts are used up.
+    Raises :class:`Unavailable`, also for a video that is smaller than ``minimum_size`` pixels in height or width
+    according to its site; :class:`NoSpace`; another :class:`UserError` if the attempts are used up.
     """
     there = downloaded(url, folder)
     if there is not None:
@@ -84,20 +84,20 @@ def fetch(url: str, folder: Path, *, minimum_size: int = 1, retrying: Retrying =
         raise NoSpace(f"{folder} cannot be made for downloads ({error.strerror}): give another --downloads.") from error
     if urlsplit(url).scheme in STORAGE_SCHEMES:
         return _fetch_object(url, folder)
-    return _again(url, retrying, lambda: _fetch_once(url, folder, minimum_size, retrying))
+    return _retried(url, retrying, lambda: _fetch_once(url, folder, minimum_size, retrying))
 
 
 def describe(url: str, *, retrying: Retrying = Retrying()) -> str:
-    """What is behind a URL, without downloading it. Raises as :func:`fetch`."""
+    """What is behind a URL, without downloading it. Raises what :func:`fetch` raises."""
     if urlsplit(url).scheme in STORAGE_SCHEMES:
         if not Location.of(url).exists():
             raise Unavailable(f"{name_of(url)} does not exist.")
         return "there"
-    return _again(url, retrying, lambda: _describe_once(url, retrying))
+    return _retried(url, retrying, lambda: _describe_once(url, retrying))
 
 
 def downloaded(url: str, folder: Path) -> Path | None:
-    """The complete file of a URL from before."""
+    """The file of a URL that was downloaded completely before; None if it was not."""
     stem = _stem(url)
     for suffix in ("", ARCHIVE_SUFFIX, *READABLE_SUFFIXES):
         if (folder / f"{stem}{suffix}").is_file():
@@ -123,8 +123,8 @@ def _fetch_object(url: str, folder: Path) -> Path:
     return target
 
 
-def _again(url: str, retrying: Retrying, act: Callable[[], T]) -> T:
-    """What ``act`` returns, tried again where its failure may pass."""
+def _retried(url: str, retrying: Retrying, act: Callable[[], T]) -> T:
+    """What ``act`` returns, tried again after temporary failures."""
     for pause in (*retrying.pauses(), None):
         try:
             return act()
@@ -134,14 +134,14 @@ def _again(url: str, retrying: Retrying, act: Callable[[], T]) -> T:
             cause = _cause(error)
             if _is_full(cause):
                 raise NoSpace(
-                    "the disk of the downloads is full: make room and run it again, it goes on where it stopped."
+                    "the disk of the downloads is full: make room and run it again, it continues where it stopped."
                 ) from error
-            if not _may_pass(cause):
+            if not _is_temporary(cause):
                 raise Unavailable(f"{name_of(url)} {_sentence(cause)}.") from error
             if pause is None:
                 raise UserError(
-                    f"{name_of(url)} {_sentence(cause)}, {retrying.attempts} times: run it again later, it goes on "
-                    "where it stopped."
+                    f"{name_of(url)} {_sentence(cause)}, {retrying.attempts} times: run it again later, it "
+                    "continues where it stopped."
                 ) from error
             time.sleep(max(pause, _asked_pause(cause)))
     raise AssertionError("every way out of the loop is inside")
@@ -160,9 +160,9 @@ def _is_full(cause: BaseException | None) -> bool:
     return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def _may_pass(cause: BaseException) -> bool:
+def _is_temporary(cause: BaseException) -> bool:
     if isinstance(cause, HTTPError):
-        return cause.status in PASSING_STATUS
+        return cause.status in TEMPORARY_STATUS
     if isinstance(cause, DownloadError):
         return True  # a download that broke off, with the reason only in its text
     if isinstance(cause, OSError):
@@ -179,10 +179,10 @@ def _asked_pause(cause: BaseException) -> float:
 
 
 def _sentence(cause: BaseException) -> str:
-    """The rest of a sentence that begins with the URL."""
+    """What happened, to follow the URL in a sentence."""
     if isinstance(cause, HTTPError):
         words = f"{cause.status} {cause.reason}".strip()
-        return f"is gone ({words})" if cause.status in (404, 410) else f"cannot be had: the server answers {words}"
+        return f"is gone ({words})" if cause.status in (404, 410) else f"is not available: the server answers {words}"
     if isinstance(cause, GeoRestrictedError):
         return "is blocked in this country"
     if isinstance(cause, UnsupportedError):
@@ -192,7 +192,7 @@ def _sentence(cause: BaseException) -> str:
     if isinstance(cause, TransportError | DownloadError):
         return f"cannot be reached or broke off ({text})"
     if isinstance(cause, ExtractorError):
-        return f"cannot be had ({text})"
+        return f"is not available ({text})"
     return f"makes yt-dlp fail ({type(cause).__name__}: {text}): perhaps a newer yt-dlp can read it"
 
 
@@ -234,9 +234,9 @@ def _info(ydl: Any, url: str) -> dict[str, Any]:
         raise Unavailable(f"{name_of(url)} holds no video.")
     if info.get("live_status") in ("is_live", "is_upcoming", "post_live"):
         raise Unavailable(f"{name_of(url)} is live: give it when it is a recording.")
-    for part in info.get("requested_formats") or [info]:
-        if part.get("protocol") not in PROTOCOLS:
-            raise Unavailable(f"{name_of(url)} comes by {part.get('protocol')}, which is not read here.")
+    for wanted in info.get("requested_formats") or [info]:
+        if wanted.get("protocol") not in PROTOCOLS:
+            raise Unavailable(f"{name_of(url)} comes by {wanted.get('protocol')}, which is not read here.")
     return dict(info)
 
 
@@ -261,7 +261,7 @@ def _options(retrying: Retrying) -> dict[str, Any]:
         "playlist_items": "1:2",  # two are enough to see that it is a list
         "outtmpl": {"default": "unused"},
         "socket_timeout": retrying.timeout,
-        "retries": 0,  # _again does it, with a fresh address
+        "retries": 0,  # _retried does it, with a fresh address
         "fragment_retries": retrying.attempts,
         "retry_sleep_functions": {"fragment": lambda count: min(LONGEST_PAUSE, retrying.first_pause * 2**count)},
         "skip_unavailable_fragments": False,

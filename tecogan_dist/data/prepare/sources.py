@@ -8,20 +8,21 @@
       - source: films/*.mkv                       # relative to the YAML file; ** for all folders below
         minimum_length: 48                        # no starts: cut where a cut is detected
       - source: vid4_HR.zip                       # folders of frames, videos, or both
-      - {hr: sharp/*, lr: bicubic_X4/*}           # own pairs: folders of frames or videos, by the same names
+      - {hr: sharp/*, lr: bicubic_X4/*}           # pairs of your own: folders of frames or videos of the same names
 """
 
 from __future__ import annotations
 
 import dataclasses
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import pydantic
-import yaml
 
+from tecogan_dist.base.documents import parse_yaml, read_text, validated
 from tecogan_dist.base.errors import UserError
 
 WEB_SCHEMES, STORAGE_SCHEMES = ("http", "https"), ("s3", "gs")
@@ -32,7 +33,7 @@ ORIGINAL_MINIMUM_SIZE = 400
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """An entry of a list: a place, or an own pair of places, and how it is cut."""
+    """An entry of a list: where its videos are, or those of a pair, and how they are cut."""
 
     __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
 
@@ -40,11 +41,11 @@ class Source:
     """A path, a pattern of paths, or a URL (http, https, s3, gs)."""
     hr: str | None = None
     lr: str | None = None
-    """Own high- and low-resolution frames: local paths or patterns."""
+    """High- and low-resolution frames of your own: local paths or patterns."""
     starts: tuple[int, ...] | None = None
     """First frame of each scene. They may overlap, and keep their numbers whatever becomes of the others."""
     cut: Literal["fixed", "detected", "whole"] | None = None
-    """fixed: every ``scene_length`` frames and nowhere else. detected: where the picture changes, longer parts also
+    """fixed: every ``scene_length`` frames and nowhere else. detected: where the picture changes; longer shots also
     every ``scene_length`` frames. whole: one scene. None: whole for a folder of frames, detected for a video."""
     scene_length: int = 120
     """Frames of a scene, at most; of a listed one exactly."""
@@ -60,26 +61,27 @@ class Source:
     """original: a video file that is one scene as it is keeps its bytes; whatever has to be cut is lossy."""
     start_frame: int = 0
     end_frame: int | None = None
-    """Part of the video to use, if no starts are given; the end is exclusive."""
+    """Frames of the video to use if no starts are given; the end is exclusive."""
 
     @property
-    def place(self) -> str:
-        place = self.hr if self.source is None else self.source
-        assert place is not None
-        return place
+    def address(self) -> str:
+        """The path, pattern or URL; of a pair, that of the high-resolution frames."""
+        address = self.hr if self.source is None else self.source
+        assert address is not None
+        return address
 
     @property
     def is_remote(self) -> bool:
-        return is_remote(self.place)
+        return is_remote(self.address)
 
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(Source) if field.name not in ("source", "hr", "lr"))
 _ADAPTER = pydantic.TypeAdapter(Source)
 
 
-def is_remote(place: str) -> bool:
+def is_remote(address: str) -> bool:
     """Whether this is a URL. A scheme needs ``://``: a file may be named ``a:b.mp4``."""
-    return "://" in place
+    return "://" in address
 
 
 def list_names() -> list[str]:
@@ -98,29 +100,22 @@ def load(name_or_file: str, **settings: Any) -> list[Source]:
 
     Raises :class:`UserError` for anything but a valid list.
     """
-    path = Path(name_or_file)
-    folder = path.parent
-    if name_or_file in list_names():
-        text = (resources.files("tecogan_dist.data.prepare") / "lists" / f"{name_or_file}.yaml").read_text("utf-8")
-    else:
-        try:
-            text = path.read_text("utf-8")
-        except FileNotFoundError as error:
-            raise UserError(f"{path} does not exist: give a YAML file or one of {', '.join(list_names())}.") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} cannot be read as a YAML text file ({error}).") from error
-    return parse(text, name=name_or_file, folder=folder, **settings)
+    path, names = Path(name_or_file), list_names()
+    file: Path | Traversable = path
+    if name_or_file in names:
+        file = resources.files("tecogan_dist.data.prepare") / "lists" / f"{name_or_file}.yaml"
+    text = read_text(file, missing=f"{path} does not exist: give a YAML file or one of {', '.join(names)}.")
+    return parse(text, name=name_or_file, folder=path.parent, **settings)
 
 
 def parse(text: str, *, name: str, folder: Path, **settings: Any) -> list[Source]:
     """:func:`load` from text; ``name`` is for messages, relative paths are below ``folder``."""
-    try:
-        tree = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{name} is not valid YAML: {' '.join(str(error).split())}.") from error
+    tree = parse_yaml(text, source=name)
     entries = tree.get("sources") if isinstance(tree, dict) else None
     if not isinstance(tree, dict) or set(tree) != {"sources"} or not isinstance(entries, list) or not entries:
-        raise UserError(f"{name} is no list of sources: its one key is 'sources', with a list of at least one entry.")
+        raise UserError(
+            f"{name} is not a list of sources: its only key is 'sources', with a list of at least one entry."
+        )
     return [
         _local_to(folder, make(entry, name=f"{name}: entry {number}", **settings))
         for number, entry in enumerate(entries, 1)
@@ -131,40 +126,29 @@ def make(entry: Any, *, name: str, **settings: Any) -> Source:
     """A checked source from a mapping of its keys. ``name`` begins the sentence of the :class:`UserError`."""
     if not isinstance(entry, dict) or not all(isinstance(key, str) for key in entry):
         raise UserError(f"{name}: a source is a mapping such as 'source: films/*.mp4', not {entry!r}.")
-    try:
-        source = _ADAPTER.validate_python({**settings, **entry})
-    except pydantic.ValidationError as error:
-        raise UserError(f"{name}: {_first_problem(error)}.") from error
+    known = f"use {', '.join(('source', 'hr', 'lr', *SETTINGS))}"
+    source = validated(_ADAPTER, {**settings, **entry}, source=name, known=known)
     problem = _problem(source)
     if problem:
         raise UserError(f"{name}: {problem}.")
     return source
 
 
-def _first_problem(error: pydantic.ValidationError) -> str:
-    problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown key {key!r}, use {', '.join(('source', 'hr', 'lr', *SETTINGS))}"
-    return f"{key}: {problem['msg'].lower()}, not {problem['input']!r}"
-
-
 def _problem(source: Source) -> str | None:
     """Rules that types cannot express."""
-    places = (source.source, source.hr, source.lr)
-    if [place is not None for place in places] not in ([True, False, False], [False, True, True]):
+    addresses = {"source": source.source, "hr": source.hr, "lr": source.lr}
+    if {key for key, address in addresses.items() if address is not None} not in ({"source"}, {"hr", "lr"}):
         return "give either 'source', or 'hr' and 'lr'"
-    for place in places:
-        if place is None:
+    for key, address in addresses.items():
+        if address is None:
             continue
-        if not place or "\0" in place:
-            return "a place must be a path or a URL"
-        if is_remote(place) and source.hr is not None:
-            return f"{printable(place)} cannot be used: own pairs are local paths"
-        if is_remote(place) and place.partition("://")[0] not in (*WEB_SCHEMES, *STORAGE_SCHEMES):
-            return f"{printable(place)} cannot be used: give a path or a URL of http, https, s3 or gs"
-    positive = ("scene_length", "minimum_length", "minimum_size", "maximum_scenes", "downscale")
-    for key in positive:
+        if not address or "\0" in address:
+            return f"{key} must be a path or a URL, not {address!r}"
+        if is_remote(address) and source.hr is not None:
+            return f"{printable(address)} cannot be used: the sides of a pair must be local paths"
+        if is_remote(address) and address.partition("://")[0] not in (*WEB_SCHEMES, *STORAGE_SCHEMES):
+            return f"{printable(address)} cannot be used: give a path or a URL of http, https, s3 or gs"
+    for key in ("scene_length", "minimum_length", "minimum_size", "maximum_scenes", "downscale"):
         value = getattr(source, key)
         if value is not None and value < 1:
             return f"{key} must be at least 1, not {value}"
@@ -178,15 +162,15 @@ def _problem(source: Source) -> str | None:
     if source.end_frame is not None and source.end_frame <= source.start_frame:
         return f"end_frame must be above start_frame, not {source.end_frame}"
     if source.hr is not None and (source.downscale > 1 or source.encoding == "original"):
-        return "own pairs are kept as they are: no downscale, and lossy or lossless encoding"
+        return "pairs are kept as they are: leave out downscale, and use lossy or lossless encoding"
     return None
 
 
 def _local_to(folder: Path, source: Source) -> Source:
-    """Local places relative to a folder become paths from here."""
+    """A source whose local paths are relative to a folder, with paths from here."""
 
-    def local(place: str | None) -> str | None:
-        return place if place is None or is_remote(place) else str(folder / place)
+    def local(address: str | None) -> str | None:
+        return address if address is None or is_remote(address) else str(folder / address)
 
     return dataclasses.replace(source, source=local(source.source), hr=local(source.hr), lr=local(source.lr))
 
@@ -198,5 +182,5 @@ def name_of(url: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Text of others (file names, titles) for a terminal or a table: control characters and stray bytes escaped."""
+    """Text from elsewhere (file names, titles) for a terminal or a table, with unprintable characters escaped."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -1,6 +1,6 @@
-"""What a decoding task of the training stream does: a few draws of scenes in, their windows out.
+"""What a decoding task of the training stream does: the numbers of a few decodes in, their windows out.
 
-Each runs in a process of its own, of which a machine has many: torch is not imported here, nor by anything that is.
+Each task runs in a process of its own, of which a machine has many: nothing that is imported here imports torch.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ from tecogan_dist.base.storage import Location
 from tecogan_dist.data.cache import scene_frames
 from tecogan_dist.data.clips import Scene
 from tecogan_dist.data.stream.windows import (
-    SampleSpec,
+    Sample,
     WindowConfig,
     cut_windows,
-    draw_of,
+    decode_of,
     needed_frames,
-    sample_spec,
-    scene_of_draw,
+    sample_at,
+    scene_of_decode,
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Part:
-    """Everything that decides which windows a rank needs; travels to the decoding tasks."""
+class StreamShard:
+    """Everything that decides which windows a rank needs; travels to the decoding tasks.
+
+    Decodes and samples are given by their numbers.
+    """
 
     store: Location
     data: WindowConfig
@@ -40,51 +43,53 @@ class Part:
     steps: int
 
     def samples_of_step(self, step: int) -> range:
+        """This rank's samples of a step."""
         count = self.batch_size // self.world_size
         first = step * self.batch_size + self.rank * count
         return range(first, first + count)
 
-    def samples_of_draw(self, draw: int) -> list[int]:
-        """Samples of a draw that are this rank's, within the stream's steps."""
+    def samples_of_decode(self, number: int) -> list[int]:
+        """Samples of a decode that are this rank's, within the stream's steps."""
         lanes = self.data.scenes_in_mix
-        first = draw // lanes * lanes * self.data.windows_per_decode + draw % lanes
-        of_draw = range(first, first + lanes * self.data.windows_per_decode, lanes)
-        return [i for i in of_draw if i in self.samples_of_step(i // self.batch_size) and self._has_step(i)]
+        first = number // lanes * lanes * self.data.windows_per_decode + number % lanes
+        of_decode = range(first, first + lanes * self.data.windows_per_decode, lanes)
+        return [i for i in of_decode if i in self.samples_of_step(i // self.batch_size) and self._has_step(i)]
 
-    def _has_step(self, sample: int) -> bool:
-        return self.first_step <= sample // self.batch_size < self.first_step + self.steps
+    def _has_step(self, index: int) -> bool:
+        return self.first_step <= index // self.batch_size < self.first_step + self.steps
 
-    def draws(self) -> Iterator[int]:
-        """Draws in the order in which their first window is needed."""
+    def decodes(self) -> Iterator[int]:
+        """Decodes in the order in which their first window is needed."""
         lanes, seen, mix = self.data.scenes_in_mix, set[int](), -1
         for step in range(self.first_step, self.first_step + self.steps):
-            for sample in self.samples_of_step(step):
-                draw = draw_of(sample, self.data)
-                if draw // lanes != mix:
-                    mix, seen = draw // lanes, set()  # draws of a mix serve no later sample
-                if draw not in seen:
-                    seen.add(draw)
-                    yield draw
+            for index in self.samples_of_step(step):
+                number = decode_of(index, self.data)
+                if number // lanes != mix:
+                    mix, seen = number // lanes, set()  # decodes of a mix serve no later sample
+                if number not in seen:
+                    seen.add(number)
+                    yield number
 
 
-def decode(batch: Any, part: Part) -> Iterator[dict[str, np.ndarray]]:
-    """Runs in a task: the windows that this rank needs of each draw of a row, one after the other."""
-    (draws,) = batch["draws"]
+def decode(batch: Any, shard: StreamShard) -> Iterator[dict[str, np.ndarray]]:
+    """Runs in a task: the windows that this rank needs of each decode of a row, one after the other."""
+    (numbers,) = batch["decodes"]
     decoded = []
-    for draw in draws.tolist():
-        scene = scene_of_draw(draw, seed=part.seed, scenes=part.scenes)
-        specs = [
-            sample_spec(index, seed=part.seed, scenes=part.scenes, data=part.data)
-            for index in part.samples_of_draw(draw)
+    for number in numbers.tolist():
+        scene = scene_of_decode(number, seed=shard.seed, scenes=shard.scenes)
+        samples = [
+            sample_at(index, seed=shard.seed, scenes=shard.scenes, data=shard.data)
+            for index in shard.samples_of_decode(number)
         ]
-        decoded.append(decode_windows(part.store, scene, specs, part.data))
+        decoded.append(decode_windows(shard.store, scene, samples, shard.data))
     windows = decoded[0] if len(decoded) == 1 else np.concatenate(decoded)
-    yield {"draws": draws[None], "counts": np.array([[len(of_draw) for of_draw in decoded]]), "windows": windows[None]}
+    counts = np.array([[len(of_decode) for of_decode in decoded]])
+    yield {"decodes": numbers[None], "counts": counts, "windows": windows[None]}
 
 
-def decode_windows(store: Location, scene: Scene, specs: Sequence[SampleSpec], data: WindowConfig) -> np.ndarray:
-    """The windows (N, T, H, W, 3) uint8 of ``specs``, all of one scene, as :func:`cut_windows` gives them."""
-    positions = needed_frames(specs, data.sequence_length)
+def decode_windows(store: Location, scene: Scene, samples: Sequence[Sample], data: WindowConfig) -> np.ndarray:
+    """The windows (N, T, H, W, 3) uint8 of ``samples``, all of one scene, as :func:`cut_windows` gives them."""
+    positions = needed_frames(samples, data.sequence_length)
     frames = scene_frames(store, scene, positions, data)
     low = scene_frames(store, scene, positions, data, low_resolution=True) if data.degradation == "pairs" else None
-    return cut_windows(frames, specs, data, lr_frames=low)
+    return cut_windows(frames, samples, data, lr_frames=low)

@@ -1,4 +1,4 @@
-"""FIXME docstring"""
+"""Whether windows of the wanted size fit into the scenes: checked before a run starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_scenes(scenes: Sequence[Scene], data: WindowConfig) -> None:
     if data.degradation == "pairs" and lone:
         raise UserError(
             f"{len(lone)} of {len(scenes)} scenes have no low resolution of their own, the first is scene "
-            f"{lone[0].number}: prepare them from pairs (lr: and hr: in the sources), or use data.degradation BD or BI."
+            f"{lone[0].number}: prepare them from pairs (hr: and lr: in the sources), or use data.degradation BD or BI."
         )
     short = [scene for scene in scenes if scene.frames < data.sequence_length]
     if short:

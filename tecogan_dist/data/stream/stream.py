@@ -1,16 +1,16 @@
 """The training stream: batches of windows in step order, cut from clips by Ray Data tasks beside the workers.
 
 Every worker builds its own stream inside its training function. What it yields is a function of (seed, step, rank)
-alone, so it can start at any step, on any number of workers. A task decodes a few draws (see :mod:`windows`) and
-returns their windows as one block; the stream puts windows of several draws together into batches, so that a worker
+alone, so it can start at any step, on any number of workers. A task does a few decodes (see :mod:`windows`) and
+returns their windows as one block; the stream puts windows of several decodes together into batches, so that a worker
 holds the windows of one mix, and of the tasks that made them, at most.
 
-Why one row a block, in segments: with ``preserve_order`` only tasks of *different* blocks run ahead of each other,
-and a large block holds the next ones back until it is used up. Measured on 2 busy cores with 3 decoders, a draw of
-4.4 MB every 26 ms being the ideal: 62 ms a draw with blocks of one row from ``repartition`` (20,000 draws planned,
+Why blocks of one row, in segments: with ``preserve_order`` only tasks of *different* blocks run ahead of each other,
+and a large block holds the next ones back until it is used up. Measured on 2 busy cores with 3 decoders, a decode of
+4.4 MB every 26 ms being the ideal: 62 ms a decode with blocks of one row from ``repartition`` (20,000 decodes planned,
 first batch after 7 s), 85 ms with read blocks of 16 rows. That repartition is one task, which on a single free CPU
 finishes before the first decoding starts (63 s for 20,000 rows): hence segments. The next segment is started shortly
-before the end of the current one, so its start-up is not waited for.
+before the end of the current one, so nothing waits for it to start up.
 """
 
 from __future__ import annotations
@@ -30,21 +30,22 @@ import torch
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.ray_errors import find_user_error
 from tecogan_dist.data.clips import Scene
-from tecogan_dist.data.stream.decoding import Part, decode
+from tecogan_dist.data.stream.decoding import StreamShard, decode
 from tecogan_dist.data.stream.fits import check_scenes
 from tecogan_dist.data.stream.scheduling import WANTED, Unhurried
-from tecogan_dist.data.stream.windows import WindowConfig, crop_side, draw_of
+from tecogan_dist.data.stream.windows import WindowConfig, crop_side, decode_of
 
-SEGMENT_DRAWS = 1024
-OVERLAP_DRAWS = 64
-"""Draws before the end of a segment at which the next one is started; while both run they share the decoders' CPUs."""
+SEGMENT_DECODES = 1024
+OVERLAP_DECODES = 64
+"""Decodes before the end of a segment at which the next is started; while both run they share the decoders' CPUs."""
 MAX_DECODERS = 8
 TASKS_AHEAD = 4
 """Tasks of each decoder whose windows may wait in the object store."""
 SMALLEST_STORE_SHARE = 64 * 2**20
 WINDOWS_OF_TASK = 32
-"""Windows that a task brings at least, of so many draws: a task takes some 25 ms of CPU of Ray's own. With 8 windows a
-draw and batches of 4 that was 14 ms a batch for a task each, 4 so; and windows enough wait when a mix ends."""
+"""Windows that a task returns at least, from as many decodes as that takes: a task costs some 25 ms of Ray's own CPU.
+With 8 windows a decode and batches of 4 that was 14 ms a batch when every decode was a task, and is 4 ms now; and
+enough windows are waiting when a mix ends."""
 
 
 def training_stream(
@@ -60,7 +61,7 @@ def training_stream(
     scenes: Sequence[Scene],
     decoders: int | None = None,
 ) -> Generator[torch.Tensor]:
-    """This rank's part of the batches of steps ``first_step`` to ``first_step + steps - 1``, in order.
+    """This rank's share of the batches of steps ``first_step`` to ``first_step + steps - 1``, in order.
 
     ``batch_size`` is that of a step over all ranks and a multiple of ``world_size``; rank r has its samples
     ``r * N`` to ``r * N + N - 1`` with N = batch_size / world_size. Yields (N, T, H, W, 3) uint8 RGB tensors on the
@@ -68,8 +69,8 @@ def training_stream(
     thing with other scenes and another seed.
 
     ``decoders``: decoding tasks at a time, one CPU each; by default this rank's share of the cluster's CPUs less one
-    for the worker itself, at most 8. At least one CPU of the cluster must be left over by the workers. Needs an
-    initialised Ray. Raises :class:`UserError` for unfit scenes, and later for a clip that is missing or damaged.
+    for the worker itself, at most 8. The workers must leave at least one CPU of the cluster free. Needs an initialised
+    Ray. Raises :class:`UserError` for unfit scenes, and later for a clip that is missing or damaged.
     """
     assert batch_size % world_size == 0, (batch_size, world_size)
     assert 0 <= rank < world_size, (rank, world_size)
@@ -77,7 +78,7 @@ def training_stream(
     logging.getLogger("ray.data").setLevel(logging.WARNING)  # it reports the start and end of every segment
     if decoders is None:
         decoders = max(1, min(MAX_DECODERS, int(ray.cluster_resources()["CPU"]) // world_size - 1))
-    part = Part(
+    shard = StreamShard(
         store=Location.of(store).absolute(),
         data=data,
         seed=seed,
@@ -88,46 +89,46 @@ def training_stream(
         first_step=first_step,
         steps=steps,
     )
-    return _batches(part, decoders)
+    return _batches(shard, decoders)
 
 
-def _batches(part: Part, decoders: int) -> Generator[torch.Tensor]:
-    held: dict[int, list[np.ndarray]] = {}
-    decoded = _decoded_draws(part, decoders)
-    for step in range(part.first_step, part.first_step + part.steps):
+def _batches(shard: StreamShard, decoders: int) -> Generator[torch.Tensor]:
+    held: dict[int, list[np.ndarray]] = {}  # windows of each decode that are still to be used, the next one last
+    decoded = _decodes_ahead(shard, decoders)
+    for step in range(shard.first_step, shard.first_step + shard.steps):
         windows = []
-        for sample in part.samples_of_step(step):
-            draw = draw_of(sample, part.data)
-            while draw not in held:
+        for index in shard.samples_of_step(step):
+            number = decode_of(index, shard.data)
+            while number not in held:
                 WANTED.set()
                 try:
                     arrived, block = next(decoded)
                 finally:
                     WANTED.clear()
                 held[arrived] = list(block[::-1])
-            windows.append(held[draw].pop())
-            if not held[draw]:
-                del held[draw]
+            windows.append(held[number].pop())
+            if not held[number]:
+                del held[number]
         yield torch.from_numpy(np.stack(windows))
 
 
-def _decoded_draws(part: Part, decoders: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(draw, its windows (K, T, H, W, 3)) in the order of ``part.draws()``, decoded ahead."""
-    draws = part.draws()
+def _decodes_ahead(shard: StreamShard, decoders: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(decode, its windows (K, T, H, W, 3)) in the order of ``shard.decodes()``, made before they are asked for."""
+    numbers = shard.decodes()
 
     def start(segment: list[int]) -> tuple[tuple[int, np.ndarray], Iterator[tuple[int, np.ndarray]]]:
-        decoded = _segment(segment, part, decoders)
+        decoded = _segment(segment, shard, decoders)
         return next(decoded), decoded
 
     try:
         with ThreadPoolExecutor(1, thread_name_prefix="next-segment") as thread:
-            segment = _take(draws)
+            segment = _take(numbers)
             upcoming = thread.submit(start, segment) if segment else None
             while upcoming is not None:
                 pair, decoded = upcoming.result()
                 upcoming = None
                 for position in range(len(segment)):
-                    if position == max(0, len(segment) - OVERLAP_DRAWS) and (following := _take(draws)):
+                    if position == max(0, len(segment) - OVERLAP_DECODES) and (following := _take(numbers)):
                         upcoming = thread.submit(start, following)
                     yield pair
                     if position + 1 < len(segment):
@@ -140,30 +141,30 @@ def _decoded_draws(part: Part, decoders: int) -> Iterator[tuple[int, np.ndarray]
         raise user_error from error
 
 
-def _take(draws: Iterator[int]) -> list[int]:
-    return [draw for _, draw in zip(range(SEGMENT_DRAWS), draws, strict=False)]
+def _take(numbers: Iterator[int]) -> list[int]:
+    return [number for _, number in zip(range(SEGMENT_DECODES), numbers, strict=False)]
 
 
-def _segment(draws: list[int], part: Part, decoders: int) -> Iterator[tuple[int, np.ndarray]]:
-    """One Ray Data execution: a row and block for each task, in order; yields (draw, its windows)."""
-    draws_of_task = max(1, WINDOWS_OF_TASK // part.data.windows_per_decode)
-    tasks = [draws[first : first + draws_of_task] for first in range(0, len(draws), draws_of_task)]
-    rows = ray.data.from_arrow(pa.table({"draws": tasks}))
+def _segment(numbers: list[int], shard: StreamShard, decoders: int) -> Iterator[tuple[int, np.ndarray]]:
+    """One Ray Data execution: a row and block for each task, in order; yields (decode, its windows)."""
+    decodes_of_task = max(1, WINDOWS_OF_TASK // shard.data.windows_per_decode)
+    tasks = [numbers[first : first + decodes_of_task] for first in range(0, len(numbers), decodes_of_task)]
+    rows = ray.data.from_arrow(pa.table({"decodes": tasks}))
     dataset = rows.repartition(target_num_rows_per_block=1).map_batches(
-        functools.partial(decode, part=part),
+        functools.partial(decode, shard=shard),
         batch_size=1,
         num_cpus=1,
         compute=ray.data.TaskPoolStrategy(size=min(decoders, len(tasks))),
     )
-    side = crop_side(part.data)
-    draw_bytes = part.data.windows_per_decode * part.data.sequence_length * side * side * 3
+    side = crop_side(shard.data)
+    decode_bytes = shard.data.windows_per_decode * shard.data.sequence_length * side * side * 3
     context = dataset.context
     context.enable_progress_bars = False
     context.custom_execution_callback_classes = [Unhurried]
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ray.data.ExecutionResources(
-        object_store_memory=max(SMALLEST_STORE_SHARE, TASKS_AHEAD * decoders * draws_of_task * draw_bytes)
+        object_store_memory=max(SMALLEST_STORE_SHARE, TASKS_AHEAD * decoders * decodes_of_task * decode_bytes)
     )
     for row in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2):
         ends = np.cumsum(row["counts"][0])
-        yield from zip(row["draws"][0].tolist(), np.split(row["windows"][0], ends[:-1]), strict=True)
+        yield from zip(row["decodes"][0].tolist(), np.split(row["windows"][0], ends[:-1]), strict=True)

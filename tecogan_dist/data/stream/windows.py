@@ -1,9 +1,9 @@
 """What a training sample is: a function of the seed and the sample's number, and of nothing else.
 
-Plain arithmetic on numpy arrays, without Ray: whoever holds the settings and the list of scenes can say which frames
-and pixels sample 1,234,567 shows. Distributions are those of the original's ``loadHR`` (lib/dataloader.py of
-thunil/TecoGAN), with one exception: the original never uses a scene's last frame nor a crop's last position (it draws
-from half-open ranges that are one too short); here both ends are included.
+Plain arithmetic on numpy arrays, without Ray: the settings and the list of scenes are enough to say which frames and
+pixels sample 1,234,567 shows. Distributions are those of the original's ``loadHR`` (lib/dataloader.py of
+thunil/TecoGAN), with one exception: the original never uses a scene's last frame or a crop's last position (its
+half-open ranges are one too short); here both ends are included.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SAMPLE_STREAM, PERMUTATION_STREAM = 0, 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WindowConfig(DataConfig):
-    """The data's settings and the model's scale: all settings that decide what a window shows, but the seed."""
+    """The data's settings and the model's scale: all settings that decide what a window shows, except the seed."""
 
     scale: int = 4
 
@@ -36,8 +36,8 @@ def window_config(config: Config) -> WindowConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SampleSpec:
-    """Which pixels of which frames are sample ``index``."""
+class Sample:
+    """Which pixels of which frames sample ``index`` shows."""
 
     index: int
     scene: Scene
@@ -49,8 +49,8 @@ class SampleSpec:
     flip: bool
     """Mirror left to right, after cropping."""
     walk: tuple[tuple[int, int], ...] | None
-    """None: consecutive frames, one crop. Otherwise every frame is a crop of frame ``start``, moved from (x, y) by
-    this (x, y) offset; offsets are not negative and touch 0 on both axes."""
+    """None: consecutive frames, one crop. Otherwise every frame is a crop of frame ``start``, moved from (x, y) by its
+    (x, y) offset; offsets are not negative and touch 0 on both axes."""
 
 
 def crop_side(data: WindowConfig) -> int:
@@ -64,29 +64,30 @@ def crop_side(data: WindowConfig) -> int:
     return data.scale * data.crop_size + 2 * window_margin(data.degradation, data.scale)
 
 
-def draw_of(index: int, data: DataConfig) -> int:
-    """The draw (one decoding of one scene) that sample ``index`` is cut from.
+def decode_of(index: int, data: DataConfig) -> int:
+    """The number of the decode (one decoding of one scene) that sample ``index`` is cut from.
 
-    Samples come in mixes of ``scenes_in_mix`` draws; consecutive samples rotate through a mix's draws, each of which
-    serves ``windows_per_decode`` samples. A worker decodes only scenes that are its own if ``scenes_in_mix`` is a
-    multiple of the global batch size; otherwise workers share draws, which costs time and changes nothing.
+    Samples come in mixes of ``scenes_in_mix`` decodes; consecutive samples rotate through a mix's decodes, each of
+    which serves ``windows_per_decode`` samples. A worker decodes only scenes that no other worker needs if
+    ``scenes_in_mix`` is a multiple of the global batch size; otherwise workers share decodes, which costs time and
+    changes nothing.
     """
     mix_size = data.scenes_in_mix * data.windows_per_decode
     return index // mix_size * data.scenes_in_mix + index % data.scenes_in_mix
 
 
-def scene_of_draw(draw: int, *, seed: int, scenes: Sequence[Scene]) -> Scene:
-    """Draws walk through a new permutation of the scenes on each pass, so that all are used equally often."""
-    return scenes[_permutation(seed, draw // len(scenes), len(scenes))[draw % len(scenes)]]
+def scene_of_decode(decode: int, *, seed: int, scenes: Sequence[Scene]) -> Scene:
+    """Decodes walk through a new permutation of the scenes on each pass, so that all are used equally often."""
+    return scenes[_permutation(seed, decode // len(scenes), len(scenes))[decode % len(scenes)]]
 
 
-def sample_spec(index: int, *, seed: int, scenes: Sequence[Scene], data: WindowConfig) -> SampleSpec:
+def sample_at(index: int, *, seed: int, scenes: Sequence[Scene], data: WindowConfig) -> Sample:
     """The sample with this number. All scenes must be at least as long and large as a window.
 
-    A moving window draws its crop inside the frame less the walk's range, so that walk and crop stay in the frame;
-    in a frame too small for that, the walk stops at the border. Of pairs, everything is in whole low-resolution pixels.
+    The crop of a moving window is placed so that it stays in the frame during the whole walk; in a frame too small for
+    that, the walk stops at the border. With pairs, everything is in whole low-resolution pixels.
     """
-    scene = scene_of_draw(draw_of(index, data), seed=seed, scenes=scenes)
+    scene = scene_of_decode(decode_of(index, data), seed=seed, scenes=scenes)
     length = data.sequence_length
     uniform = _uniform(seed, index, 5 + 2 * (length - 1))
     side, unit = crop_side(data), data.scale if data.degradation == "pairs" else 1
@@ -98,7 +99,7 @@ def sample_spec(index: int, *, seed: int, scenes: Sequence[Scene], data: WindowC
         room -= walk.max(axis=0)
         walk *= unit
     x, y = ((uniform[3:5] * (room + 1)).astype(int) * unit).tolist()
-    return SampleSpec(
+    return Sample(
         index=index,
         scene=scene,
         start=start,
@@ -109,66 +110,66 @@ def sample_spec(index: int, *, seed: int, scenes: Sequence[Scene], data: WindowC
     )
 
 
-def needed_frames(specs: Iterable[SampleSpec], length: int) -> list[int]:
+def needed_frames(samples: Iterable[Sample], length: int) -> list[int]:
     """Positions, increasing, of a scene's frames that windows of ``length`` frames show."""
     needed: set[int] = set()
-    for spec in specs:
-        needed.update(range(spec.start, spec.start + (length if spec.walk is None else 1)))
+    for sample in samples:
+        needed.update(range(sample.start, sample.start + (length if sample.walk is None else 1)))
     return sorted(needed)
 
 
 def cut_windows(
     frames: Iterator[Picture],
-    specs: Sequence[SampleSpec],
+    samples: Sequence[Sample],
     data: WindowConfig,
     *,
     lr_frames: Iterator[Picture] | None = None,
 ) -> np.ndarray:
-    """Cut windows out of one scene's frames as they pass by.
+    """Windows cut out of one scene's frames as these pass by.
 
-    ``frames`` are (height, width, 3) uint8, those at ``needed_frames(specs)``. Returns (N, T, H, W, 3) uint8, windows
-    in the order of ``specs``. Raises :class:`UserError` if the scene has fewer frames than its index entry says.
+    ``frames`` are (height, width, 3) uint8, those at ``needed_frames(samples)``. Returns (N, T, H, W, 3) uint8, windows
+    in the order of ``samples``. Raises :class:`UserError` if the scene has fewer frames than its index entry says.
 
-    Of pairs, ``lr_frames`` are the scene's own low-resolution frames at the same positions, and the result is
+    With pairs, ``lr_frames`` are the scene's own low-resolution frames at the same positions, and the result is
     (N, T, S, S + h / scale, 3): beside the S x S window, S = scale * h, the h x h pixels of its low resolution in
-    reading order, so that a batch is one array all the same.
+    reading order, so that a batch is still one array.
     """
     side = crop_side(data)
+    windows = _cut(frames, samples, data.sequence_length, side, factor=1)
     if lr_frames is None:
-        return _cut(frames, specs, data.sequence_length, side, factor=1)
-    windows = _cut(frames, specs, data.sequence_length, side, factor=1)
-    low = _cut(lr_frames, specs, data.sequence_length, data.crop_size, factor=data.scale)
+        return windows
+    low = _cut(lr_frames, samples, data.sequence_length, data.crop_size, factor=data.scale)
     return np.concatenate([windows, low.reshape(*windows.shape[:3], -1, 3)], axis=3)
 
 
-def _cut(frames: Iterator[Picture], specs: Sequence[SampleSpec], length: int, side: int, *, factor: int) -> np.ndarray:
-    """Windows of ``side`` pixels from frames that are ``factor`` times smaller than those that ``specs`` speak of."""
-    windows = np.empty((len(specs), length, side, side, 3), np.uint8)
-    crops: dict[int, list[tuple[np.ndarray, int, int]]] = {position: [] for position in needed_frames(specs, length)}
-    for window, spec in zip(windows, specs, strict=True):
+def _cut(frames: Iterator[Picture], samples: Sequence[Sample], length: int, side: int, *, factor: int) -> np.ndarray:
+    """Windows of ``side`` pixels from frames that are ``factor`` times smaller than those that ``samples`` speak of."""
+    windows = np.empty((len(samples), length, side, side, 3), np.uint8)
+    crops: dict[int, list[tuple[np.ndarray, int, int]]] = {position: [] for position in needed_frames(samples, length)}
+    for window, sample in zip(windows, samples, strict=True):
         for time, target in enumerate(window):
-            x, y = (0, 0) if spec.walk is None else spec.walk[time]
-            shown = spec.start + (time if spec.walk is None else 0)
-            crops[shown].append((target, (spec.y + y) // factor, (spec.x + x) // factor))
-    scene = specs[0].scene
+            x, y = (0, 0) if sample.walk is None else sample.walk[time]
+            shown = sample.start + (time if sample.walk is None else 0)
+            crops[shown].append((target, (sample.y + y) // factor, (sample.x + x) // factor))
+    scene = samples[0].scene
     for crops_of_frame in crops.values():
         frame = next(frames, None)
         if frame is None:
-            raise UserError(f"{scene.file} ends before the {scene.frames} frames of its index entry: make it anew.")
+            raise UserError(f"{scene.file} ends before the {scene.frames} frames of its index entry: make it again.")
         if (frame.shape[0] * factor, frame.shape[1] * factor) != (scene.height, scene.width):
             raise UserError(
                 f"scene {scene.number} has {scene.width}x{scene.height} pixels and low-resolution frames of "
                 f"{frame.shape[1]}x{frame.shape[0]}, which are not {factor} times smaller: set model.scale."
             )
-        # A part of a decoded frame costs twice its share of the whole.
+        # Converting a part of a decoded frame costs twice its share of the whole.
         if 2 * len(crops_of_frame) * side * side > frame.shape[0] * frame.shape[1]:
             frame = frame[:, :]
         for target, y, x in crops_of_frame:
             target[:] = frame[y : y + side, x : x + side]
-    for window, spec in zip(windows, specs, strict=True):
-        if spec.flip:
-            # numpy's copy of window[:, :, ::-1] takes 40 times as long, more than all else that is done for a window of
-            # decoded frames; and torch (4 times as long) would be imported by every decoding process.
+    for window, sample in zip(windows, samples, strict=True):
+        if sample.flip:
+            # numpy's copy of window[:, :, ::-1] takes 40 times as long, more than everything else that is done for a
+            # window of decoded frames; and torch (4 times as long) would be imported by every decoding process.
             rows = window.reshape(-1, side, 3)
             cv2.flip(rows, 1, dst=rows)
     return windows

@@ -11,11 +11,17 @@ import ray
 import ray.train
 from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.train import ControllerError, WorkerGroupError
-from ray.train.v2._internal.execution.callback import ControllerCallback
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
-from tecogan_dist.cluster.ray_errors import find_user_error
+from tecogan_dist.cluster.internals.ray_train import (
+    ControllerCallback,
+    PreemptingState,
+    ReschedulingState,
+    ResizingState,
+    WorkerGroupStartupTimeoutError,
+)
+from tecogan_dist.cluster.ray_errors import find_user_error, lost_workers
 from tecogan_dist.runs.checkpoints import newest_checkpoint
 
 SHOWN_RANKS = 8
@@ -42,25 +48,26 @@ class AfterFailure(ray.train.UserCallback):
 
 
 class BeforeChange(ControllerCallback):
-    """Runs in the controller: machines that come, are about to go or are missing cost as little work as they can."""
+    """Runs in the controller: as little work as possible is lost when machines come, go or are missing."""
 
     def __init__(self, board: Any, *, elastic: bool) -> None:
         self._board, self._elastic = board, elastic
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
-        before, now = type(previous_state).__name__, type(current_state).__name__
-        if now == before:
+        if type(current_state) is type(previous_state):
             return
-        if now == "ResizingState":
-            workers = current_state.scaling_decision.num_workers
-            self._board.say.remote(f"the number of workers becomes {workers}; all start again from a checkpoint")
+        if isinstance(current_state, ResizingState):
+            decision: Any = current_state.scaling_decision
+            self._board.say.remote(
+                f"the number of workers becomes {decision.num_workers}; all start again from a checkpoint"
+            )
             self._save()
-        elif now == "PreemptingState":
+        elif isinstance(current_state, PreemptingState):
             self._board.say.remote("a machine is about to be taken away: a checkpoint is written")
             self._board.ask_to_save.remote()
-        elif now == "ReschedulingState":
+        elif isinstance(current_state, ReschedulingState):
             failure = current_state.training_failed_error
-            if type(getattr(failure, "controller_failure", failure)).__name__ == "WorkerGroupStartupTimeoutError":
+            if isinstance(getattr(failure, "controller_failure", failure), WorkerGroupStartupTimeoutError):
                 instead = "or going on with fewer" if self._elastic else "cluster.min_workers would go on with fewer"
                 self._board.say.remote(f"the cluster has no room for all workers: waiting for machines, {instead}")
             else:
@@ -95,13 +102,6 @@ def explained(failure: BaseException, output: Location) -> BaseException:
 def same_command(output: Location) -> str:
     """How an interrupted run goes on. Half a sentence."""
     return f"the same command goes on from {newest_checkpoint(output) or 'the beginning'}"
-
-
-def lost_workers(errors: dict[int, Exception]) -> dict[int, RayActorError]:
-    """Of workers' errors by rank those that say that the worker's process is gone or does not answer."""
-    # Ray Train wraps what it met when it asked a worker how it is.
-    causes = {rank: getattr(error, "health_check_failure", error) for rank, error in errors.items()}
-    return {rank: cause for rank, cause in causes.items() if isinstance(cause, RayActorError)}
 
 
 def describe(errors: dict[int, Exception]) -> str:

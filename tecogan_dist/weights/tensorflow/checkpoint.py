@@ -1,4 +1,4 @@
-"""A reader of TensorFlow checkpoints, V1 and V2, without TensorFlow: numpy only, and nothing in a file is executed.
+"""TensorFlow checkpoints, V1 and V2, read without TensorFlow: numpy only, and nothing in a file is executed.
 
 V2 (``tf.train.Saver`` since TensorFlow 0.12) is a table ``PREFIX.index`` of BundleEntryProto and files of raw values,
 ``PREFIX.data-00000-of-00001``. V1, in which TF-slim's ``vgg_19.ckpt`` is, is one table of SavedTensorSlices. Field
@@ -59,10 +59,10 @@ def read_checkpoint(source: Path) -> dict[str, Array]:
             return _read_v1(memoryview(_table_bytes(source)))
     except (Damaged, UnicodeDecodeError) as error:
         raise UserError(
-            f"{source} is no TensorFlow checkpoint, or damaged or cut short ({error}): copy or download it again."
+            f"{source} is not a TensorFlow checkpoint, or is damaged or cut short ({error}): copy or download it again."
         ) from error
     except OSError as error:
-        raise UserError(f"{source} cannot be read ({error}).") from error
+        raise UserError(f"{source} cannot be read ({error}): check its files and permissions.") from error
     raise UserError(
         f"no TensorFlow checkpoint is at {source}: give a prefix such as model/TecoGAN (of the files "
         "model/TecoGAN.index and model/TecoGAN.data-00000-of-00001), or a file such as vgg_19.ckpt."
@@ -108,7 +108,9 @@ def _read_v2(prefix: str, table: memoryview) -> Iterator[tuple[str, Array]]:
 def _read_bundle_header(message: memoryview) -> int:
     fields = dict(message_fields(message))
     if _integer(fields, 2) != 0:
-        raise UserError("the TensorFlow checkpoint was written on a big-endian machine, which is not supported.")
+        raise UserError(
+            "the TensorFlow checkpoint is from a big-endian machine, which is not supported: convert another."
+        )
     return _integer(fields, 1)
 
 
@@ -223,5 +225,5 @@ def _part(value: int | memoryview) -> memoryview:
 
 def _partitioned() -> UserError:
     return UserError(
-        "the TensorFlow checkpoint holds partitioned variables, which no TecoGAN or VGG19 checkpoint does."
+        "the TensorFlow checkpoint holds partitioned variables, which is not so for TecoGAN or VGG19: convert theirs."
     )

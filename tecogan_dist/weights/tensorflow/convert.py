@@ -1,4 +1,4 @@
-"""``tecogan convert``: TensorFlow checkpoints of the original to our weights files."""
+"""TensorFlow checkpoints of the original, and TF-slim's VGG19, to our weights files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.weights.format import save_weights
+from tecogan_dist.weights.format import SUFFIX, save_weights
 from tecogan_dist.weights.tensorflow.checkpoint import Array, read_checkpoint
 from tecogan_dist.weights.tensorflow.names import SCORE_BIAS, from_tensorflow, vgg_from_tensorflow
 from tecogan_dist.weights.vgg import VggWeights, save_vgg
@@ -17,14 +17,14 @@ _GLOBAL_STEP = "get_learning_rate_and_global_step/global_step"
 
 
 def convert(source: Path, output: Path, *, overwrite: bool = False) -> str:
-    """Write ``output`` from the checkpoint ``source``: an upscaler (with discriminator, where it is there) or a VGG19.
+    """Write ``output`` from the checkpoint ``source``: an upscaler, with its discriminator if it has one, or a VGG19.
 
     Returns a sentence on what was written. Raises :class:`UserError`.
     """
-    if output.suffix != ".safetensors":
-        raise UserError(f"the output {output} must be named *.safetensors.")
+    if output.suffix != SUFFIX:
+        raise UserError(f"the output {output} must have a name that ends in {SUFFIX}.")
     if output.exists() and not overwrite:
-        raise UserError(f"{output} exists: give another name, or --overwrite.")
+        raise UserError(f"{output} exists: name another output, or replace it with --overwrite.")
     if not output.parent.is_dir():
         raise UserError(f"the folder {output.parent} does not exist: make it first.")
     tensors = read_checkpoint(source)

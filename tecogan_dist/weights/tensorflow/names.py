@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.config.schema import ModelConfig
-from tecogan_dist.models.discriminator import Discriminator
-from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.config.schema import DiscriminatorConfig, ModelConfig
+from tecogan_dist.models.build import TRIPLET_CHANNELS, build_discriminator, build_upscaler
 from tecogan_dist.models.vgg import Vgg19
 
 _SCOPES = (
@@ -37,13 +36,13 @@ _VARIABLES = {"weight": "weights", "bias": "biases"}
 _DENSE_VARIABLES = {"weight": "kernel", "bias": "bias"}
 
 SCORE_BIAS = "tdiscriminator/discriminator_unit/dense_layer_2/dense/bias"
-"""Not among TensorFlow's MODEL_VARIABLES, so that files made of those lack it and the original starts it at 0."""
+"""Not among TensorFlow's MODEL_VARIABLES: files made of those lack it, and the original then starts it at 0."""
 
 
 def tensorflow_name(our_name: str) -> str:
     """``generator.blocks.0.conv1.weight`` -> ``generator/generator_unit/resblock_1/conv_1/Conv/weights``, and so on.
 
-    Raises KeyError for a name that none of the networks has.
+    Raises ``KeyError`` for a name that none of the networks has.
     """
     module, _, variable = our_name.rpartition(".")
     for pattern, scope in _SCOPES:
@@ -98,13 +97,13 @@ def from_tensorflow(
         flow_width=_kernel_shape(tensors, "flow.encoder.0.conv1.weight")[3],
     )
     with torch.device("meta"):
-        upscaler = RecurrentUpscaler(blocks=model.blocks, channels=model.channels, flow_width=model.flow_width)
+        upscaler = build_upscaler(model)
     upscaler_state = _read_state(tensors, upscaler.state_dict(), prefix="")
     if not any(name.startswith("tdiscriminator/") for name in tensors):
         return upscaler_state, None, model
     in_channels = _kernel_shape(tensors, "discriminator.input.weight")[2]
     with torch.device("meta"):
-        discriminator = Discriminator(in_channels=in_channels)
+        discriminator = build_discriminator(DiscriminatorConfig(temporal_only=in_channels == TRIPLET_CHANNELS))
     with_bias = {SCORE_BIAS: np.zeros(1, np.float32), **tensors}
     return upscaler_state, _read_state(with_bias, discriminator.state_dict(), prefix="discriminator."), model
 
@@ -145,6 +144,6 @@ def _find(tensors: Mapping[str, NDArray[np.generic]], our_name: str) -> NDArray[
 
 def _wrong_shape(our_name: str, array: NDArray[np.generic]) -> UserError:
     return UserError(
-        f"the TensorFlow variable {tensorflow_name(our_name)} has shape {array.shape}, which fits no TecoGAN, FRVSR or "
-        "VGG19 network: convert a checkpoint of those."
+        f"the TensorFlow variable {tensorflow_name(our_name)} has shape {array.shape}, which does not fit a TecoGAN, "
+        "FRVSR or VGG19 network: convert a checkpoint of those."
     )

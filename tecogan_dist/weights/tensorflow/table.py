@@ -1,7 +1,8 @@
 """The containers below a TensorFlow checkpoint: sorted string tables, protocol buffer fields, and crc32c.
 
 Formats: leveldb's doc/table_format.md, protobuf's encoding guide, RFC 3720 appendix B.4 (crc32c). Everything is parsed
-from bytes in memory; every size read from a file is checked against what is there, and :class:`Damaged` raised.
+from bytes in memory; every size read from a file is checked against what is there, and :class:`Damaged` is raised if it
+does not fit.
 """
 
 from __future__ import annotations

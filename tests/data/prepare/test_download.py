@@ -66,7 +66,7 @@ def test_a_busy_server_is_asked_again_and_a_cut_download_goes_on(tmp_path: Path,
 def test_a_later_run_goes_on_with_a_partial_download(tmp_path: Path, site: Site) -> None:
     folder = tmp_path / "d"
     site.faults["/film.mp4"] = ["ok", "cut"]
-    with pytest.raises(UserError, match=r"broke off .* 1 times: run it again later, it goes on where it stopped"):
+    with pytest.raises(UserError, match=r"broke off .* 1 times: run it again later, it continues where it stopped"):
         fetch(site.url("/film.mp4"), folder, retrying=Retrying(attempts=1))
     (partial,) = folder.iterdir()
     assert partial.suffix == ".part"
@@ -80,7 +80,7 @@ def test_a_later_run_goes_on_with_a_partial_download(tmp_path: Path, site: Site)
 def test_a_killed_download_is_resumed(tmp_path: Path, site: Site) -> None:
     folder = tmp_path / "d"
     site.faults["/film.mp4"] = ["ok", "stuck"]
-    code = "import sys; from pathlib import Path; from tecogan_dist.data.download import fetch; "
+    code = "import sys; from pathlib import Path; from tecogan_dist.data.prepare.download import fetch; "
     code += "fetch(sys.argv[1], Path(sys.argv[2]))"
     process = subprocess.Popen([sys.executable, "-c", code, site.url("/film.mp4"), str(folder)])
     deadline = time.monotonic() + 60
@@ -134,8 +134,8 @@ def test_a_video_in_segments_is_put_together(tmp_path: Path, site: Site) -> None
     [
         ("/none.mp4", None, "is gone (404 Not Found)"),
         ("/film.mp4", 410, "is gone (410 Gone)"),
-        ("/film.mp4", 403, "cannot be had: the server answers 403 Forbidden"),
-        ("/film.mp4", 451, "cannot be had: the server answers 451"),
+        ("/film.mp4", 403, "is not available: the server answers 403 Forbidden"),
+        ("/film.mp4", 451, "is not available: the server answers 451"),
         ("/page.html", None, "is a page without a video that yt-dlp finds"),
     ],
 )
@@ -220,8 +220,8 @@ def test_an_archive_s_folders_and_videos_are_unpacked_under_names_of_our_own(tmp
     members = {f"vid4/walk/im{index}.png": png(index) for index in (10, 9, 1)}
     members |= {"vid4/city/0.jpg": png(3), "top.png": png(4), "films/a b.MP4": video, "readme.txt": b"text"}
     members |= {"__MACOSX/vid4/walk/._im1.png": b"x", "vid4/.hidden.png": b"x"}
-    parts = unpack(zipped(tmp_path / "a.zip", members), tmp_path / "out")
-    assert [part.name for part in parts] == ["", "films/a b.MP4", "vid4/city", "vid4/walk"]
+    videos = unpack(zipped(tmp_path / "a.zip", members), tmp_path / "out")
+    assert [video.name for video in videos] == ["", "films/a b.MP4", "vid4/city", "vid4/walk"]
     assert {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.*")} == {
         "000000/00000000.png",
         "000001.mp4",
@@ -230,10 +230,10 @@ def test_an_archive_s_folders_and_videos_are_unpacked_under_names_of_our_own(tmp
         "000003/00000001.png",
         "000003/00000002.png",
     }
-    walk = [int(frame[0, 0, 0]) for frame in open_video(parts[3].path).frames()]
+    walk = [int(frame[0, 0, 0]) for frame in open_video(videos[3].path).frames()]
     assert walk == [1, 9, 10]
-    assert open_video(parts[1].path).count == 5
-    assert unpack(tmp_path / "a.zip", tmp_path / "out") == parts  # replaces what is there
+    assert open_video(videos[1].path).count == 5
+    assert unpack(tmp_path / "a.zip", tmp_path / "out") == videos  # replaces what is there
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.zip", "out", "v.mp4"]
 
 
@@ -291,5 +291,5 @@ def test_an_archive_comes_from_the_web(tmp_path: Path, site: Site) -> None:
     ).read_bytes()
     path = fetch(site.url("/frames.zip"), tmp_path / "d", retrying=QUICK)
     assert path.suffix == ".zip"
-    (part,) = unpack(path, tmp_path / "out")
-    assert open_video(part.path).count == 3
+    (frames,) = unpack(path, tmp_path / "out")
+    assert open_video(frames.path).count == 3

@@ -294,7 +294,7 @@ def test_own_pairs_keep_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture
     table = capsys.readouterr().out
     assert "is 40x21 and" in table
     assert "has 13 frames and" in table
-    assert "holds nothing that is named as" in table
+    assert "holds nothing of the same name as" in table
     before = identities(store)
     assert identities(prepare(tmp_path / "store", sources)) == before
 
@@ -427,7 +427,7 @@ def test_ray_tasks_make_what_one_process_makes_and_survive_the_loss_of_one(tmp_p
         killer.start()
         main([*words, str(tmp_path / "ray"), "--workers", "2", "--strict"])
         killer.join()
-    assert site.asked("/c.mp4")[-1].first_byte > 0  # begun anew, where the lost process had stopped
+    assert site.asked("/c.mp4")[-1].first_byte > 0  # started again, where the lost process had stopped
     site.log.clear()
     alone = prepare(tmp_path / "alone", *words[:-1], "--downloads", tmp_path / "ray" / "downloads")
     assert not site.log

@@ -16,12 +16,12 @@ def test_the_shipped_list_is_the_original_s() -> None:
     shipped = load("tecogan_vimeo")
     assert len(shipped) == 28
     assert sum(len(source.starts or ()) for source in shipped) == 308
-    assert all((source.place or "").startswith("https://vimeo.com/") for source in shipped)
+    assert all(source.address.startswith("https://vimeo.com/") for source in shipped)
     assert {(source.scene_length, source.minimum_size, source.downscale) for source in shipped} == {(120, 400, 1)}
     # Scene numbers follow from the order; the last scene is 2307, so that 2290 and on are the original's validation.
     first = 2000 + sum(len(source.starts or ()) for source in shipped[:-1])
-    assert (shipped[0].place, shipped[0].starts) == ("https://vimeo.com/121649159", (0, 310, 460, 720, 860))
-    assert (shipped[-1].place, shipped[-1].starts, first) == ("https://vimeo.com/89936769", (1260, 1380, 1880), 2305)
+    assert (shipped[0].address, shipped[0].starts) == ("https://vimeo.com/121649159", (0, 310, 460, 720, 860))
+    assert (shipped[-1].address, shipped[-1].starts, first) == ("https://vimeo.com/89936769", (1260, 1380, 1880), 2305)
     assert [source.starts for source in load("tecogan_vimeo", scene_length=60, downscale=2)] == [
         source.starts for source in shipped
     ]
@@ -59,18 +59,19 @@ def test_entries_say_what_they_differ_in_and_options_are_for_the_rest() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "is no list of sources"),
-        ("- source: a.mp4", "is no list of sources"),
-        ("sources: []", "is no list of sources"),
-        ("sources: [{source: a}]\nsoures: []", "is no list of sources"),
+        ("", "is not a list of sources"),
+        ("- source: a.mp4", "is not a list of sources"),
+        ("sources: []", "is not a list of sources"),
+        ("sources: [{source: a}]\nsoures: []", "is not a list of sources"),
         ("sources: [a.mp4]", "entry 1: a source is a mapping"),
         ("sources: [{1: a}]", "entry 1: a source is a mapping"),
-        ("sources: [{source: a}, {source: b, start: [1]}]", "entry 2: unknown key 'start', use source, hr, lr, starts"),
+        ("sources: [{source: a}, {source: b, start: [1]}]", "entry 2: unknown key 'start'; use source, hr, lr, starts"),
         ("sources: [{scene_length: 5}]", "give either 'source', or 'hr' and 'lr'"),
         ("sources: [{source: a, hr: b, lr: c}]", "give either 'source', or 'hr' and 'lr'"),
         ("sources: [{hr: b}]", "give either 'source', or 'hr' and 'lr'"),
-        ("sources: [{hr: b, lr: c, downscale: 2}]", "own pairs are kept as they are"),
-        ("sources: [{hr: 'https://a/b', lr: c}]", "own pairs are local paths"),
+        ("sources: [{hr: b, lr: c, downscale: 2}]", "pairs are kept as they are"),
+        ("sources: [{hr: 'https://a/b', lr: c}]", "the sides of a pair must be local paths"),
+        ("sources: [{source: ''}]", "source must be a path or a URL, not ''"),
         ("sources: [{source: 121649159}]", "source: input should be a valid string, not 121649159"),
         ("sources: [{source: 'file:///etc/passwd'}]", "give a path or a URL of http, https, s3 or gs"),
         ("sources: [{source: 'ftp://a/b.mp4'}]", "give a path or a URL of http, https, s3 or gs"),
@@ -87,7 +88,7 @@ def test_entries_say_what_they_differ_in_and_options_are_for_the_rest() -> None:
         ("[" * 5000, "is not valid YAML"),
     ],
 )
-def test_what_is_no_valid_list_is_one_sentence(text: str, sentence: str) -> None:
+def test_what_is_not_a_valid_list_is_one_sentence(text: str, sentence: str) -> None:
     with pytest.raises(UserError) as caught:
         sources(text)
     message = str(caught.value)
@@ -108,6 +109,6 @@ def test_missing_and_unreadable_files_are_one_sentence(tmp_path: Path) -> None:
     assert not is_list("film.mp4")
 
 
-def test_names_of_others_are_shown_without_secrets_and_control_characters() -> None:
+def test_names_from_elsewhere_are_shown_without_secrets_and_control_characters() -> None:
     assert name_of("https://me:secret@example.org:80/a?b=c#d") == "https://example.org:80/a?b=c#d"
     assert printable("a\x1b[31m\nb\udcff ü") == "a\\x1b[31m\\nb\\udcff ü"

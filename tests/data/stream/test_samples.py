@@ -10,7 +10,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +21,12 @@ from scipy import stats
 from tecogan_dist.data.clips import ClipStore, Scene
 from tecogan_dist.data.stream import stream
 from tecogan_dist.data.stream.stream import training_stream
-from tecogan_dist.data.stream.windows import SampleSpec, WindowConfig, sample_spec
+from tecogan_dist.data.stream.windows import Sample, WindowConfig, sample_at
 from tecogan_dist.data.writing import ClipStoreWriter
 from tecogan_dist.video.open import open_video
 from tests.support.local_ray import small_ray
 from tests.support.paths import REFERENCE
+from tests.support.store import add_scene
 
 SEED = 3
 BATCH = 6
@@ -53,7 +53,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
     with ClipStoreWriter(path) as writer:
         for number in range(SCENES):
             frames = noise.integers(0, 256, (24, 96, 128, 3), np.uint8)
-            writer.add(number, frames, rate=Fraction(24), source="noise", source_start=0, downscale=1)
+            add_scene(writer, number, frames, source="noise")
     return ClipStore.open(path)
 
 
@@ -101,17 +101,17 @@ def expected(store: ClipStore) -> list[list[str]]:
     frames = {scene: list(open_video(store.path / scene.file).frames()) for scene in store.scenes}
 
     def window(number: int) -> np.ndarray:
-        spec = sample_spec(number, seed=SEED, scenes=store.scenes, data=DATA)
-        walk = spec.walk or ((0, 0),) * DATA.sequence_length
-        shown = [spec.start + (0 if spec.walk else step) for step in range(DATA.sequence_length)]
+        sample = sample_at(number, seed=SEED, scenes=store.scenes, data=DATA)
+        walk = sample.walk or ((0, 0),) * DATA.sequence_length
+        shown = [sample.start + (0 if sample.walk else step) for step in range(DATA.sequence_length)]
         crops = [
-            frames[spec.scene][position][spec.y + y : spec.y + y + 40, spec.x + x : spec.x + x + 40]
+            frames[sample.scene][position][sample.y + y : sample.y + y + 40, sample.x + x : sample.x + x + 40]
             for position, (x, y) in zip(shown, walk, strict=True)
         ]
-        return np.stack(crops)[:, :, ::-1] if spec.flip else np.stack(crops)
+        return np.stack(crops)[:, :, ::-1] if sample.flip else np.stack(crops)
 
     steps = [[digest(window(step * BATCH + i)) for i in range(BATCH)] for step in range(STEPS)]
-    assert len({sample for step in steps for sample in step}) == STEPS * BATCH
+    assert len({digest for step in steps for digest in step}) == STEPS * BATCH
     return steps
 
 
@@ -129,8 +129,8 @@ def test_each_step_has_its_samples_on_any_number_of_workers(
 def test_a_run_that_is_cut_goes_on_with_the_same_samples(
     store: ClipStore, expected: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "SEGMENT_DRAWS", 5)
-    monkeypatch.setattr(stream, "OVERLAP_DRAWS", 2)
+    monkeypatch.setattr(stream, "SEGMENT_DECODES", 5)
+    monkeypatch.setattr(stream, "OVERLAP_DECODES", 2)
     before = open_stream(store)
     begun = digests(itertools.islice(before, 7))
     before.close()  # left in the middle of a mix with batches on their way
@@ -184,7 +184,7 @@ def title(process: psutil.Process) -> str:
 def test_decoded_frames_give_the_same_samples(
     store: ClipStore, expected: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With 2 draws of 5 windows a task; how many of a draw are a rank's varies."""
+    """With 2 decodes of 5 windows a task; how many of a decode are a rank's varies."""
     monkeypatch.setattr(stream, "WINDOWS_OF_TASK", 10)
     data = dataclasses.replace(DATA, decoded_cache=True, cache_dir=str(tmp_path))
     assert run(store, 1, data=data) == expected
@@ -194,7 +194,7 @@ def test_decoded_frames_give_the_same_samples(
 
 
 @pytest.fixture(scope="module")
-def specs() -> list[SampleSpec]:
+def samples() -> list[Sample]:
     """As many samples of the same set-up as the original's loader was asked for, ten times."""
     scenes = [
         Scene(
@@ -204,16 +204,18 @@ def specs() -> list[SampleSpec]:
         for number in range(2)
     ]  # fmt: skip
     data = WindowConfig(sequence_length=5)
-    return [sample_spec(i, seed=7, scenes=scenes, data=data) for i in range(10 * DATACHECK["samples"])]
+    return [sample_at(i, seed=7, scenes=scenes, data=data) for i in range(10 * DATACHECK["samples"])]
 
 
-def test_scenes_starts_flips_and_movement_are_distributed_as_the_originals(specs: list[SampleSpec]) -> None:
+def test_scenes_starts_flips_and_movement_are_distributed_as_the_originals(samples: list[Sample]) -> None:
     original = DATACHECK["samples"]
-    assert same_share(sum(spec.flip for spec in specs), len(specs), DATACHECK["flip_frac"], original)
-    assert same_share(sum(spec.walk is not None for spec in specs), len(specs), DATACHECK["moving_frac"], original)
-    scenes = Counter(spec.scene.number for spec in specs)
-    assert same_share(scenes[0], len(specs), DATACHECK["scenes"]["0"] / original, original)
-    starts = Counter(spec.start for spec in specs)
+    assert same_share(sum(sample.flip for sample in samples), len(samples), DATACHECK["flip_frac"], original)
+    assert same_share(
+        sum(sample.walk is not None for sample in samples), len(samples), DATACHECK["moving_frac"], original
+    )
+    scenes = Counter(sample.scene.number for sample in samples)
+    assert same_share(scenes[0], len(samples), DATACHECK["scenes"]["0"] / original, original)
+    starts = Counter(sample.start for sample in samples)
     # The original never starts at the last possible frame, ours does, as often as at others.
     theirs = [DATACHECK["start_frames"][str(start)] for start in range(7)]
     assert stats.chi2_contingency([[starts[start] for start in range(7)], theirs]).pvalue > UNLIKELY
@@ -227,8 +229,8 @@ def same_share(count: int, samples: int, share: float, other_samples: int) -> bo
     return bool(stats.chi2_contingency([[count, samples - count], [other, other_samples - other]]).pvalue > UNLIKELY)
 
 
-def test_moving_windows_walk_as_the_originals(specs: list[SampleSpec]) -> None:
-    walks = np.array([spec.walk for spec in specs if spec.walk is not None])
+def test_moving_windows_walk_as_the_originals(samples: list[Sample]) -> None:
+    walks = np.array([sample.walk for sample in samples if sample.walk is not None])
     steps = Counter(np.diff(walks, axis=1).ravel().tolist())
     assert sorted(steps) == list(range(-4, 5))
     moving = round(DATACHECK["moving_frac"] * DATACHECK["samples"])
@@ -240,23 +242,25 @@ def test_moving_windows_walk_as_the_originals(specs: list[SampleSpec]) -> None:
     assert np.abs(correlations).max() < 4.5 / np.sqrt(len(walks))
 
 
-def test_crops_cover_the_frame_as_the_originals(specs: list[SampleSpec]) -> None:
-    still = [spec for spec in specs if spec.walk is None]
+def test_crops_cover_the_frame_as_the_originals(samples: list[Sample]) -> None:
+    still = [sample for sample in samples if sample.walk is None]
     for axis, size in (("x", 200), ("y", 170)):
         first, last = DATACHECK[f"static_crop_{axis}_minmax"]
-        places = Counter(getattr(spec, axis) for spec in still)
+        corners = Counter(getattr(sample, axis) for sample in still)
         # The original never crops at the last possible pixel, ours does.
-        assert (min(places), max(places)) == (first, last + 1) == (0, size - 136)
-        assert stats.chisquare([places[place] for place in range(last + 2)]).pvalue > UNLIKELY
-    relative = [place for spec in specs if spec.walk is not None for place in relative_places(spec, spec.walk)]
+        assert (min(corners), max(corners)) == (first, last + 1) == (0, size - 136)
+        assert stats.chisquare([corners[corner] for corner in range(last + 2)]).pvalue > UNLIKELY
+    relative = [
+        position for sample in samples if sample.walk is not None for position in relative_corner(sample, sample.walk)
+    ]
     assert stats.kstest(relative, "uniform").pvalue > UNLIKELY
 
 
-def relative_places(spec: SampleSpec, walk: Sequence[tuple[int, int]]) -> list[float]:
+def relative_corner(sample: Sample, walk: Sequence[tuple[int, int]]) -> list[float]:
     """Where a moving window's crop is in the room that its walk leaves it, x and y, in 0 to 1.
 
-    A place of n stands for an interval of 1/n, and is blurred over it.
+    One of n positions stands for an interval of 1/n, and is blurred over it.
     """
-    blur = np.random.default_rng(spec.index).random(2)
+    blur = np.random.default_rng(sample.index).random(2)
     room = np.array([200 - 136, 170 - 136]) - np.max(walk, axis=0)
-    return ((np.array([spec.x, spec.y]) + blur) / (room + 1)).tolist()
+    return ((np.array([sample.x, sample.y]) + blur) / (room + 1)).tolist()

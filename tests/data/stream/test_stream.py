@@ -17,7 +17,7 @@ from tecogan_dist.data.clips import ClipStore
 from tecogan_dist.data.stream import stream
 from tecogan_dist.data.stream.fits import check_scenes
 from tecogan_dist.data.stream.stream import training_stream
-from tecogan_dist.data.stream.windows import WindowConfig, sample_spec
+from tecogan_dist.data.stream.windows import WindowConfig, sample_at
 from tests.support.local_ray import small_ray
 from tests.support.video_files import read_code, write_store
 
@@ -64,11 +64,11 @@ def test_batches_hold_the_samples_of_their_step(store: ClipStore) -> None:
         assert batch.dtype == torch.uint8
         batch += 0  # memory of its own: writable, so that it can be pinned and reused
         for position, window in enumerate(batch):
-            spec = sample_spec(step * BATCH + position, seed=5, scenes=store.scenes, data=DATA)
+            sample = sample_at(step * BATCH + position, seed=5, scenes=store.scenes, data=DATA)
             for time, frame in enumerate(window.numpy()):
-                x, y = (0, 0) if spec.walk is None else spec.walk[time]
-                shown = spec.start + (time if spec.walk is None else 0)
-                expected = (spec.scene.number - 2000, shown, spec.y + y, spec.x + x, spec.flip)
+                x, y = (0, 0) if sample.walk is None else sample.walk[time]
+                shown = sample.start + (time if sample.walk is None else 0)
+                expected = (sample.scene.number - 2000, shown, sample.y + y, sample.x + x, sample.flip)
                 assert read_code(frame) == expected
 
 
@@ -81,7 +81,7 @@ def test_steps_do_not_depend_on_workers_or_on_where_a_run_started(
     assert [first + second for first, second in zip(*ranks, strict=True)] == alone
     assert len({digest for step in alone for digest in step}) > 60
 
-    monkeypatch.setattr(stream, "SEGMENT_DRAWS", 3)  # several executions of Ray Data, one handing over to the next
+    monkeypatch.setattr(stream, "SEGMENT_DECODES", 3)  # several executions of Ray Data, one handing over to the next
     assert digests(open_stream(store, first_step=7, steps=13)) == alone[7:]
     late = digests(open_stream(store, first_step=11, steps=9, world_size=2, rank=1))
     assert late == [step[2:] for step in alone[11:]]

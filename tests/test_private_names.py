@@ -1,0 +1,81 @@
+"""Names of other packages that are used and have no promise to stay: which file to mend when one is gone."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+os.environ.setdefault("DS_ACCELERATOR", "cpu" if not torch.cuda.is_available() else "cuda")
+
+DATA = "tecogan_dist/cluster/internals/ray_data.py"
+TRAIN = "tecogan_dist/cluster/internals/ray_train.py"
+DEEPSPEED = "tecogan_dist/training/engines/deepspeed.py"
+MOMENTS = "tecogan_dist/training/engines/moments.py"
+STREAM = "tecogan_dist/data/stream/stream.py"
+ERRORS = "tecogan_dist/cluster/ray_errors.py"
+NAMES = [
+    ("ray.data._internal.execution.execution_callback", "ExecutionCallback.on_execution_step", DATA),
+    ("ray.data", "DataContext", STREAM),
+    ("ray.train.v2._internal.exceptions", "WorkerGroupStartupTimeoutError", TRAIN),
+    ("ray.train.v2._internal.exceptions", "WorkerHealthCheckFailedError", TRAIN),
+    ("ray.train.v2._internal.execution.callback", "ControllerCallback.after_controller_state_update", TRAIN),
+    ("ray.train.v2._internal.execution.controller.state", "PreemptingState", TRAIN),
+    ("ray.train.v2._internal.execution.controller.state", "ReschedulingState", TRAIN),
+    ("ray.train.v2._internal.execution.controller.state", "ResizingState", TRAIN),
+    ("deepspeed.ops", "__compatible_ops__", DEEPSPEED),
+    ("deepspeed", "zero.GatheredParameters", DEEPSPEED),
+    ("deepspeed.utils", "safe_get_full_optimizer_state", MOMENTS),
+    ("deepspeed.utils", "safe_set_full_optimizer_state", MOMENTS),
+    ("deepspeed.utils", "safe_set_local_optimizer_state", MOMENTS),
+    (
+        "deepspeed.runtime.zero.stage_1_and_2",
+        "DeepSpeedZeroOptimizer._lazy_init_hp_params_optimizer_state",
+        MOMENTS,
+    ),
+    ("torch", "_foreach_norm", "tecogan_dist/training/engines/pair.py"),
+    ("torch", "_foreach_lerp_", "tecogan_dist/training/engines/ema.py"),
+]
+WORDS = [
+    ("deepspeed.runtime.engine", ["micro_steps", "skipped_steps"], DEEPSPEED),
+    ("deepspeed.runtime.zero.stage3", ["fp32_partitioned_groups_flat"], MOMENTS),
+    ("deepspeed.runtime.zero.partition_parameters", ["ds_tensor", "ds_shape"], MOMENTS),
+    ("ray.data.context", ["custom_execution_callback_classes"], STREAM),
+    ("ray.train.v2.api.exceptions", ["worker_failures", "controller_failure"], ERRORS),
+    ("ray.train.v2._internal.exceptions", ["health_check_failure"], ERRORS),
+    (
+        "ray.train.v2._internal.execution.controller.state",
+        ["scaling_decision", "training_failed_error"],
+        "tecogan_dist/training/ray/failures.py",
+    ),
+]
+"""Attributes that objects get when they are made: looked for in the text of the module that makes them."""
+
+
+@pytest.mark.parametrize(("module", "name", "file"), NAMES)
+def test_private_names_are_there(module: str, name: str, file: str) -> None:
+    found = importlib.import_module(module)
+    for step in name.split("."):
+        assert hasattr(found, step), f"{module} has no {name} any more: mend {file}"
+        found = getattr(found, step)
+
+
+@pytest.mark.parametrize(("module", "names", "file"), WORDS)
+def test_private_attributes_are_there(module: str, names: list[str], file: str) -> None:
+    path = importlib.import_module(module).__file__
+    assert path is not None
+    with open(path, encoding="utf-8") as source:
+        text = source.read()
+    for name in names:
+        assert name in text, f"{module} does not set {name} any more: mend {file}"
+
+
+def test_decoding_processes_import_no_torch() -> None:
+    """What the contract of imports cannot see: that Ray Data's own modules bring none."""
+    code = "import sys; import tecogan_dist.data.stream.decoding, tecogan_dist.data.stream.scheduling; "
+    code += "sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0

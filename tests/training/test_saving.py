@@ -1,0 +1,100 @@
+"""Checkpoints while training: what they hold, which stay, and storage that fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import safetensors
+
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.storage import Location
+from tecogan_dist.config import load as settings
+from tecogan_dist.runs.checkpoints import (
+    WEIGHTS_FILE,
+    checkpoint_name,
+    newest_checkpoint,
+    opened,
+)
+from tecogan_dist.runs.find import read_weights
+from tests.support.plain_runs import make_config, run
+
+
+def test_checkpoints_hold_the_run_and_only_the_newest_stay(tmp_path: Path) -> None:
+    config = make_config(["--tracking.save_every", "2", "--tracking.keep_checkpoints", "2"])
+    run(config, tmp_path / "run")
+    kept = sorted(folder.name for folder in (tmp_path / "run").glob("*checkpoint*"))
+    assert kept == ["checkpoint_00000004", "checkpoint_00000006"]
+    newest = newest_checkpoint(Location.of(tmp_path / "run"))
+    assert newest is not None
+    assert newest.name == kept[-1]
+    with safetensors.safe_open(newest.path / WEIGHTS_FILE, framework="pt") as file:
+        assert json.loads(file.metadata()["config"]) == settings.to_tree(config)
+    assert read_weights(newest.path).step == 6
+    assert not list((tmp_path / "run").glob(".staging*"))
+
+
+def test_a_torn_checkpoint_is_ignored_and_cleared_away(tmp_path: Path) -> None:
+    config = make_config(["--tracking.save_every", "2"])
+    run(dataclasses.replace(config, steps=4), tmp_path / "run")
+    torn = tmp_path / "run" / checkpoint_name(5)
+    torn.mkdir()
+    (torn / "weights.safetensors").write_bytes(b"half")
+    newest = newest_checkpoint(Location.of(tmp_path / "run"))
+    assert newest is not None
+    assert newest.name == checkpoint_name(4)
+    assert run(config, tmp_path / "run").step == 6
+    assert not torn.exists()
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    config = make_config(["--tracking.save_every", "2"])
+    run(dataclasses.replace(config, steps=4), tmp_path / "run")
+    damaged = tmp_path / "run" / checkpoint_name(4) / "moments.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    sentence = r"checkpoint_00000004 is damaged \(the checksum of moments.safetensors is wrong\): move it away"
+    with pytest.raises(UserError, match=sentence):
+        run(config, tmp_path / "run")
+    damaged.unlink()
+    with pytest.raises(UserError, match=r"moments\.safetensors is missing"), opened(Location.of(damaged.parent)):
+        pass
+
+
+def test_a_disk_that_is_full_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the last checkpoint has to succeed; what could not be written leaves nothing torn."""
+    monkeypatch.setattr("tecogan_dist.training.saving.PATIENCE", 0.0)
+    config = make_config(["--tracking.save_every", "2"])
+    output = tmp_path / "run"
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    asked = 0
+
+    def asked_to_stop() -> bool:
+        # Files may grow to 1 kB from step 2 to the beginning of step 3: the checkpoint of step 2 fails.
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            time.sleep(1)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000 if asked == 2 else limit[0], limit[1]))
+        return False
+
+    try:
+        state = run(config, output, say=say, asked_to_stop=asked_to_stop)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    assert state.step == 6
+    assert any("could not be written" in line and "training goes on" in line for line in said)
+    assert sorted(folder.name for folder in output.glob("checkpoint_*")) == [checkpoint_name(4), checkpoint_name(6)]
