@@ -31,10 +31,12 @@ def main(argv: list[str] | None = None) -> None:
 
 def _dispatch(argv: list[str] | None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
-    if not arguments or arguments[0].startswith("-"):
-        _parser().parse_args(arguments or ["--help"])
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _parser().print_help()
         return
     name, *rest = arguments
+    if name.startswith("-"):
+        _parser().parse_args([name])
     if name not in COMMANDS:
         raise UserError(
             f"there is no command {name!r}: did you mean {nearest(name, list(COMMANDS))}? 'tecogan --help' lists all."
@@ -56,3 +58,7 @@ def _parser() -> CommandParser:
     )
     parser.prog = "tecogan"
     return parser
+
+
+if __name__ == "__main__":
+    main()

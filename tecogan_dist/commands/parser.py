@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -27,16 +26,23 @@ class CommandParser(argparse.ArgumentParser):
         return f"examples:\n{shown}\n{super().format_help()}"
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Also called by :meth:`parse_args`. Raises :class:`UserError` for what is not understood."""
+        """With options of either spelling; :meth:`parse_args` calls it too."""
         words = sys.argv[1:] if args is None else args
         return super().parse_known_args([hyphenated(word) for word in words], namespace)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Raises :class:`UserError` for what is not understood; a misspelled option is answered with the nearest."""
+        # First of all: argparse would rather say that the option which was meant is missing.
+        names = [option for action in self._actions for option in action.option_strings]
+        for word in sys.argv[1:] if args is None else args:
+            name = hyphenated(word).partition("=")[0]
+            if word.startswith("--") and name not in names:
+                raise UserError(
+                    f"there is no option {name}: did you mean {nearest(name, names)}? '{self.prog} --help' lists all."
+                )
+        return super().parse_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
-        unknown = re.fullmatch(r"unrecognized arguments: (--[^ =]+).*", message)
-        if unknown:
-            names = [option for action in self._actions for option in action.option_strings]
-            message = f"there is no option {unknown[1]}: did you mean {nearest(unknown[1], names)}?"
-            raise UserError(f"{message} '{self.prog} --help' lists all.")
         raise UserError(f"{message}: '{self.prog} --help' says what it takes.")
 
 

@@ -45,7 +45,7 @@ def test_gpus_are_used_where_they_are() -> None:
         (["--cluster.workers", "3"], r"8 CPUs and 2 GPUs cannot hold 3 workers of 1 CPU and 1 GPU, .*workers 2\)"),
         (["--cluster.workers", "6", "--cluster.device", "cpu"], r"cannot hold 6 workers of 1 CPU, .*workers 4\)"),
         (["--cluster.workers", "1", "--cluster.accelerator_type", "H100"], r"1 CPU and 1 GPU on H100"),
-        (["--cluster.workers", "2", "--cluster.resources_per_worker", "fast_disk", "1"], r"1 fast_disk, with"),
+        (["--cluster.workers", "2", "--cluster.resources_per_worker", "fast_disk", "1"], r"1 fast_disk, plus"),
     ],
 )
 def test_too_little_is_refused_with_what_would_do(settings: list[str], sentence: str) -> None:

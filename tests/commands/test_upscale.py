@@ -66,7 +66,7 @@ def video(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """7 images of 37x29 whose names are no plain count."""
+    """7 images of 37x29 whose names are not a plain count."""
     path = tmp_path / "images"
     path.mkdir()
     for i, frame in enumerate(moving_pattern(7, 29, 37)):
