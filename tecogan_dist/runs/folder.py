@@ -45,14 +45,7 @@ def open_run_folder(output: Location, *, config: Config, data: Location, resume:
         raise UserError(f"{output} holds files but no run (no {RUN_FILE}): give --output a new or empty folder.")
     if resume == NEVER:
         raise UserError(f"{output} already holds a run: give --output a new folder, or --resume auto to go on with it.")
-    try:
-        before = parse_yaml((output / RUN_FILE).read_bytes(), source=output / RUN_FILE)
-        # Settings that are newer than the run have their defaults in it.
-        settings = to_tree(from_record(before["config"], source=str(output / RUN_FILE)))
-        begun_from = before["resume_from"]
-        their_data = before["data"]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{output / RUN_FILE} is damaged: give --output a new folder.") from error
+    settings, their_data, begun_from = _read_run_file(output / RUN_FILE)
     if elsewhere is not None and begun_from != str(elsewhere):
         raise UserError(
             f"{output} already holds a run that did not begin from {elsewhere}: give --output a new folder."
@@ -68,6 +61,18 @@ def open_run_folder(output: Location, *, config: Config, data: Location, resume:
         checkpoint=newest_checkpoint(output),
         resume_from=None if begun_from is None else Location(begun_from),
     )
+
+
+def _read_run_file(file: Location) -> tuple[dict[str, Any], str, str | None]:
+    """The settings of the run, its clip store, and what it was resumed from. Raises :class:`UserError`."""
+    text = file.read_bytes()
+    try:
+        before = parse_yaml(text, source=file)
+        tree, data, begun_from = before["config"], before["data"], before["resume_from"]
+    except (UserError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged: give --output a new folder.") from error
+    # Settings that are newer than the run have their defaults in it.
+    return to_tree(from_record(tree, source=str(file))), data, begun_from
 
 
 def write_run_file(folder: RunFolder, *, config: Config, data: Location) -> None:

@@ -34,11 +34,6 @@ class VggWeights:
     preprocessing: Preprocessing
 
 
-def load_vgg(source: str | None, *, seed: int) -> Vgg19:
-    """The frozen VGG19 of :func:`read_vgg`'s ``source``."""
-    return build_vgg(read_vgg(source, seed=seed))
-
-
 def read_vgg(source: str | None, *, seed: int) -> VggWeights:
     """Read ``source``: torchvision's VGG19 state dict (.pth or .safetensors), a file of ``tecogan convert``, or RANDOM.
 

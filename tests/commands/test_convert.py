@@ -27,7 +27,7 @@ from tecogan_dist.weights.tensorflow.names import (
     vgg_from_tensorflow,
 )
 from tecogan_dist.weights.tensorflow.table import crc32c
-from tecogan_dist.weights.vgg import load_vgg
+from tecogan_dist.weights.vgg import build_vgg, read_vgg
 from tests.support.paths import TENSORFLOW_CHECKPOINTS
 from tests.support.tensorflow_files import by_rule, discriminator_shapes, upscaler_shapes, vgg_shapes, write_v2
 
@@ -198,7 +198,7 @@ def test_converting_vgg19(tmp_path: Path) -> None:
     write_v2(tmp_path / "vgg_19", tensors, crc32c)
     sentence = convert(tmp_path / "vgg_19", tmp_path / "vgg.safetensors")
     assert sentence.endswith("VGG19, 32 tensors, 20,024,384 numbers.")  # without the classifier
-    vgg = load_vgg(str(tmp_path / "vgg.safetensors"), seed=0)
+    vgg = build_vgg(read_vgg(str(tmp_path / "vgg.safetensors"), seed=0))
     np.testing.assert_array_equal(
         to_tensorflow_layout("vgg.conv5_4.weight", vgg.state_dict()["conv5_4.weight"]),
         tensors["vgg_19/conv5/conv5_4/weights"],

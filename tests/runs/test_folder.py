@@ -54,6 +54,14 @@ def test_folder_of_a_run_is_taken_up_only_with_its_settings(tmp_path: Path) -> N
         reopen([], resume=str(checkpoint))
 
 
+def test_run_of_a_version_with_another_name_for_a_setting_is_taken_up(tmp_path: Path) -> None:
+    config, data, output = make_config([]), Location.of(tmp_path / "store"), Location.of(tmp_path / "run")
+    write_run_file(RunFolder(path=output, checkpoint=None, resume_from=None), config=config, data=data)
+    file = tmp_path / "run" / "run.yaml"
+    file.write_text(file.read_text().replace("validation_scene_count", "validation_scenes"))
+    assert open_run_folder(output, config=config, data=data, resume=AUTO).checkpoint is None
+
+
 def test_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     place = Location.of(tmp_path)
     (tmp_path / "thesis.tex").write_text("")

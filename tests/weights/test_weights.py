@@ -25,7 +25,7 @@ from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.runs.find import load_upscaler, read_weights
 from tecogan_dist.weights.format import save_weights
 from tecogan_dist.weights.initial import load_initial
-from tecogan_dist.weights.vgg import VggWeights, build_vgg, load_vgg, read_vgg, save_vgg
+from tecogan_dist.weights.vgg import VggWeights, build_vgg, read_vgg, save_vgg
 
 torch.set_num_threads(1)
 SMALL = ModelConfig(blocks=2, channels=8, flow_width=4)
@@ -290,7 +290,7 @@ def test_torchvision_vgg_computes_as_torchvision_does(
     stored = torchvision_state | {"classifier.0.weight": torch.zeros(4, 4)}
     torch.save(stored, path) if suffix == ".pth" else safetensors.torch.save_file(stored, path)
     random_state = torch.random.get_rng_state()
-    vgg = load_vgg(str(path), seed=1)
+    vgg = build_vgg(read_vgg(str(path), seed=1))
     assert torch.equal(torch.random.get_rng_state(), random_state)
     assert not any(parameter.requires_grad for parameter in vgg.parameters())
 
@@ -345,7 +345,7 @@ def test_a_malicious_pth_is_refused_and_not_executed(tmp_path: Path, zipped: boo
     path, made = tmp_path / "vgg.pth", tmp_path / "made"
     torch.save({"features.0.weight": _Touch(made)}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(UserError, match="is not a state dict of plain tensors"):
-        load_vgg(str(path), seed=1)
+        build_vgg(read_vgg(str(path), seed=1))
     assert not made.exists()
     torch.load(path, weights_only=False)  # it is malicious indeed
     assert made.exists()
