@@ -26,7 +26,8 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.lock import LOCK_NAME, WriterLock
 from tecogan_dist.base.storage import Location
 from tecogan_dist.data.clips import CLIPS, INDEX_NAME, SCHEMA, Encoding, Scene, read_index
-from tecogan_dist.video.writer import READABLE_SUFFIXES, FrameWriter
+from tecogan_dist.video.formats import READABLE_SUFFIXES
+from tecogan_dist.video.writer import FrameWriter
 
 PARTIAL_PREFIX = ".partial_"
 # Visually lossless at full colour resolution: 42 dB, about 1/100 of raw for Big Buck Bunny's 720p, 1/60 at half the

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.video.formats import FOLDER_RATE, IMAGE_SUFFIXES
 from tecogan_dist.video.source import FrameSource
-from tecogan_dist.video.writer import FOLDER_RATE, IMAGE_SUFFIXES
 
 
 def image_files(folder: Path) -> list[Path]:

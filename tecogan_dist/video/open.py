@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.video.formats import IMAGE_SUFFIXES
 from tecogan_dist.video.images import ImageFolder
 from tecogan_dist.video.reader import VideoFile
 from tecogan_dist.video.source import FrameSource
-from tecogan_dist.video.writer import IMAGE_SUFFIXES
 
 
 def open_video(path: str | Path, *, threads: int = 0) -> FrameSource:

@@ -13,8 +13,9 @@ import numpy as np
 from av.video.reformatter import Colorspace, ColorTrc, Interpolation, VideoReformatter
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.video.formats import FOLDER_RATE
 from tecogan_dist.video.source import Damaged, FrameSource, Picture
-from tecogan_dist.video.writer import EXACT, FOLDER_RATE, reason
+from tecogan_dist.video.writer import EXACT, reason
 
 AVCOL_SPC_UNSPECIFIED = 2
 PREVIEW = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT

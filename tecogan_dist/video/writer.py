@@ -19,11 +19,8 @@ from PIL import Image
 
 from tecogan_dist.base.atomic import replacing
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.video.formats import FOLDER_RATE, IMAGE_SUFFIXES, READABLE_SUFFIXES, WRITABLE_SUFFIXES
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-READABLE_SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
-WRITABLE_SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".avi")
-FOLDER_RATE = Fraction(24)
 AVCOL_SPC_BT709 = 1
 # Rounding that does not depend on the processor's vector units, so that machines of one cluster agree on every pixel.
 EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT

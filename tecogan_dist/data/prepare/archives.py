@@ -18,9 +18,9 @@ from pathlib import Path, PurePosixPath
 from tecogan_dist.base.atomic import PARTIAL_SUFFIX, remove, replacing
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.data.prepare.sources import printable
+from tecogan_dist.video.formats import IMAGE_SUFFIXES, READABLE_SUFFIXES
 from tecogan_dist.video.images import digits_of
 from tecogan_dist.video.source import Damaged
-from tecogan_dist.video.writer import IMAGE_SUFFIXES, READABLE_SUFFIXES
 
 MEMBERS = 2_000_000
 """Most members of an archive."""

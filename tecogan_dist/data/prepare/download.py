@@ -24,7 +24,7 @@ from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError, Unsu
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.data.prepare.sources import STORAGE_SCHEMES, is_remote, name_of, printable
-from tecogan_dist.video.writer import READABLE_SUFFIXES
+from tecogan_dist.video.formats import READABLE_SUFFIXES
 
 ATTEMPTS = 6
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 120.0

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tecogan_dist.data.prepare.sources import Source
+from tecogan_dist.video.formats import READABLE_SUFFIXES
 from tecogan_dist.video.images import image_files
-from tecogan_dist.video.writer import READABLE_SUFFIXES
 
 SCENE_FOLDER = re.compile(r".*_(\d{1,15})")
 """How the original names them: scene_2000/col_high_0000.png ..."""

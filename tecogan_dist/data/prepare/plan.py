@@ -23,7 +23,7 @@ from tecogan_dist.data.prepare.inputs import Input, inputs_of
 from tecogan_dist.data.prepare.rules import cut_of, encoding_of_cut, note_of, open_frames, planned_scenes, ranges_of
 from tecogan_dist.data.prepare.scene_plans import InputPlan, PlannedScene
 from tecogan_dist.data.prepare.sources import SETTINGS, Source, is_remote, name_of, printable
-from tecogan_dist.video.writer import READABLE_SUFFIXES
+from tecogan_dist.video.formats import READABLE_SUFFIXES
 
 RESERVED = 100
 """Numbers that an input keeps to itself if its scenes are not known beforehand and its source names no maximum."""

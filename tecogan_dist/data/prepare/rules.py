@@ -23,9 +23,9 @@ from tecogan_dist.data.prepare.scenes import (
     spread,
 )
 from tecogan_dist.data.prepare.sources import Source
+from tecogan_dist.video.formats import READABLE_SUFFIXES
 from tecogan_dist.video.open import open_video
 from tecogan_dist.video.source import FrameSource
-from tecogan_dist.video.writer import READABLE_SUFFIXES
 
 SCALES = (4, 2)
 
