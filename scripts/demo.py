@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     headline("1/4 prepare: scenes 2000-2002 for training, scene 2003 kept unseen")
     command("prepare", clip(), "--output", store, "--downscale", 2, "--scene-length", SCENE_LENGTH)
 
-    scenes = ["--data.train_scenes", 2000, UNSEEN - 1, "--seed", options.seed]
+    scenes = ["--data.train-scenes", 2000, UNSEEN - 1, "--seed", options.seed]
     headline("2/4 train: FRVSR, then TecoGAN from its weights")
     command("train", "--config", "smoke_frvsr", "--data", store, "--output", frvsr, *scenes)
     initial = ["--initial-weights", frvsr]

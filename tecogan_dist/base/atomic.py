@@ -1,4 +1,4 @@
-"""A file or folder that appears under its name only when it is complete: the only place that makes one so."""
+"""A file or folder that appears under its name only when it is complete."""
 
 from __future__ import annotations
 

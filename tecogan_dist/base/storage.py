@@ -135,6 +135,15 @@ class Location:
             files, name = self.filesystem()
             return list(files.get_file_info(pyarrow.fs.FileSelector(name, allow_not_found=True)))
 
+    def names(self) -> list[str]:
+        """Names of the files and folders directly in this folder, sorted; nothing if it is not there."""
+        with self._reported("read"):
+            files, name = self.filesystem()
+            # Arrow does not list the folders in a folder of gs://, but the files below them.
+            selector = pyarrow.fs.FileSelector(name, allow_not_found=True, recursive=files.type_name == "gcs")
+            below = (entry.path.removeprefix(name).lstrip("/") for entry in files.get_file_info(selector))
+            return sorted({path.partition("/")[0] for path in below})
+
     def chunks(self) -> Iterator[bytes]:
         """The file's bytes, piece by piece."""
         with self._reported("read"):

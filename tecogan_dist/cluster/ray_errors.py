@@ -1,4 +1,4 @@
-"""What is behind an exception that came through Ray: the only place that unwraps them."""
+"""What is behind an exception that came through Ray."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ def find_user_error(error: BaseException) -> UserError | None:
         inner += list((getattr(current, "worker_failures", None) or {}).values())
         waiting += [other for other in inner if isinstance(other, BaseException)]
     return None
+
+
+def behind_controller(failure: BaseException) -> BaseException:
+    """What made Ray Train's controller fail, or ``failure`` itself if it is something else."""
+    cause = getattr(failure, "controller_failure", None)
+    return cause if isinstance(cause, BaseException) else failure
 
 
 def lost_workers(errors: dict[int, Exception]) -> dict[int, RayActorError]:

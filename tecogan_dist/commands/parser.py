@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -34,7 +33,8 @@ class CommandParser(argparse.ArgumentParser):
         """Raises :class:`UserError` for what is not understood; a misspelled option is answered with the nearest."""
         # First of all: argparse would rather say that the option which was meant is missing.
         names = [option for action in self._actions for option in action.option_strings]
-        for word in sys.argv[1:] if args is None else args:
+        words = list(sys.argv[1:] if args is None else args)
+        for word in words[: words.index("--")] if "--" in words else words:
             name = hyphenated(word).partition("=")[0]
             if word.startswith("--") and name not in names:
                 raise UserError(
@@ -68,8 +68,3 @@ def whole_number(minimum: int) -> Any:
 
     number.__name__ = "whole number"  # argparse says "invalid whole number value"
     return number
-
-
-def paragraph(text: str, indent: str = "") -> str:
-    """Text wrapped for a help page; lines after the first are indented."""
-    return textwrap.fill(text, 118, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)

@@ -14,7 +14,7 @@ from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.capacity import check_cluster, connected_for
 from tecogan_dist.commands.parser import CommandParser
 from tecogan_dist.config import load as settings
-from tecogan_dist.config.overrides import full_help, override, short_help
+from tecogan_dist.config.overrides import check_names, full_help, override, short_help
 from tecogan_dist.config.schema import REQUIRED, Config
 from tecogan_dist.runs.checkpoints import read_state
 from tecogan_dist.runs.folder import AUTO, NEVER, open_run_folder, write_run_file
@@ -90,6 +90,7 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Config]:
         parser.print_help()
         print("\n" + (full_help(config) if options.help_all else short_help(config)))
         raise SystemExit(0)
+    check_names(overrides, others=("--config", "--data", "--output", "--resume", "--help", "--help-all"))
     missing = [f"--{name}" for name in ("config", "data", "output") if getattr(options, name) is None]
     if missing:
         raise UserError(f"give {' and '.join(missing)}: 'tecogan train --help' says what for.")
@@ -103,7 +104,7 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Config]:
             "published weights after 'tecogan convert'), or --initial-weights none."
         )
     # Absolute, because workers have other working directories.
-    initial = None if initial in (REQUIRED, None) else str(Location.of(initial).absolute())
+    initial = None if initial in (REQUIRED, "none", None) else str(Location.of(initial).absolute())
     return options, dataclasses.replace(config, initial_weights=initial)
 
 
@@ -116,13 +117,14 @@ def run(task: TrainingTask, *, networks: Networks, use_gpu: bool) -> None:
     launched = Launch(task, networks=networks, use_gpu=use_gpu)
     try:
         with stopping_by_signal(launched.ask_to_stop):
-            end = launched.watch(display.show)
+            launched.watch(display.show)
     except KeyboardInterrupt:
         display.close()
         print(f"stopped; {same_command(task.output)}")
         raise
     finally:
         display.close()
+    end = launched.end()
     if end.step < steps:
         print(f"stopped after {end.step} of {steps} steps: the same command goes on from {end.checkpoint}")
         raise KeyboardInterrupt

@@ -8,7 +8,9 @@ import difflib
 import io
 import sys
 import textwrap
-from collections.abc import Iterator
+import types
+import typing
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tyro
@@ -29,18 +31,10 @@ def override(config: Config, arguments: list[str]) -> Config:
     Names may be written with hyphens or underscores. Raises :class:`UserError` for unknown names, which it answers with
     the nearest one, and for values of the wrong type.
     """
-    names = [name for name, _ in leaves(config)]
-    options = _split_options(arguments)
+    check_names(arguments)
+    kinds = dict(_types(config))
+    options = [(name, [_word(value, kinds[name]) for value in values]) for name, values in _split_options(arguments)]
     arguments = [word for name, values in options for word in (f"--{name}", *values)]
-    for name, _ in options:
-        if name in RENAMED:
-            raise UserError(f"{_option(name)} is called {_option(RENAMED[name])} now.")
-        if name not in names:
-            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
-            raise UserError(
-                f"there is no setting {_option(name)}: did you mean {_option(nearest)}? "
-                "'tecogan train --help' lists all."
-            )
     try:
         changed = _parse(config, arguments, silent=True)
     except SystemExit:
@@ -53,6 +47,19 @@ def override(config: Config, arguments: list[str]) -> Config:
                 ) from None
         raise
     return from_tree(dataclasses.asdict(changed), source="the command line")
+
+
+def check_names(arguments: list[str], *, others: Sequence[str] = ()) -> None:
+    """Raise :class:`UserError` for an option that is not a setting; it names the nearest setting, or of ``others``."""
+    names = [_option(name) for name, _ in leaves(Config())]
+    for name, _ in _split_options(arguments):
+        if name in RENAMED:
+            raise UserError(f"{_option(name)} is called {_option(RENAMED[name])} now.")
+        if _option(name) not in names:
+            nearest = difflib.get_close_matches(_option(name), [*names, *others], n=1, cutoff=0.0)[0]
+            raise UserError(
+                f"there is no setting {_option(name)}: did you mean {nearest}? 'tecogan train --help' lists all."
+            )
 
 
 def short_help(config: Config) -> str:
@@ -94,12 +101,31 @@ def _split_options(arguments: list[str]) -> list[tuple[str, list[str]]]:
     for argument in arguments:
         if argument.startswith("--"):
             name, equals, value = argument[2:].partition("=")
-            options.append((name.replace("-", "_"), [WORDS.get(value, value)] if equals else []))
+            options.append((name.replace("-", "_"), [value] if equals else []))
         elif options:
-            options[-1][1].append(WORDS.get(argument, argument))
+            options[-1][1].append(argument)
         else:
             raise UserError(f"{argument!r} belongs to no setting: write --name value.")
     return options
+
+
+def _word(value: str, kind: Any) -> str:
+    """A value as tyro reads it: true, false and none may be written as in YAML where a setting takes them."""
+    kinds = typing.get_args(kind) or (kind,)
+    if (bool in kinds and value in ("true", "false")) or (types.NoneType in kinds and value == "none"):
+        return WORDS[value]
+    return value
+
+
+def _types(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and type of every setting below a dataclass."""
+    hints = typing.get_type_hints(type(node))
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _types(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, hints[field.name]
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

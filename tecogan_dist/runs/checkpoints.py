@@ -35,7 +35,7 @@ class TrainingState:
     step: int = 0
     """Steps done."""
     balance_average: float = 0.0
-    """Running average of the discriminator's lead (``StepResult.losses["balance"]``), decay 0.99, started at 0."""
+    """Running average of the discriminator's lead (``ObjectiveResult.losses["balance"]``), decay 0.99, started at 0."""
     discriminator_updates: int = 0
     discriminator_skips: int = 0
     """Steps in which the discriminator was too far ahead to be updated."""
@@ -68,7 +68,7 @@ def checkpoint_name(step: int) -> str:
 
 def checkpoints(run: Location) -> list[Location]:
     """The complete checkpoints of a run's folder, by step."""
-    names = [entry.base_name for entry in run.entries() if entry.base_name.startswith(CHECKPOINT_PREFIX)]
+    names = [name for name in run.names() if name.startswith(CHECKPOINT_PREFIX)]
     return [run / name for name in sorted(names) if (run / name / STATE_FILE).exists()]
 
 
@@ -93,7 +93,14 @@ def find_checkpoint(place: Location) -> Location:
 def read_state(checkpoint: Location) -> StateFile:
     """Where a checkpoint is. Raises :class:`UserError` if that cannot be read."""
     try:
-        values: dict[str, Any] = json.loads((checkpoint / STATE_FILE).read_bytes())
+        text = (checkpoint / STATE_FILE).read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{checkpoint} is not a checkpoint any more: it was removed meanwhile, as training does with older "
+            "ones; try again."
+        ) from error
+    try:
+        values: dict[str, Any] = json.loads(text)
         state = TrainingState(**values["state"])
         updates = {str(part): int(count) for part, count in values["updates"].items()}
         files = {str(name): str(digest) for name, digest in values["files"].items()}
@@ -112,6 +119,9 @@ def opened(checkpoint: Location, *, only: Collection[str] | None = None) -> Iter
     Raises :class:`UserError` if one is missing or damaged.
     """
     files = read_state(checkpoint).files
+    strange = sorted(set(only or ()) - files.keys())
+    if strange:
+        raise UserError(f"{checkpoint / strange[0]} is not one of its checkpoint's files: give another one.")
     with contextlib.ExitStack() as stack:
         folder = checkpoint.path if checkpoint.is_local else Path(stack.enter_context(_temporary_folder()))
         for name in files if only is None else only:
@@ -120,8 +130,9 @@ def opened(checkpoint: Location, *, only: Collection[str] | None = None) -> Iter
                     (checkpoint / name).fetch(folder / name)
                 found = file_digest(folder / name)
             except FileNotFoundError as error:
+                read_state(checkpoint)  # it may have been removed meanwhile
                 raise _damaged(checkpoint, f"{name} is missing") from error
-            if found != files.get(name):
+            if found != files[name]:
                 raise _damaged(checkpoint, f"the checksum of {name} is wrong")
         yield folder
 

@@ -55,8 +55,7 @@ def train(
         batches = to_device(_windows(task, stream, first_step, rank=rank, workers=workers), device)
         for windows in clock.timed(batches, on_first=lambda seconds: zero.begins(first_step, workers, seconds)):
             # A step.
-            stop, save = zero.requests()
-            outcome = step(windows, Flags(stop=stop, save=save, measured=validator.done))
+            outcome = step(windows, lambda: Flags(*zero.requests(), measured=validator.done))
             number = step.state.step
             clock.count_step()
             heartbeat()

@@ -21,8 +21,8 @@ class RankZero:
 
     def __init__(self, task: TrainingTask, reporter: Reporter, *, first_step: int) -> None:
         self._reporter = reporter
-        self._tracker = Tracker(task.output, task.config, first_step=first_step, say=reporter.say)
         self._writer = CheckpointWriter(task.output, task.config, say=reporter.say)
+        self._tracker = Tracker(task.output, task.config, first_step=first_step, say=reporter.say)
         self._steps = task.config.steps
 
     def __enter__(self) -> Self:

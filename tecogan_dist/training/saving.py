@@ -179,8 +179,7 @@ class CheckpointWriter:
         kept = {checkpoint.name for checkpoint in complete[-self._config.tracking.keep_checkpoints :]}
         best = self.best_step()
         kept |= {checkpoint_name(newest)} | ({checkpoint_name(best)} if best is not None else set())
-        for entry in self._output.entries():
-            name = entry.base_name
+        for name in self._output.names():
             if name.startswith(CHECKPOINT_PREFIX) and name not in kept:
                 folder = self._output / name
                 if (folder / STATE_FILE).exists():

@@ -6,6 +6,7 @@ on: the training loop, the parity tests, the tests of the engines and the benchm
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -40,18 +41,22 @@ class StepOutcome:
     problem: str
     """Why the step was left out (a loss or gradient was not finite); empty if it was not."""
     lr_frames: Tensor
+    """Of the last micro-batch, (N, T, 3, h, w), 0..1."""
     hr_frames: Tensor
-    last: ObjectiveResult
-    """The last micro-batch: (N, T, 3, h, w) in 0..1, (N, T, 3, H, W) in -1..1, and what was made of them."""
+    """(N, T, 3, H, W), -1..1."""
+    sr_frames: Tensor
+    """What was made of them, around -1..1: T frames, or more of a mirrored sequence. No graph is kept with it."""
+    warped: Tensor
+    """Each output warped onto the next frame: T - 1, or more."""
 
     def animations(self) -> dict[str, Tensor]:
         """What the original's summaries show, (N, T, 3, H, W) in 0..1: input, target, output, warped last output."""
-        frames, unrolled = self.lr_frames.shape[1], self.last.unrolled
+        frames = self.lr_frames.shape[1]
         return {
             "lr": self.lr_frames,
             "hr": to_unit(self.hr_frames),
-            "generated": to_unit(unrolled.sr_frames[:, :frames]),
-            "warped_previous": to_unit(unrolled.warped[:, : frames - 1]),
+            "generated": to_unit(self.sr_frames[:, :frames]),
+            "warped_previous": to_unit(self.warped[:, : frames - 1]),
         }
 
 
@@ -77,11 +82,11 @@ class TrainingStep:
         self._objective = Objective(config, vgg=None if vgg is None else build_vgg(vgg).to(device))
         self._ledger = Ledger()
 
-    def __call__(self, windows: Tensor, requests: Flags = Flags()) -> StepOutcome:
+    def __call__(self, windows: Tensor, requests: Callable[[], Flags] = Flags) -> StepOutcome:
         """Do the next step with this worker's ``windows``, (N, T, H, W, 3) uint8 on the device. All workers call it.
 
-        ``requests`` travel with the losses; with the next step all workers know what they agreed on. Raises
-        :class:`UserError` when too many steps in a row were left out.
+        ``requests`` are asked for when the losses are known and travel with them: with the next step all workers know
+        what they agreed on. Raises :class:`UserError` when too many steps in a row were left out.
         """
         config, pair = self._config, self.pair
         updates, losses = False, []
@@ -95,7 +100,7 @@ class TrainingStep:
             pair.backward(result, update_discriminator=updates, last=number == config.accumulation - 1)
             losses.append(result.losses)
         agreed, mean_losses = self._ledger.agreed, mean_of(losses)
-        self._ledger.record(self.state.step, mean_losses, requests)
+        self._ledger.record(self.state.step, mean_losses, requests())
         finite = pair.update(learning_rate=self.learning_rate, update_discriminator=updates)
         if finite and self.average is not None:
             self.average.update()
@@ -107,7 +112,8 @@ class TrainingStep:
             problem="" if finite else self._leave_out(),
             lr_frames=lr_frames,
             hr_frames=hr_frames,
-            last=result,
+            sr_frames=result.unrolled.sr_frames.detach(),
+            warped=result.unrolled.warped.detach(),
         )
 
     @property
@@ -194,7 +200,7 @@ class TrainingStep:
         )
 
     def _leave_out(self) -> str:
-        """What was not finite in the step that was done last, which updated nothing."""
+        """What was not finite in the step that was done last."""
         if self.pair.discriminator_module is not None:
             forget_bad_statistics(self.pair.discriminator_module)
         self.settle()

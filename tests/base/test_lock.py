@@ -19,9 +19,9 @@ from tests.support.s3_server import S3Server, s3_server
 HEARTBEAT, STALE = 0.5, 4.0
 OTHER_PROCESS = f"""
 import sys
-from tecogan_dist.data import lock
-from tecogan_dist.errors import UserError
-from tecogan_dist.storage import Location
+from tecogan_dist.base import lock
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.storage import Location
 
 lock.HEARTBEAT_SECONDS, lock.STALE_SECONDS = {HEARTBEAT}, {STALE}
 with lock.WriterLock(Location(sys.argv[1])) as held:

@@ -58,7 +58,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--initial_weights", "required"], "starts from FRVSR weights: give --initial_weights FILE"),
+        (["--initial_weights", "required"], "starts from FRVSR weights: give --initial-weights PATH"),
         (["--initial_weights", "nowhere.safetensors"], r"no weights are at .*nowhere"),
         (["--data.train_scenes", "1", "9"], "no scene of the clip store is selected"),
         (["--data.crop_size", "64"], "smaller than the 264x264 crop"),
@@ -74,6 +74,19 @@ def test_what_the_user_can_put_right_is_said_before_ray_starts(
     with pytest.raises(UserError, match=problem):
         train.main(["--config", tiny, "--data", str(store), "--output", str(tmp_path / "run"), *arguments])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["--confg", "frvsr"], "--config"),
+        (["--config", "frvsr", "--resum", "never"], "--resume"),
+        (["--config", "frvsr", "--data", "x", "--output", "y", "--loss.adversaril", "1"], "--loss.adversarial"),
+    ],
+)
+def test_a_misspelled_option_is_answered_with_the_nearest(words: list[str], meant: str) -> None:
+    with pytest.raises(UserError, match=f"did you mean {meant}\\?"):
+        train.main(words)
 
 
 def test_missing_options_are_named() -> None:

@@ -156,6 +156,7 @@ def test_names_may_be_written_with_hyphens_or_underscores() -> None:
 def test_words_may_be_written_as_in_yaml() -> None:
     changed = override(Config(), ["--data.flip", "false", "--data.decoded-cache=true", "--data.cache-dir", "none"])
     assert (changed.data.flip, changed.data.decoded_cache, changed.data.cache_dir) == (False, True, None)
+    assert override(Config(), ["--tracking.wandb-project", "true"]).tracking.wandb_project == "true"
 
 
 def test_renamed_settings_are_understood_in_records_and_named_elsewhere() -> None:

@@ -53,7 +53,10 @@ def rule(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def fill_by_rule(module: nn.Module, seed: int, *, prefix: str = "") -> None:
-    """Give a network of ours the reference's weights. ``prefix`` makes its state's names those of tf_names."""
+    """Give a network of ours the reference's weights.
+
+    ``prefix`` makes its state's names those that :func:`tensorflow_name` knows.
+    """
     state = {}
     for name, tensor in module.state_dict().items():
         shape = to_tensorflow_layout(prefix + name, tensor).shape

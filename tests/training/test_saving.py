@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import safetensors
+import torch
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
@@ -18,10 +19,12 @@ from tecogan_dist.config import load as settings
 from tecogan_dist.runs.checkpoints import (
     WEIGHTS_FILE,
     checkpoint_name,
+    checkpoints,
     newest_checkpoint,
     opened,
 )
 from tecogan_dist.runs.find import read_weights
+from tests.support.gs_server import gs_server
 from tests.support.plain_runs import make_config, run
 
 
@@ -98,3 +101,17 @@ def test_a_disk_that_is_full_does_not_end_the_run(tmp_path: Path, monkeypatch: p
     assert state.step == 6
     assert any("could not be written" in line and "training goes on" in line for line in said)
     assert sorted(folder.name for folder in output.glob("checkpoint_*")) == [checkpoint_name(4), checkpoint_name(6)]
+
+
+def test_a_run_on_gs_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
+    """Where folders cannot be listed, checkpoints are found and dropped all the same."""
+    config = make_config(["--tracking.save_every", "1", "--tracking.keep_checkpoints", "2"])
+    run(config, tmp_path / "straight")
+    with gs_server() as address:
+        output = Location(address.format("run"))
+        run(dataclasses.replace(config, steps=4), output)
+        assert [checkpoint.name for checkpoint in checkpoints(output)] == [checkpoint_name(3), checkpoint_name(4)]
+        run(config, output)
+        assert output.names()[:2] == [checkpoint_name(5), checkpoint_name(6)]
+        found, expected = read_weights(output).upscaler, read_weights(tmp_path / "straight").upscaler
+    assert all(torch.equal(found[name], expected[name]) for name in expected)

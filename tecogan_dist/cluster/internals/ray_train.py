@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError as WorkerGroupStartupTimeoutError
-from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError as WorkerHealthCheckFailedError
 from ray.train.v2._internal.execution.callback import ControllerCallback as ControllerCallback
 from ray.train.v2._internal.execution.controller.state import PreemptingState as PreemptingState
 from ray.train.v2._internal.execution.controller.state import ReschedulingState as ReschedulingState

@@ -45,8 +45,8 @@ def unpack(archive: Path, folder: Path) -> list[ArchivedVideo]:
     that is damaged or not a zip archive, :class:`UserError` for an encrypted or hostile one and if it does not fit on
     the disk.
     """
-    remove(folder)
     try:
+        remove(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         # A fixed name, so that what a killed process leaves is found and removed.
         with replacing(folder, partial=folder.with_name(f".{folder.name}{PARTIAL_SUFFIX}")) as partial:

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 import ray.train
 from ray.exceptions import ActorUnavailableError, RayActorError
-from ray.train import ControllerError, WorkerGroupError
+from ray.train import WorkerGroupError
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
@@ -21,7 +21,7 @@ from tecogan_dist.cluster.internals.ray_train import (
     ResizingState,
     WorkerGroupStartupTimeoutError,
 )
-from tecogan_dist.cluster.ray_errors import find_user_error, lost_workers
+from tecogan_dist.cluster.ray_errors import behind_controller, find_user_error, lost_workers
 from tecogan_dist.runs.checkpoints import newest_checkpoint
 
 SHOWN_RANKS = 8
@@ -66,8 +66,8 @@ class BeforeChange(ControllerCallback):
             self._board.say.remote("a machine is about to be taken away: a checkpoint is written")
             self._board.ask_to_save.remote()
         elif isinstance(current_state, ReschedulingState):
-            failure = current_state.training_failed_error
-            if isinstance(getattr(failure, "controller_failure", failure), WorkerGroupStartupTimeoutError):
+            failure = behind_controller(current_state.training_failed_error)
+            if isinstance(failure, WorkerGroupStartupTimeoutError):
                 instead = "or going on with fewer" if self._elastic else "cluster.min_workers would go on with fewer"
                 self._board.say.remote(f"the cluster has no room for all workers: waiting for machines, {instead}")
             else:
@@ -93,7 +93,7 @@ def explained(failure: BaseException, output: Location) -> BaseException:
         # Its own text is cut short.
         rank, error = next(iter(failure.worker_failures.items()))
         print(f"worker {rank}: {error}", file=sys.stderr)
-    cause = failure.controller_failure if isinstance(failure, ControllerError) else failure
+    cause = behind_controller(failure)
     if isinstance(cause, RayActorError):
         return UserError(f"{_reason(cause)}, and the run needs it: {same_command(output)}.")
     return failure

@@ -49,8 +49,8 @@ class Launch:
         """Have the run end after its present step, with a checkpoint."""
         self._board.ask_to_stop.remote()
 
-    def watch(self, show: Callable[[list[News]], None]) -> RunEnd:
-        """Wait for the end, showing what the workers say. Raises what ended the run, explained."""
+    def watch(self, show: Callable[[list[News]], None]) -> None:
+        """Wait until the run has ended, showing what the workers say."""
         try:
             while self._outcome.empty():
                 show(ray.get(self._board.take.remote()))
@@ -58,6 +58,9 @@ class Launch:
             show(ray.get(self._board.take.remote()))
         except RayActorError as error:
             raise explained(error, self._task.output) from error
+
+    def end(self) -> RunEnd:
+        """Where the run is, after :meth:`watch`. Raises what ended it, explained."""
         result = self._outcome.get()
         if isinstance(result, BaseException):
             raise explained(result, self._task.output)

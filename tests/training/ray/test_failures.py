@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.train import ControllerError, WorkerGroupError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location, UnreachableError
-from tecogan_dist.cluster.internals.ray_train import WorkerHealthCheckFailedError
 from tecogan_dist.training.ray.failures import SHOWN_RANKS, describe, explained
 
 DEAD = RayActorError(
