@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.state_dicts import read_state_dict
 from tecogan_dist.metrics.protocol import Images
 
 Net = Literal["alex", "squeeze", "vgg"]
@@ -58,15 +59,7 @@ def find_trunk(net: Net = "alex", path: str | Path | None = None) -> Trunk:
             f"LPIPS and tLP need the weights of torchvision's network: {how_to_get} to {cached}, or give it with "
             f"--lpips-weights or ${WEIGHTS_VARIABLE}; or leave both out with --metrics psnr,ssim,tof."
         )
-    try:
-        content = torch.load(chosen, map_location="cpu", weights_only=True)
-    # The restricted unpickler meets arbitrary bytes here, and can fail in as many ways; nothing in them is executed.
-    except Exception as error:
-        raise UserError(
-            f"{chosen} is not a state dict of plain tensors, or is damaged or cut short ({type(error).__name__}): "
-            f"{how_to_get}."
-        ) from error
-    state = content if isinstance(content, dict) else {}
+    state = read_state_dict(chosen, how_to_get=how_to_get)
     wanted = {_torchvision_name(name): tensor for name, tensor in _empty(net).net.state_dict().items()}
     for name, like in wanted.items():
         if not isinstance(state.get(name), Tensor) or state[name].shape != like.shape:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.state_dicts import read_state_dict
 from tecogan_dist.config.schema import RANDOM
 from tecogan_dist.models.vgg import LEVELS, Preprocessing, Vgg19
 from tecogan_dist.weights.format import read_tensors, write_tensors
@@ -53,7 +54,7 @@ def read_vgg(source: str | None, *, seed: int) -> VggWeights:
                 raise UserError(f"{path} was written by another version of tecogan_dist: convert it again.")
             return VggWeights(_select(path, tensors, {name: f"vgg.{name}" for name in _empty_state()}), "tf_slim")
     else:
-        tensors = _read_state_dict(path)
+        tensors = read_state_dict(path, how_to_get=_HOW_TO_GET)
     return VggWeights(_select(path, tensors, _torchvision_names()), "torchvision")
 
 
@@ -69,20 +70,6 @@ def save_vgg(path: Path, weights: VggWeights) -> None:
     """Write what :func:`read_vgg` reads back, whole or not at all."""
     metadata = {"format": _FORMAT, "version": _VERSION, "preprocessing": weights.preprocessing}
     write_tensors(path, {f"vgg.{name}": tensor for name, tensor in weights.state.items()}, metadata)
-
-
-def _read_state_dict(path: Path) -> dict[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    # The restricted unpickler meets arbitrary bytes here, and can fail in as many ways; nothing in them is executed.
-    except Exception as error:
-        raise UserError(
-            f"{path} is not a state dict of plain tensors, or is damaged or cut short ({type(error).__name__}); "
-            f"{_HOW_TO_GET}."
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} does not hold a state dict; {_HOW_TO_GET}.")
-    return content
 
 
 def _select(path: Path, tensors: dict[str, Any], names: dict[str, str]) -> dict[str, Tensor]:

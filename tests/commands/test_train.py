@@ -28,6 +28,7 @@ from tecogan_dist.runs.checkpoints import newest_checkpoint, read_state
 from tecogan_dist.runs.find import read_weights
 from tecogan_dist.runs.records import read_metrics
 from tecogan_dist.training.ray.display import clock
+from tests.support.comparing import assert_same_weights
 from tests.support.local_ray import small_ray
 from tests.support.training_runs import write_store
 
@@ -305,12 +306,3 @@ def test_error_is_one_sentence_and_status_2(store: Path, tiny: str, tmp_path: Pa
     assert done.stdout == ""
     assert done.stderr.startswith("error: this machine has ")
     assert done.stderr.count("\n") == 1
-
-
-def assert_same_weights(one: Path, other: Path) -> None:
-    a, b = read_weights(one), read_weights(other)
-    assert a.step == b.step
-    assert a.discriminator is not None
-    assert b.discriminator is not None
-    assert all(torch.equal(a.upscaler[name], b.upscaler[name]) for name in a.upscaler)
-    assert all(torch.equal(a.discriminator[name], b.discriminator[name]) for name in a.discriminator)

@@ -18,6 +18,7 @@ from ray.cluster_utils import Cluster
 
 from tecogan_dist.runs.checkpoints import WEIGHTS_FILE
 from tecogan_dist.runs.records import METRICS_FILE
+from tests.support.comparing import assert_same_weights
 from tests.support.namespaces import INTERFACE, two_machines
 from tests.support.paths import REPOSITORY
 from tests.support.s3_server import BUCKET, S3Server, s3_server
@@ -30,7 +31,6 @@ from tests.support.training_runs import (
     Command,
     assert_near_run,
     assert_same_run,
-    assert_same_weights,
     curve,
     processes,
     ray_head,

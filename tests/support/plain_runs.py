@@ -17,7 +17,6 @@ from tecogan_dist.data.stream.windows import WindowConfig, crop_side
 from tecogan_dist.runs.checkpoints import (
     TrainingState,
 )
-from tecogan_dist.runs.find import read_weights
 from tecogan_dist.training.loop import train
 from tecogan_dist.training.reporter import PlainReporter
 from tecogan_dist.training.task import TrainingTask
@@ -51,11 +50,3 @@ def noise(
         generator = torch.Generator().manual_seed(1000 * seed + step)
         shape = (batch_size, data.sequence_length, side, side, 3)
         yield torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    a, b = read_weights(one), read_weights(other)
-    assert a.discriminator is not None
-    assert b.discriminator is not None
-    upscalers = all(torch.equal(a.upscaler[name], b.upscaler[name]) for name in a.upscaler)
-    return upscalers and all(torch.equal(a.discriminator[name], b.discriminator[name]) for name in a.discriminator)

@@ -21,13 +21,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import torch
 from ray.cluster_utils import Cluster
 
 from tecogan_dist.data.writing import ClipStoreWriter
 from tecogan_dist.runs.checkpoints import STATE_FILE
-from tecogan_dist.runs.find import read_weights
 from tecogan_dist.runs.records import read_metrics
+from tests.support.comparing import assert_same_weights
 from tests.support.store import add_scene
 
 STEPS = 40
@@ -190,15 +189,6 @@ def assert_same_run(output: Path, straight: Path) -> None:
     assert_same_weights(output, straight)
     assert not [*output.glob(".staging*"), *output.rglob("*.partial")]
     assert all((checkpoint / STATE_FILE).exists() for checkpoint in output.glob("checkpoint_*"))
-
-
-def assert_same_weights(output: Path, straight: Path) -> None:
-    one, other = read_weights(output), read_weights(straight)
-    assert one.step == other.step
-    assert one.discriminator is not None
-    assert other.discriminator is not None
-    assert all(torch.equal(one.upscaler[name], other.upscaler[name]) for name in other.upscaler)
-    assert all(torch.equal(one.discriminator[name], other.discriminator[name]) for name in other.discriminator)
 
 
 def assert_near_run(output: Path, straight: Path) -> None:

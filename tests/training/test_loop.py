@@ -26,7 +26,8 @@ from tecogan_dist.runs.find import read_weights
 from tecogan_dist.runs.records import read_metrics
 from tecogan_dist.training.begin import build_networks
 from tecogan_dist.training.step import TrainingStep
-from tests.support.plain_runs import make_config, run, same_weights
+from tests.support.comparing import assert_same_weights
+from tests.support.plain_runs import make_config, run
 
 
 def test_interrupted_run_ends_as_the_straight_one(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_interrupted_run_ends_as_the_straight_one(tmp_path: Path) -> None:
     assert resumed.step == 6
     assert resumed.discriminator_updates + resumed.discriminator_skips == 6
     assert min(resumed.discriminator_updates, resumed.discriminator_skips) > 0
-    assert same_weights(tmp_path / "straight", tmp_path / "halves")
+    assert_same_weights(tmp_path / "straight", tmp_path / "halves")
     timeless = [
         [{k: v for k, v in line.items() if "second" not in k and "wait" not in k} for line in read_metrics(folder)]
         for folder in (tmp_path / "straight", tmp_path / "halves")
@@ -77,7 +78,7 @@ def test_run_stops_when_it_is_asked_to_and_goes_on(tmp_path: Path) -> None:
     assert stopped.step == 4  # the question of step 3 is answered with the next step
     assert said[-1] == "stopped after step 4: the same command goes on from there"
     assert run(config, tmp_path / "run") == straight
-    assert same_weights(tmp_path / "straight", tmp_path / "run")
+    assert_same_weights(tmp_path / "straight", tmp_path / "run")
 
 
 def test_bad_steps_are_left_out_counted_and_said(tmp_path: Path) -> None:
