@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.support.gs_server import gs_server
+from tests.support.s3_server import S3Server, s3_server
 
 # Before Ray reads them, the same for every file: a process keeps the first authentication it was set up with, and its
 # second Ray would refuse the calls of its own workers and wait for them for ever.
@@ -33,3 +37,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    """A server that speaks S3 on loopback, with an empty bucket."""
+    with s3_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gs_address() -> Iterator[str]:
+    """An address on a server that speaks Google Cloud Storage on loopback, with ``{}`` for a name."""
+    with gs_server() as address:
+        yield address

@@ -17,8 +17,6 @@ from tecogan_dist.metrics.protocol import OFFICIAL, Images, Protocol, match_size
 from tecogan_dist.metrics.temporal import Grey, grey, optical_flow, t_of
 
 METRICS = ("psnr", "ssim", "lpips", "tof", "tlp")
-TEMPORAL = ("tof", "tlp")
-"""Metrics of a step from the frame before: a sequence's first measured frame has none."""
 NEED_WEIGHTS = ("lpips", "tlp")
 HIGHER_IS_BETTER = ("psnr", "ssim")
 COLUMN = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "tof": "tOF", "tlp": "tLP100"}

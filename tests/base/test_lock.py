@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.lock import WriterLock
 from tecogan_dist.base.storage import Location
 from tests.support.paths import REPOSITORY as ROOT
-from tests.support.s3_server import S3Server, s3_server
+from tests.support.s3_server import S3Server
 
 HEARTBEAT, STALE = 0.5, 4.0
 OTHER_PROCESS = f"""
@@ -33,12 +32,6 @@ with lock.WriterLock(Location(sys.argv[1])) as held:
     except UserError as error:
         print(error, flush=True)
 """
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with s3_server() as running:
-        yield running
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -4,31 +4,18 @@ import hashlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
-from tests.support.gs_server import gs_server
-from tests.support.s3_server import BUCKET, S3Server, s3_server
+from tests.support.s3_server import BUCKET, S3Server
 from tests.support.small_disk import small_disk
 
 SECONDS_TO_FAIL = 40.0
 """A few on an idle machine, 15 for a server that accepts and never answers."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with s3_server() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def gs_address() -> Iterator[str]:
-    with gs_server() as address:
-        yield address
 
 
 @pytest.fixture(params=["local", "s3", "gs"])
@@ -48,6 +35,10 @@ def test_files_come_back_as_they_were_put(place: Location, tmp_path: Path) -> No
     (place / "folder/small").write_bytes(b"one")
     (place / "folder/small").write_bytes(b"two")
     assert (place / "folder/small").read_bytes() == b"two"
+    (place / "beside").write_bytes(b"")
+    assert place.names() == ["beside", "folder"]
+    assert (place / "nothing").names() == []
+    (place / "beside").delete()
 
     data = bytes(range(256)) * (25 * 2**12)  # 25 MiB: several parts of an upload
     (tmp_path / "source").write_bytes(data)

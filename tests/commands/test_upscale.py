@@ -29,7 +29,7 @@ from tecogan_dist.upscaling.recurrence import upscale_float, upscale_frames
 from tecogan_dist.video.open import open_video
 from tecogan_dist.video.writer import FrameWriter
 from tecogan_dist.weights.format import save_weights
-from tests.support.s3_server import s3_server
+from tests.support.s3_server import S3Server
 
 RATE = Fraction(30000, 1001)
 CPU = torch.device("cpu")
@@ -218,10 +218,9 @@ def test_weights_are_required_and_looked_for(video: Path, tmp_path: Path) -> Non
         run(video, tmp_path / "large.mp4", "--weights", tmp_path / "nothing")
 
 
-def test_weights_on_an_object_store(folder: Path, weights: Path, tmp_path: Path) -> None:
-    with s3_server() as server:
-        Location(server.uri("runs/small.safetensors")).put(weights)
-        run(folder, tmp_path / "large", "--weights", server.uri("runs/small.safetensors"), "--start_frame", 1)
+def test_weights_on_an_object_store(folder: Path, weights: Path, tmp_path: Path, server: S3Server) -> None:
+    Location(server.uri("runs/small.safetensors")).put(weights)
+    run(folder, tmp_path / "large", "--weights", server.uri("runs/small.safetensors"), "--start_frame", 1)
     assert np.array_equal(read(tmp_path / "large"), expected(folder, weights, start=1))
 
 

@@ -20,24 +20,18 @@ from tecogan_dist.base.storage import Location
 from tecogan_dist.config.schema import DataConfig
 from tecogan_dist.data import cache
 from tecogan_dist.data.cache import Cache, scene_frames
-from tecogan_dist.data.clips import ClipStore, Scene
+from tecogan_dist.data.clips import INDEX_NAME, ClipStore, Scene
 from tecogan_dist.data.stream.stream import training_stream
 from tecogan_dist.data.stream.windows import WindowConfig
 from tecogan_dist.data.writing import ClipStoreWriter, write_clip
 from tecogan_dist.video.open import open_video
 from tests.support.local_ray import small_ray
 from tests.support.paths import REPOSITORY as ROOT
-from tests.support.s3_server import S3Server, s3_server
+from tests.support.s3_server import S3Server
 from tests.support.small_disk import small_disk
 from tests.support.video_files import FRAMES_PER_SCENE, write_store
 
 SCENE_BYTES = FRAMES_PER_SCENE * 64 * 72 * 3
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with s3_server() as running:
-        yield running
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -260,8 +254,10 @@ def local_ray(server: S3Server) -> Iterator[None]:  # noqa: ARG001 - tasks need 
 
 @pytest.mark.usefixtures("local_ray")
 def test_the_stream_of_a_remote_store_is_that_of_a_local_one(remote: ClipStore, tmp_path: Path) -> None:
-    local = write_store(tmp_path / "store", scenes=3)
-    assert [scene.sha256 for scene in local.scenes] == [scene.sha256 for scene in remote.scenes]
+    # A copy: x264 does not give the same bytes every time.
+    for name in (INDEX_NAME, *(scene.file for scene in remote.scenes)):
+        (Location.of(tmp_path / "store") / name).write_bytes((remote.location / name).read_bytes())
+    local = ClipStore.open(tmp_path / "store")
     plain = WindowConfig(
         sequence_length=4, crop_size=8, scenes_in_mix=4, windows_per_decode=3, cache_dir=str(tmp_path / "cache")
     )

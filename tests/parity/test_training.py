@@ -276,6 +276,7 @@ def test_final_weights(run: tuple[TrainingTrace, Replay]) -> None:
             continue
         off, allowed = np.mean(np.abs(moved - they) > 0.1 * learning_rate), 0.03 if is_clean(trace) else 0.08
         cosine = moved @ they / (np.linalg.norm(moved) * np.linalg.norm(they))
+        assert np.abs(moved - they).max() <= 2 * trace.steps * learning_rate, scope
         assert off <= allowed, f"{scope}: {off:.2%} of the weights are off by more than a tenth of a step"
         assert cosine > (0.999 if is_clean(trace) else 0.995), f"{scope}: cosine {cosine}"
         assert np.linalg.norm(moved) == pytest.approx(np.linalg.norm(they), rel=5e-3), scope

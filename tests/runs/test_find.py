@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,7 @@ from tecogan_dist.runs.checkpoints import (
 )
 from tecogan_dist.runs.find import load_upscaler, read_weights
 from tecogan_dist.weights.format import save_weights
-from tests.support.gs_server import gs_server
-from tests.support.s3_server import S3Server, s3_server
+from tests.support.s3_server import S3Server
 
 SMALL = ModelConfig(blocks=1, channels=8, flow_width=4)
 
@@ -54,19 +53,7 @@ def flip_a_byte(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with s3_server() as running:
-        yield running
-
-
 Publish = Callable[[Path], Location]
-
-
-@pytest.fixture(scope="module")
-def gs_address() -> Iterator[str]:
-    with gs_server() as address:
-        yield address
 
 
 @pytest.fixture(params=["local", "s3", "gs"])

@@ -24,7 +24,6 @@ from tecogan_dist.runs.checkpoints import (
     opened,
 )
 from tecogan_dist.runs.find import read_weights
-from tests.support.gs_server import gs_server
 from tests.support.plain_runs import make_config, run
 
 
@@ -103,15 +102,14 @@ def test_a_disk_that_is_full_does_not_end_the_run(tmp_path: Path, monkeypatch: p
     assert sorted(folder.name for folder in output.glob("checkpoint_*")) == [checkpoint_name(4), checkpoint_name(6)]
 
 
-def test_a_run_on_gs_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
+def test_a_run_on_gs_goes_on_from_its_checkpoints(tmp_path: Path, gs_address: str) -> None:
     """Where folders cannot be listed, checkpoints are found and dropped all the same."""
     config = make_config(["--tracking.save_every", "1", "--tracking.keep_checkpoints", "2"])
     run(config, tmp_path / "straight")
-    with gs_server() as address:
-        output = Location(address.format("run"))
-        run(dataclasses.replace(config, steps=4), output)
-        assert [checkpoint.name for checkpoint in checkpoints(output)] == [checkpoint_name(3), checkpoint_name(4)]
-        run(config, output)
-        assert output.names()[:2] == [checkpoint_name(5), checkpoint_name(6)]
-        found, expected = read_weights(output).upscaler, read_weights(tmp_path / "straight").upscaler
+    output = Location(gs_address.format("run_that_goes_on"))
+    run(dataclasses.replace(config, steps=4), output)
+    assert [checkpoint.name for checkpoint in checkpoints(output)] == [checkpoint_name(3), checkpoint_name(4)]
+    run(config, output)
+    assert output.names()[:2] == [checkpoint_name(5), checkpoint_name(6)]
+    found, expected = read_weights(output).upscaler, read_weights(tmp_path / "straight").upscaler
     assert all(torch.equal(found[name], expected[name]) for name in expected)

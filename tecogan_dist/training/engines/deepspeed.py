@@ -34,7 +34,7 @@ class DeepSpeedPair:
         self._deepspeed = _import_deepspeed(device)
         self._deepspeed.init_distributed(dist_backend=torch.distributed.get_backend())
         self._scale = config.discriminator.learning_rate_scale
-        self.zero_stage: int | None = config.cluster.zero_stage
+        self._zero_stage = config.cluster.zero_stage
         self._engines = [self._engine(upscaler, config)]
         if discriminator is not None:
             self._engines.append(self._engine(discriminator, config))
@@ -65,7 +65,7 @@ class DeepSpeedPair:
         for position in order(update_discriminator):
             engine = self._engines[position]
             set_learning_rate(engine.optimizer, learning_rate * (self._scale if position else 1.0))
-            if self.zero_stage == 0 and not gradients_are_finite(engine.module.parameters()):
+            if self._zero_stage == 0 and not gradients_are_finite(engine.module.parameters()):
                 # What ZeRO's optimisers do by themselves: gradients are the same everywhere, and so is the decision.
                 engine.zero_grad()
                 engine.micro_steps += 1
@@ -78,7 +78,7 @@ class DeepSpeedPair:
 
     @contextlib.contextmanager
     def weights(self) -> Iterator[None]:
-        if self.zero_stage != 3:
+        if self._zero_stage != 3:
             yield
             return
         parameters = [parameter for engine in self._engines for parameter in engine.module.parameters()]
@@ -86,10 +86,10 @@ class DeepSpeedPair:
             yield
 
     def moments(self) -> tuple[Moments, dict[str, int]]:
-        return gather_moments(self._optimizers(), zero_stage=self.zero_stage)
+        return gather_moments(self._optimizers(), zero_stage=self._zero_stage)
 
     def load_moments(self, moments: Moments, updates: dict[str, int]) -> None:
-        restore_moments(self._optimizers(), moments, updates, zero_stage=self.zero_stage)
+        restore_moments(self._optimizers(), moments, updates, zero_stage=self._zero_stage)
 
     def _optimizers(self) -> list[tuple[nn.Module, Any]]:
         return [(engine.module, engine.optimizer) for engine in self._engines]

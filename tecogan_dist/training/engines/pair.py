@@ -31,8 +31,6 @@ class EnginePair(Protocol):
     discriminator: Callable[..., Any] | None
     """The pass that the discriminator's own loss goes through."""
     upscaler_module: nn.Module
-    zero_stage: int | None
-    """None without DeepSpeed."""
     discriminator_module: nn.Module | None
     """The discriminator's plain module, for the generator's pass and for validation."""
 

@@ -30,7 +30,6 @@ class PlainPair:
         self.upscaler_module: nn.Module = upscaler
         self.discriminator: Callable[..., Any] | None = discriminator
         self.discriminator_module: nn.Module | None = discriminator
-        self.zero_stage: int | None = None
         self._scale = config.discriminator.learning_rate_scale
         self._accumulation = config.accumulation
         self._clipping = config.optimizer.gradient_clipping
