@@ -22,6 +22,15 @@ def prepare_device(device: torch.device, config: Config) -> None:
     torch.backends.cudnn.benchmark = True
 
 
+def out_of_memory(error: torch.cuda.OutOfMemoryError) -> str:
+    """What to do about it, in one sentence."""
+    return (
+        f"the GPU's memory is too small ({str(error).split('. ')[0]}): lower batch_size, data.crop_size or "
+        "data.sequence_length, raise accumulation, or use more workers, cluster.activation_checkpointing or "
+        "cluster.precision bf16."
+    )
+
+
 def to_device(windows: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
     """The same windows on the device. On CUDA the copy runs beside the step that was launched before."""
     if device.type == "cpu":

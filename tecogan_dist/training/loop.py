@@ -85,8 +85,9 @@ def train(
                 snapshot = take_snapshot(step.state, step.pair, step.average)
                 clock.count_saving(zero.save(snapshot, asked=agreed.save))
 
-            # The upscaler is measured on held-out scenes, beside the steps that follow.
-            if last or number % (every.validate_every or every.save_every) == 0:
+            # The upscaler is measured on held-out scenes, beside the steps that follow. A run that is only interrupted
+            # does not wait for that.
+            if number == config.steps or number % (every.validate_every or every.save_every) == 0:
                 validator.start(step)
                 heartbeat()
 

@@ -62,6 +62,7 @@ class RankZero:
         named = {f"validation/{name}": value for name, value in values.items()}
         self._tracker.metrics(step, named)
         self._tracker.summary(step, named, {})
+        self._reporter.measured(step, values)
         self.say(f"step {step}: held-out scenes  " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
     def save(self, snapshot: Snapshot, *, asked: bool) -> float:

@@ -15,6 +15,9 @@ class Reporter(Protocol):
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Progress, every ``display_every`` steps."""
 
+    def measured(self, step: int, values: dict[str, float]) -> None:
+        """The metrics of the held-out scenes with the weights after a step. Its checkpoint may still be on its way."""
+
     def asked_to_stop(self) -> bool:
         """Whether the run should end after this step, with a checkpoint. Called every step: it must not wait."""
 
@@ -26,23 +29,26 @@ class Reporter(Protocol):
 
 
 class PlainReporter:
-    """For a plain process: lines and metrics go to two functions."""
+    """For a plain process: what there is to tell goes to functions."""
 
     def __init__(
         self,
         *,
         say: Callable[[str], None] = print,
-        log: Callable[[int, dict[str, float]], None] | None = None,
+        log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,  # noqa: ARG005
+        measured: Callable[[int, dict[str, float]], None] = lambda step, values: None,  # noqa: ARG005
         asked_to_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._say, self._log, self._asked_to_stop = say, log, asked_to_stop
+        self._say, self._log, self._measured, self._asked_to_stop = say, log, measured, asked_to_stop
 
     def say(self, line: str) -> None:
         self._say(line)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        if self._log is not None:
-            self._log(step, metrics)
+        self._log(step, metrics)
+
+    def measured(self, step: int, values: dict[str, float]) -> None:
+        self._measured(step, values)
 
     def asked_to_stop(self) -> bool:
         return self._asked_to_stop()

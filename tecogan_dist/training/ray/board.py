@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
-News = tuple[int, Any]
-"""A step and its metrics, or 0 and a line."""
+
+@dataclass(frozen=True)
+class Line:
+    """An event for people."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The training metrics of the last steps."""
+
+    step: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The metrics of the held-out scenes with the weights after a step."""
+
+    step: int
+    values: dict[str, float]
+
+
+News = Line | Progress | Measured
 
 
 class Board:
@@ -17,10 +40,13 @@ class Board:
         self._stop = self._save = False
 
     def say(self, line: str) -> None:
-        self._news.append((0, line))
+        self._news.append(Line(line))
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        self._news.append((step, metrics))
+        self._news.append(Progress(step, metrics))
+
+    def measured(self, step: int, values: dict[str, float]) -> None:
+        self._news.append(Measured(step, values))
 
     def take(self) -> list[News]:
         news, self._news = self._news, []

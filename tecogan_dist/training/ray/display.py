@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from tecogan_dist.config.schema import Config
-from tecogan_dist.training.ray.board import News
+from tecogan_dist.training.ray.board import Line, News, Progress
 
 SHOWN_LOSSES = ("content", "warp", "perceptual", "pingpong", "adversarial", "discriminator")
 
@@ -20,11 +20,11 @@ class Display:
         self._open_line = 0
 
     def show(self, news: list[News]) -> None:
-        for step, item in news:
-            if isinstance(item, str):
-                self._print(item)
-            else:
-                self._print(self._progress(step, item), refresh=step < self._steps)
+        for item in news:
+            if isinstance(item, Line):
+                self._print(item.text)
+            elif isinstance(item, Progress):
+                self._print(self._progress(item.step, item.metrics), refresh=item.step < self._steps)
 
     def close(self) -> None:
         if self._open_line:

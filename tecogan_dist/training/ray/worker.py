@@ -12,6 +12,7 @@ import torch
 from tecogan_dist.base.storage import UnreachableError
 from tecogan_dist.cluster.ray_errors import find_user_error
 from tecogan_dist.data.stream.stream import training_stream
+from tecogan_dist.training.device import out_of_memory
 from tecogan_dist.training.loop import Stream, train
 from tecogan_dist.training.ray.watchdog import Watchdog
 from tecogan_dist.training.task import TrainingTask
@@ -35,12 +36,7 @@ def train_worker(task: TrainingTask, *, networks: ray.ObjectRef, board: Any, str
             heartbeat=watchdog.heartbeat,
         )
     except torch.cuda.OutOfMemoryError as error:
-        _give_up(
-            board,
-            f"the GPU's memory is too small ({str(error).split('. ')[0]}): lower batch_size, data.crop_size or "
-            "data.sequence_length, raise accumulation, or use more workers, cluster.activation_checkpointing or "
-            "cluster.precision bf16.",
-        )
+        _give_up(board, out_of_memory(error))
         raise
     except UnreachableError:
         raise  # storage that fails for a while: the next attempt may find it
@@ -71,6 +67,9 @@ class RayReporter:
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         self._board.log.remote(step, metrics)
+
+    def measured(self, step: int, values: dict[str, float]) -> None:
+        self._board.measured.remote(step, values)
 
     def asked_to_stop(self) -> bool:
         # One question is always on its way; its answer is read when it is there.
