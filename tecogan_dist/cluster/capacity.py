@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import ray
 import ray.autoscaler.sdk
@@ -18,56 +19,71 @@ CLUSTER_PATIENCE = 600.0
 """Seconds that a cluster which is too small gets to grow: an autoscaler may be about to start machines."""
 
 
+@dataclass(frozen=True)
+class Demand:
+    """What is asked of a cluster: so many trainings at a time, each of so many workers."""
+
+    config: Config
+    """A training's settings; ``config.cluster`` says what its workers take."""
+    trainings: int = 1
+    gpus_per_worker: float = 1.0
+    """Where GPUs are used."""
+    fewer_workers: str = "--cluster.workers"
+    fewer_cpus: str = "--cluster.cpus-per-worker"
+    fewer_trainings: str = ""
+    """Names of the settings that would ask for less."""
+
+
 @contextlib.contextmanager
-def connected_for(config: Config) -> Iterator[None]:
-    """:func:`connected` for a training run. Raises :class:`UserError` if this machine is to run it and too small."""
-    cluster = config.cluster
+def connected_for(demand: Demand) -> Iterator[None]:
+    """:func:`connected` for training. Raises :class:`UserError` if this machine is to run it and too small."""
+    cluster = demand.config.cluster
     if not ray.is_initialized() and not cluster_address(cluster.address):
-        _check_machine(config)
+        _check_machine(demand)
     # The data stream of every worker needs a CPU next to the worker's own.
-    with connected(cluster.address, cpus=cluster.workers * (cluster.cpus_per_worker + 1)):
+    with connected(cluster.address, cpus=demand.trainings * cluster.workers * (cluster.cpus_per_worker + 1)):
         yield
 
 
-def _check_machine(config: Config) -> None:
-    workers, cpus_per_worker, there = config.cluster.workers, config.cluster.cpus_per_worker, os.cpu_count() or 1
+def _check_machine(demand: Demand) -> None:
+    cluster, there = demand.config.cluster, os.cpu_count() or 1
+    workers, cpus_per_worker = cluster.workers, cluster.cpus_per_worker
     if workers * cpus_per_worker > there:
         raise UserError(
             f"this machine has {there} CPUs and the run asks for {workers} workers with {cpus_per_worker} each: use "
-            f"--cluster.workers {max(1, there // cpus_per_worker)}, fewer CPUs for each (--cluster.cpus-per-worker 1), "
-            "or a cluster (--cluster.address)."
+            f"{demand.fewer_workers} {max(1, there // cpus_per_worker)}, fewer CPUs for each "
+            f"({demand.fewer_cpus} 1), or a cluster (--cluster.address)."
         )
 
 
-def resources_per_worker(config: Config, *, use_gpu: bool) -> dict[str, float]:
+def resources_per_worker(config: Config, *, use_gpu: bool, gpus: float = 1) -> dict[str, float]:
     """What Ray reserves for each worker of a run."""
     cluster = config.cluster
-    return {"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if use_gpu else {}) | cluster.resources_per_worker
+    return {"CPU": cluster.cpus_per_worker} | ({"GPU": gpus} if use_gpu else {}) | cluster.resources_per_worker
 
 
-def check_cluster(config: Config) -> bool:
-    """Whether the run uses GPUs. Raises :class:`UserError` if the cluster cannot hold its workers and does not grow."""
-    cluster = config.cluster
+def check_cluster(demand: Demand) -> bool:
+    """Whether GPUs are used. Raises :class:`UserError` if the cluster cannot hold the workers and does not grow."""
+    cluster = demand.config.cluster
     use_gpu = cluster.device == "cuda" or (cluster.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
-    bundle = resources_per_worker(config, use_gpu=use_gpu)
-    kind = {f"accelerator_type:{cluster.accelerator_type}": 0.001} if cluster.accelerator_type else {}
-    needed = cluster.workers if cluster.min_workers is None else cluster.min_workers
+    bundle = resources_per_worker(demand.config, use_gpu=use_gpu, gpus=demand.gpus_per_worker)
+    needed = demand.trainings * (cluster.workers if cluster.min_workers is None else cluster.min_workers)
     started = time.monotonic()
     while True:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        places = sum(
-            min(int(node.get(name, 0) // count) for name, count in (bundle | kind).items() if count) for node in nodes
-        )
-        # Next to each worker its stream needs a CPU somewhere.
-        cpus = int(sum(node.get("CPU", 0) for node in nodes))
-        if places >= needed and cpus >= needed * (cluster.cpus_per_worker + 1):
+        nodes = _nodes()
+        places, cpus = _places(nodes, demand.config, bundle), int(sum(node.get("CPU", 0) for node in nodes))
+        if places >= needed:
             return use_gpu
+        at_a_time = f"{demand.trainings} trials at a time, " if demand.trainings > 1 else ""
         sentence = (
             f"{len(nodes)} machine{'s' if len(nodes) > 1 else ''} with {cpus} CPUs and "
-            f"{int(sum(node.get('GPU', 0) for node in nodes))} GPUs cannot hold {needed} workers of "
+            f"{int(sum(node.get('GPU', 0) for node in nodes))} GPUs cannot hold {at_a_time}{needed} workers of "
             f"{_describe(bundle, cluster.accelerator_type)}, plus one CPU per worker for data"
         )
-        advice = f"ask for fewer (--cluster.workers {max(1, min(places, cpus // (cluster.cpus_per_worker + 1)))})"
+        trainings = places // cluster.workers
+        advice = f"ask for fewer ({demand.fewer_workers} {max(1, places)})"
+        if demand.trainings > 1 and trainings:
+            advice = f"ask for fewer ({demand.fewer_trainings} {trainings})"
         if use_gpu:
             advice += " or train without GPUs (--cluster.device cpu)"
         if not cluster_address(cluster.address) or time.monotonic() - started > CLUSTER_PATIENCE:
@@ -76,6 +92,27 @@ def check_cluster(config: Config) -> bool:
             print(f"{sentence}; waiting {CLUSTER_PATIENCE / 60:.0f} minutes for more machines, or {advice}", flush=True)
             ray.autoscaler.sdk.request_resources(bundles=[bundle] * needed)
         time.sleep(2)
+
+
+def trainings_at_a_time(demand: Demand, *, use_gpu: bool) -> int:
+    """How many trainings the cluster, as it is now, has room for."""
+    bundle = resources_per_worker(demand.config, use_gpu=use_gpu, gpus=demand.gpus_per_worker)
+    return _places(_nodes(), demand.config, bundle) // demand.config.cluster.workers
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _places(nodes: list[dict[str, float]], config: Config, bundle: dict[str, float]) -> int:
+    """How many workers the machines have room for, next to each of which its stream needs a CPU somewhere."""
+    cluster = config.cluster
+    kind = {f"accelerator_type:{cluster.accelerator_type}": 0.001} if cluster.accelerator_type else {}
+    places = sum(
+        min(int(node.get(name, 0) // count) for name, count in (bundle | kind).items() if count) for node in nodes
+    )
+    cpus = int(sum(node.get("CPU", 0) for node in nodes))
+    return min(places, cpus // (cluster.cpus_per_worker + 1))
 
 
 def _describe(bundle: dict[str, float], accelerator_type: str | None) -> str:

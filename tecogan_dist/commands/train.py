@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import signal
-from collections.abc import Callable, Iterator
-from types import FrameType
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
-from tecogan_dist.cluster.capacity import check_cluster, connected_for
+from tecogan_dist.cluster.capacity import Demand, check_cluster, connected_for
 from tecogan_dist.commands.parser import CommandParser
+from tecogan_dist.commands.signals import stopping_by_signal
 from tecogan_dist.config import load as settings
 from tecogan_dist.config.overrides import check_names, full_help, override, short_help
 from tecogan_dist.config.schema import REQUIRED, Config
@@ -56,8 +53,9 @@ def main(argv: list[str] | None = None) -> None:
         resume_from=folder.resume_from,
     )
     networks = read_networks(task)
-    with connected_for(config):
-        use_gpu = check_cluster(config)
+    demand = Demand(config)
+    with connected_for(demand):
+        use_gpu = check_cluster(demand)
         write_run_file(folder, config=config, data=data)
         run(task, networks=networks, use_gpu=use_gpu)
 
@@ -116,7 +114,7 @@ def run(task: TrainingTask, *, networks: Networks, use_gpu: bool) -> None:
     display, steps = Display(task.config), task.config.steps
     launched = Launch(task, networks=networks, use_gpu=use_gpu)
     try:
-        with stopping_by_signal(launched.ask_to_stop):
+        with stopping_by_signal(launched.ask_to_stop, what="the run ends after this step, with a checkpoint"):
             launched.watch(display.show)
     except KeyboardInterrupt:
         display.close()
@@ -129,22 +127,3 @@ def run(task: TrainingTask, *, networks: Networks, use_gpu: bool) -> None:
         print(f"stopped after {end.step} of {steps} steps: the same command goes on from {end.checkpoint}")
         raise KeyboardInterrupt
     print(f"trained to step {end.step} in {clock(end.seconds)} ({display.rate}): the checkpoint is {end.checkpoint}")
-
-
-@contextlib.contextmanager
-def stopping_by_signal(stop: Callable[[], None]) -> Iterator[None]:
-    """Make SIGTERM and Ctrl-C ask for an orderly end; a second one interrupts."""
-
-    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        for kind, handler in before.items():
-            signal.signal(kind, signal.default_int_handler if kind == signal.SIGTERM else handler)
-        print("asked to stop: the run ends after this step, with a checkpoint (once more: at once)", flush=True)
-        stop()
-
-    # Only now: Ray sets its own when it is started.
-    before = {kind: signal.signal(kind, ask) for kind in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)

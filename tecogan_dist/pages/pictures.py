@@ -118,10 +118,11 @@ def _picture(caption: str, pixels: Images) -> Picture:
     if image.width > PICTURE_WIDTH:
         height = max(1, round(image.height * PICTURE_WIDTH / image.width))
         image = image.resize((PICTURE_WIDTH, height), Image.Resampling.BOX)
-    return Picture(caption, _data_uri(image, "JPEG"), image.width, image.height)
+    return Picture(caption, data_uri(image, "JPEG"), image.width, image.height)
 
 
-def _data_uri(image: Image.Image, kind: str) -> str:
+def data_uri(image: Image.Image, kind: str) -> str:
+    """An image as a page holds it. ``kind``: JPEG or PNG."""
     data = io.BytesIO()
     options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {"optimize": True}
     image.save(data, kind, **options)
@@ -167,7 +168,7 @@ def profile_picture(profile: Profile) -> ProfilePicture:
         if rows > PROFILE_HEIGHT:
             image = image.resize((shown, PROFILE_HEIGHT), Image.Resampling.BOX)
         # PNG: what JPEG does to a profile looks like flicker, or hides it.
-        pictures.append(Picture(caption, _data_uri(image, "PNG"), image.width, image.height))
+        pictures.append(Picture(caption, data_uri(image, "PNG"), image.width, image.height))
     return ProfilePicture(
         column=profile.column,
         shown=shown,

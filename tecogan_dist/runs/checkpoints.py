@@ -66,6 +66,11 @@ def checkpoint_name(step: int) -> str:
     return f"{CHECKPOINT_PREFIX}{step:08d}"
 
 
+def checkpoint_step(checkpoint: Location) -> int:
+    """The steps that are done in a checkpoint, by its name."""
+    return int(checkpoint.name.removeprefix(CHECKPOINT_PREFIX))
+
+
 def checkpoints(run: Location) -> list[Location]:
     """The complete checkpoints of a run's folder, by step."""
     names = [name for name in run.names() if name.startswith(CHECKPOINT_PREFIX)]

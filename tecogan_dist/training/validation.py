@@ -39,6 +39,24 @@ def validation_windows(task: TrainingTask, *, number: int, rank: int, workers: i
     return torch.cat(windows)
 
 
+def held_out_frames(task: TrainingTask, scene: Scene) -> tuple[list[Images], list[Images]]:
+    """What is upscaled of a held-out scene, and what that is measured against: the same number of frames.
+
+    Targets are (H, W, 3) uint8 RGB, the frames' centres of LARGEST_SIDE pixels at most. Inputs are the targets
+    themselves, still to be degraded, or of pairs the scene's own low-resolution frames.
+    """
+    config, scale = task.config, task.config.model.scale
+    positions = range(min(scene.frames, config.tracking.validation_frames))
+    data = window_config(config)
+    targets = [
+        _centre(frame, LARGEST_SIDE, multiple=scale) for frame in scene_frames(task.data, scene, positions, data)
+    ]
+    if config.data.degradation != "pairs":
+        return targets, targets
+    low = scene_frames(task.data, scene, positions, data, low_resolution=True)
+    return [_centre(frame, LARGEST_SIDE // scale, multiple=1) for frame in low], targets
+
+
 class Validator:
     """Measures held-out scenes, each worker some of them; ``report`` gets a step and its means over all scenes.
 
@@ -112,19 +130,8 @@ class Validator:
         self._report(step, means)
 
     def _upscale(self, model: RecurrentUpscaler, scene: Scene) -> tuple[Images, Images]:
-        config, scale = self._task.config, self._task.config.model.scale
-        positions = range(min(scene.frames, config.tracking.validation_frames))
-        data, origin = window_config(config), config.data.degradation
-        targets = [
-            _centre(frame, LARGEST_SIDE, multiple=scale)
-            for frame in scene_frames(self._task.data, scene, positions, data)
-        ]
-        inputs = targets
-        if origin == "pairs":
-            inputs = [
-                _centre(frame, LARGEST_SIDE // scale, multiple=1)
-                for frame in scene_frames(self._task.data, scene, positions, data, low_resolution=True)
-            ]
+        origin = self._task.config.data.degradation
+        inputs, targets = held_out_frames(self._task, scene)
         upscaled = upscale_frames(
             model, map(torch.from_numpy, inputs), device=self._device, degrade=None if origin == "pairs" else origin
         )

@@ -12,6 +12,11 @@ TrialState = Literal["waiting", "running", "complete", "stopped", "failed"]
 """stopped: by the scheduler, before its last step. failed: ``TrialRecord.reason`` says why."""
 
 
+def trial_name(number: int) -> str:
+    """Name of a trial of the search."""
+    return f"{number:04d}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Segment:
     """A stretch of a trial with one set of values. Trials have one, but for those of PBT and PB2."""
@@ -47,6 +52,14 @@ class TrialRecord:
     """When its training began first, in seconds since 1970."""
     folder: Location | None = None
     """Its (last segment's) run folder, as of ``tecogan train``."""
+
+    @property
+    def name(self) -> str:
+        """Of its folder and in all that is printed; names of the search's trials sort as numbers do."""
+        if self.role == "search":
+            return trial_name(self.number)
+        candidate = "preset" if self.repeats is None else trial_name(self.repeats)
+        return candidate if self.role == "preset" else f"{candidate}_seed{self.seed}"
 
     @property
     def values(self) -> dict[str, Any]:

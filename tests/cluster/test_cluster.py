@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.cluster.capacity import check_cluster, resources_per_worker
+from tecogan_dist.cluster.capacity import Demand, check_cluster, resources_per_worker
 from tecogan_dist.cluster.connect import connected
 from tecogan_dist.config.overrides import override
 from tecogan_dist.config.schema import Config
@@ -33,9 +33,9 @@ def config(*settings: str) -> Config:
 
 @pytest.mark.usefixtures("machine")
 def test_gpus_are_used_where_they_are() -> None:
-    assert check_cluster(config("--cluster.workers", "2"))
-    assert not check_cluster(config("--cluster.workers", "2", "--cluster.device", "cpu"))
-    assert check_cluster(config("--cluster.workers", "1", "--cluster.accelerator_type", "A100"))
+    assert check_cluster(Demand(config("--cluster.workers", "2")))
+    assert not check_cluster(Demand(config("--cluster.workers", "2", "--cluster.device", "cpu")))
+    assert check_cluster(Demand(config("--cluster.workers", "1", "--cluster.accelerator_type", "A100")))
 
 
 @pytest.mark.usefixtures("machine")
@@ -50,12 +50,12 @@ def test_gpus_are_used_where_they_are() -> None:
 )
 def test_too_little_is_refused_with_what_would_do(settings: list[str], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        check_cluster(config(*settings))
+        check_cluster(Demand(config(*settings)))
 
 
 @pytest.mark.usefixtures("machine")
 def test_elastic_runs_need_only_their_least() -> None:
-    assert check_cluster(config("--cluster.workers", "4", "--cluster.min_workers", "2"))
+    assert check_cluster(Demand(config("--cluster.workers", "4", "--cluster.min_workers", "2")))
 
 
 def test_workers_reserve_what_the_config_says() -> None:

@@ -20,7 +20,7 @@ import torch
 from tecogan_dist import cli
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
-from tecogan_dist.cluster.capacity import _check_machine
+from tecogan_dist.cluster.capacity import Demand, _check_machine
 from tecogan_dist.commands import train
 from tecogan_dist.config.load import load
 from tecogan_dist.config.overrides import override
@@ -119,7 +119,7 @@ def test_more_workers_than_this_machine_has_cpus() -> None:
     workers = (os.cpu_count() or 1) + 1
     config = override(load("smoke_frvsr"), ["--cluster.workers", str(workers), "--batch_size", str(workers)])
     with pytest.raises(UserError, match=f"use --cluster.workers {workers - 1}"):
-        _check_machine(config)
+        _check_machine(Demand(config))
 
 
 def test_clock_shows_hours_only_if_there_are_any() -> None:

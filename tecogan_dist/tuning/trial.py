@@ -1,0 +1,192 @@
+"""One trial as Ray Tune runs it: an actor whose every step is a measurement of the held-out scenes.
+
+What an earlier command measured is told again first (see :mod:`tecogan_dist.tuning.segments`), so that the scheduler
+and the searcher come to know what they knew; only then the training starts, where its newest checkpoint is. Hence this
+module is light: torch and DeepSpeed are imported by those trials that train.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import tune
+
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.storage import Location
+from tecogan_dist.config.schema import Config
+from tecogan_dist.data.clips import Scene
+from tecogan_dist.runs.checkpoints import STATE_FILE, checkpoint_name
+from tecogan_dist.runs.folder import AUTO, open_run_folder, write_run_file
+from tecogan_dist.tuning.board import TrialLine, TrialProgress
+from tecogan_dist.tuning.checks import needed_metrics, trial_config
+from tecogan_dist.tuning.ranking import merit
+from tecogan_dist.tuning.segments import Pointer, SegmentFolder, open_segment
+from tecogan_dist.tuning.space import Space
+
+if TYPE_CHECKING:
+    from tecogan_dist.tuning.training import TrialTraining
+
+JOB = "job"
+"""Key of a trial's config that says which of the given jobs it is; the search's trials have their values instead."""
+POINTER_FILE = "pointer.json"
+STOP_PATIENCE = 120.0
+"""Seconds in which a training that is stopped should have finished its step and its checkpoint."""
+SAVE_PATIENCE = 120.0
+"""Seconds for a measured step's checkpoint to be written."""
+POLL = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepTask:
+    """A sweep as every trial gets it. Places mean the same on all machines."""
+
+    space: Space
+    base: Config
+    """The preset with the command line's overrides."""
+    data: Location
+    output: Location
+    training_scenes: tuple[Scene, ...]
+    validation_scenes: tuple[Scene, ...]
+    use_gpu: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A training that is not the search's: the preset's, or a repeat."""
+
+    name: str
+    seed: int
+    values: dict[str, Any]
+
+
+class SweepTrial(tune.Trainable):
+    """Ray Tune's side of a trial. ``step`` is one measurement; :class:`Pointer` files are its checkpoints."""
+
+    def setup(self, config: dict[str, Any], **shared: Any) -> None:
+        """``shared`` are ``task``, ``board``, ``jobs`` (:class:`Job`), and ``networks``, a list of one reference to
+        :class:`Networks`, so that those trials fetch it that train.
+        """
+        self._task: SweepTask = shared["task"]
+        self._networks, self._board = shared["networks"], shared["board"]
+        jobs: list[Job] = shared["jobs"]
+        if JOB in config:
+            job = jobs[config[JOB]]
+            self._name, self._seed, self._values = job.name, job.seed, job.values
+        else:
+            self._name, self._seed, self._values = self.trial_name, self._task.base.seed, plain_values(config)
+        self._origin: Pointer | None = None
+        self._reported = 0
+        self._results: Iterator[tuple[int, dict[str, float]]] | None = None
+        self._training: TrialTraining | None = None
+
+    def load_checkpoint(self, checkpoint_dir: Any) -> None:
+        self._origin = Pointer.from_json((Path(checkpoint_dir) / POINTER_FILE).read_bytes())
+        self._reported = self._origin.step
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        checkpoint = self._segment.folder / checkpoint_name(self._reported)
+        deadline = time.monotonic() + SAVE_PATIENCE
+        while not (checkpoint / STATE_FILE).exists():
+            if time.monotonic() > deadline:
+                raise UserError(f"{checkpoint} was not written: check the disk's space and permissions.")
+            time.sleep(POLL)
+        pointer = Pointer(
+            trial=self._name, folder=str(self._segment.folder), checkpoint=str(checkpoint), step=self._reported
+        )
+        (Path(checkpoint_dir) / POINTER_FILE).write_text(pointer.to_json(), "utf-8")
+
+    def step(self) -> dict[str, Any]:
+        if self._results is None:
+            self._results = self._measurements()
+        try:
+            step, values = next(self._results)
+        except UserError as error:
+            ray.get(self._board.failed.remote(self._name, str(error)))
+            raise
+        self._reported = step
+        return {
+            "step": step,
+            **values,
+            **({"merit": merit(self._task.space.score, values)} if self._task.space.score.combine == "one" else {}),
+            "done": step == self._task.space.steps,
+            "values": self._values,
+            "folder": str(self._segment.folder),
+            "measured_at": self._segment.times.get(step, time.time()),
+            "began": self._segment.began,
+            "first_step": self._segment.first_step,
+            "donor": self._donor(),
+        }
+
+    def cleanup(self) -> None:
+        if self._training is not None:
+            self._training.stop(STOP_PATIENCE)
+
+    def _donor(self) -> str | None:
+        """The trial whose weights the present segment began from, if it is another."""
+        origin = self._segment.origin
+        return None if origin is None or origin.trial == self._name else origin.trial
+
+    def _measurements(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Step and scores: those on record, then the training's. Raises :class:`UserError` for a trial that failed."""
+        task, space = self._task, self._task.space
+        self._segment = open_segment(task.output, self._name, values=self._values, origin=self._origin)
+        for step, values in self._segment.measured(every=space.measure_every).items():
+            if step > self._reported:
+                yield step, self._checked(step, values)
+        if self._reported < space.steps:
+            yield from self._train(self._segment)
+
+    def _train(self, segment: SegmentFolder) -> Iterator[tuple[int, dict[str, float]]]:
+        from tecogan_dist.training.ray.board import Line, Measured, Progress
+        from tecogan_dist.training.task import TrainingTask
+        from tecogan_dist.tuning.training import Ended, train_here, train_on_workers
+
+        task = self._task
+        config = trial_config(dataclasses.replace(task.base, seed=self._seed), task.space, self._values)
+        origin = None if segment.origin is None else segment.origin.checkpoint
+        run = open_run_folder(segment.folder, config=config, data=task.data, resume=origin or AUTO)
+        write_run_file(run, config=config, data=task.data)
+        training_task = TrainingTask(
+            config=config,
+            data=task.data,
+            training_scenes=task.training_scenes,
+            validation_scenes=task.validation_scenes,
+            output=segment.folder,
+            resume_from=run.resume_from,
+        )
+        start = train_here if task.space.trial.workers == 1 else train_on_workers
+        self._training = start(training_task, ray.get(self._networks[0]), use_gpu=task.use_gpu)
+        while True:
+            news = self._training.next(POLL)
+            if ray.get(self._board.asked_to_stop.remote()):
+                self._training.stop(STOP_PATIENCE)
+                raise UserError("it was stopped: the same command goes on from its checkpoint.")
+            if isinstance(news, Ended):
+                raise UserError(news.failure or "its training ended before its last measurement.")
+            elif isinstance(news, Measured):
+                if news.step > self._reported and news.step % task.space.measure_every == 0:
+                    self._segment = self._segment.noted(news.step)
+                    yield news.step, self._checked(news.step, news.values)
+            elif isinstance(news, Progress):
+                rate = news.metrics["steps_per_second"]
+                self._board.tell.remote(TrialProgress(self._name, news.step, rate))
+            elif isinstance(news, Line) and news.text.startswith("warning"):
+                self._board.tell.remote(TrialLine(self._name, news.text))
+
+    def _checked(self, step: int, values: dict[str, float]) -> dict[str, float]:
+        for name in needed_metrics(self._task.space):
+            if math.isnan(values.get(name, math.nan)):
+                raise UserError(f"its {name} after step {step} is not a number: its training has diverged.")
+        return values
+
+
+def plain_values(config: dict[str, Any]) -> dict[str, Any]:
+    """The searched settings as JSON has them: Ray Tune draws some as NumPy's numbers."""
+    return {name: value.item() if hasattr(value, "item") else value for name, value in config.items()}
