@@ -12,6 +12,7 @@ from tecogan_dist.commands.parser import CommandParser, nearest
 COMMANDS = {
     "prepare": "cut videos or scene folders into a clip store",
     "train": "train FRVSR or TecoGAN on a clip store",
+    "tune": "search training settings, scored by held-out scenes",
     "upscale": "upscale a video or a folder of images",
     "evaluate": "measure results against their targets: PSNR, SSIM, LPIPS, tOF, tLP",
     "convert": "turn the original's TensorFlow checkpoints into our weights",

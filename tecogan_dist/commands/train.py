@@ -9,9 +9,8 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.capacity import Demand, check_cluster, connected_for
 from tecogan_dist.commands.parser import CommandParser
+from tecogan_dist.commands.settings import add_settings, read_settings, with_initial_weights
 from tecogan_dist.commands.signals import stopping_by_signal
-from tecogan_dist.config import load as settings
-from tecogan_dist.config.overrides import check_names, full_help, override, short_help
 from tecogan_dist.config.schema import REQUIRED, Config
 from tecogan_dist.runs.checkpoints import read_state
 from tecogan_dist.runs.folder import AUTO, NEVER, open_run_folder, write_run_file
@@ -69,11 +68,8 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Config]:
         add_help=False,
         usage="tecogan train --config PRESET|FILE --data STORE --output DIR [--resume ...] [--SETTING VALUE ...]",
     )
+    add_settings(parser)
     add = parser.add_argument
-    add("-h", "--help", action="store_true", help="show this, and the names of all settings")
-    add("--help-all", action="store_true", help="also show what each setting means")
-    add("--config", metavar="PRESET|FILE", help=f"{', '.join(settings.preset_names())}, or a YAML file of your own")
-    add("--data", metavar="STORE", help="clip store made by 'tecogan prepare': a folder, s3:// or gs://")
     add("--output", metavar="DIR", help="the run's folder; on a cluster one that all nodes share, or s3:// or gs://")
     add(
         "--resume",
@@ -82,28 +78,10 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Config]:
         help="auto: go on if the output folder holds this run (default). never: refuse to. PATH: begin from another "
         "run's or checkpoint's weights, optimiser and step, in a new output folder",
     )
-    options, overrides = parser.parse_known_args(argv)
-    if options.help or options.help_all:
-        config = settings.load(options.config) if options.config else Config()
-        parser.print_help()
-        print("\n" + (full_help(config) if options.help_all else short_help(config)))
-        raise SystemExit(0)
-    check_names(overrides, others=("--config", "--data", "--output", "--resume", "--help", "--help-all"))
-    missing = [f"--{name}" for name in ("config", "data", "output") if getattr(options, name) is None]
-    if missing:
-        raise UserError(f"give {' and '.join(missing)}: 'tecogan train --help' says what for.")
-    config = override(settings.load(options.config), overrides)
-    if config.steps < 1:
-        raise UserError("steps must be at least 1: there is nothing to train in 0 steps.")
-    initial = config.initial_weights
-    if initial == REQUIRED and options.resume in (AUTO, NEVER):
-        raise UserError(
-            f"{options.config} starts from FRVSR weights: give --initial-weights PATH (a run of the frvsr preset, or "
-            "published weights after 'tecogan convert'), or --initial-weights none."
-        )
-    # Absolute, because workers have other working directories.
-    initial = None if initial in (REQUIRED, "none", None) else str(Location.of(initial).absolute())
-    return options, dataclasses.replace(config, initial_weights=initial)
+    options, config = read_settings(parser, argv, required=("config", "data", "output"))
+    if config.initial_weights == REQUIRED and options.resume not in (AUTO, NEVER):
+        config = dataclasses.replace(config, initial_weights=None)  # the other run's are taken
+    return options, with_initial_weights(config, source=options.config)
 
 
 def run(task: TrainingTask, *, networks: Networks, use_gpu: bool) -> None:

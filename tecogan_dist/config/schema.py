@@ -226,6 +226,8 @@ class TrackingConfig:
     """Metric of the validations by which the best checkpoint is kept besides the newest."""
     wandb_project: str | None = None
     """W&B project; none: W&B is not used. The client's own WANDB_MODE=offline works."""
+    wandb_group: str | None = None
+    """W&B's group of runs; none: none, or WANDB_RUN_GROUP's. A sweep's trials are a group of its folder's name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -91,11 +91,11 @@ class Sweep:
 
         ``limited``: the score's limits are Optuna's constraints.
         """
-        score = self.results.space.score
+        score, ranked = self.results.space.score, self.ranked
         study = optuna.create_study(directions=[self.direction(metric) for metric in metrics])
         study.set_metric_names([LABEL[metric] for metric in metrics])
         for trial in self.study.get_trials(deepcopy=False):
-            record = self.ranked.get(trial.number)
+            record = ranked.get(trial.number)
             measured = record.scores.get(step, {}) if record else {}
             values = [measured.get(metric, math.nan) for metric in metrics]
             known = all(math.isfinite(value) for value in values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,13 +83,14 @@ def write_run_file(folder: RunFolder, *, config: Config, data: Location) -> None
     (folder.path / RUN_FILE).write_bytes(yaml.safe_dump(tree, sort_keys=False).encode())
 
 
-def first_difference(theirs: dict[str, Any], ours: dict[str, Any]) -> tuple[str, Any, Any] | None:
+def first_difference(
+    theirs: dict[str, Any], ours: dict[str, Any], *, changeable: Sequence[str] = CHANGEABLE
+) -> tuple[str, Any, Any] | None:
     """Dotted name and both values of the first setting that differs and may not; None if there is none."""
     before, now = dict(_flatten(theirs)), dict(_flatten(ours))
+    free = tuple(f"{section}." for section in changeable)
     for name in now | before:
-        if not f"{name}.".startswith(tuple(f"{changeable}." for changeable in CHANGEABLE)) and before.get(
-            name
-        ) != now.get(name):
+        if not f"{name}.".startswith(free) and before.get(name) != now.get(name):
             return name, before.get(name), now.get(name)
     return None
 

@@ -148,6 +148,7 @@ def _start_wandb(folder: Path, output: Location, config: Config) -> Any:
     run = wandb.init(
         project=config.tracking.wandb_project,
         name=output.name,
+        group=config.tracking.wandb_group,
         id=identity,
         resume="allow",
         dir=str(folder),

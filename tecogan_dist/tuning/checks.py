@@ -78,10 +78,17 @@ def needed_metrics(space: Space) -> tuple[str, ...]:
     return tuple(name for name in METRICS if name in wanted)
 
 
-def needs_vgg(base: Config, space: Space) -> bool:
-    """Whether a trial, or the preset, has a perceptual loss, and so needs ``perceptual.weights``."""
+def largest_perceptual(base: Config, space: Space) -> float:
+    """The largest weight of the perceptual loss in a trial or the preset: with one above 0, VGG19 is needed."""
     searched = space.settings.get("loss.perceptual")
-    return trial_config(base, space, {}).loss.perceptual > 0 or (searched is not None and max(ends(searched)) > 0)
+    preset = trial_config(base, space, {}).loss.perceptual
+    return preset if searched is None else max(preset, *ends(searched))
+
+
+def preset_values(base: Config, space: Space) -> dict[str, Any]:
+    """The searched settings as the preset has them."""
+    settings = dict(leaves(trial_config(base, space, {})))
+    return {name: settings[name] for name in space.settings}
 
 
 def check_weights(space: Space, *, source: str = "the space") -> None:

@@ -30,7 +30,7 @@ MERIT = "merit"
 """What a trial reports besides the metrics: the score as one number, lower is better."""
 
 
-def make_scheduler(space: Space) -> TrialScheduler:
+def make_scheduler(space: Space, *, seed: int) -> TrialScheduler:
     """The scheduler. Our own step counts, because Tune's count of reports begins anew in every process."""
     scheduler = space.scheduler
     if isinstance(scheduler, Asha):
@@ -56,6 +56,7 @@ def make_scheduler(space: Space) -> TrialScheduler:
         metric, mode = steering(scheduler.metric)
         # Synchronous: also with a population that is larger than the cluster, and its choices can be repeated.
         return SynchronousPbt(
+            seed=seed,
             time_attr=STEP,
             metric=metric,
             mode=mode,
@@ -68,6 +69,7 @@ def make_scheduler(space: Space) -> TrialScheduler:
     if isinstance(scheduler, Pb2):
         metric, mode = steering(scheduler.metric)
         return SynchronousPb2(
+            seed=seed,
             time_attr=STEP,
             metric=metric,
             mode=mode,

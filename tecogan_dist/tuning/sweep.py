@@ -7,13 +7,11 @@ import dataclasses
 import logging
 import os
 import queue
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import ray
 import ray.tune
 from ray import tune
@@ -27,7 +25,7 @@ from tecogan_dist.cluster.capacity import resources_per_worker
 from tecogan_dist.training.ray.launch import storage_of
 from tecogan_dist.training.task import Networks
 from tecogan_dist.tuning.board import TrialNews, start_board
-from tecogan_dist.tuning.checks import trial_config
+from tecogan_dist.tuning.checks import preset_values, trial_config
 from tecogan_dist.tuning.ledger import Event, Ledger
 from tecogan_dist.tuning.ranking import rank
 from tecogan_dist.tuning.records import Segment, TrialRecord, trial_name
@@ -116,9 +114,6 @@ class Sweep:
     def _search(self) -> None:
         space, seed = self._task.space, self._task.base.seed
         population = isinstance(space.scheduler, Pbt | Pb2)
-        # PBT draws from the process-wide generators.
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
         searcher, ranges = make_searcher(
             space,
             seed=seed,
@@ -134,7 +129,7 @@ class Sweep:
             param_space=ranges,
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=make_scheduler(space),
+                scheduler=make_scheduler(space, seed=seed),
                 num_samples=1 if grid or space.trials is None else space.trials,
             ),
             pointers=population,
@@ -147,13 +142,14 @@ class Sweep:
         best = rank(space.score, found)
         if not best:
             return
-        planned = [planned_training(role="preset", seed=self._task.base.seed)]
+        preset = preset_values(self._task.base, space)
+        planned = [planned_training(preset, role="preset", seed=self._task.base.seed)]
         if space.repeat is not None:
             seeds = [self._task.base.seed + 1 + index for index in range(space.repeat.seeds)]
             chosen = [found[number] for number in best[: space.repeat.top]]
             for seed in seeds:
-                planned.append(planned_training(role="repeat", seed=seed))
-                planned += [planned_training(role="repeat", seed=seed, of=record) for record in chosen]
+                planned.append(planned_training(preset, role="repeat", seed=seed))
+                planned += [planned_training(record.values, role="repeat", seed=seed, of=record) for record in chosen]
         jobs = [Job(name=record.name, seed=record.seed, values=record.values) for record in planned]
         self._fit(
             "compare",
@@ -223,9 +219,10 @@ class Sweep:
         return tune.PlacementGroupFactory(bundles)
 
 
-def planned_training(*, role: Any, seed: int, of: TrialRecord | None = None) -> TrialRecord:
-    """A training that is to come: the preset's, or a repeat of it or of a trial."""
-    values = {} if of is None else of.values
+def planned_training(
+    values: dict[str, Any], *, role: Literal["preset", "repeat"], seed: int, of: TrialRecord | None = None
+) -> TrialRecord:
+    """A training that is to come: the preset's, or a repeat of it or of a trial of the search."""
     return TrialRecord(
         number=0 if of is None else of.number,
         role=role,

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import numpy as np
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining
 from ray.tune.schedulers.pb2 import PB2
 
 
-class _AfterFailures:
-    """Synchronous PBT waits for every trial of the population, for ever also for one that has failed.
+class _Synchronous:
+    """What PBT and PB2 lack when all trials wait for each other at every exchange.
 
-    Here the failed one leaves; and if it was the last that was waited for, the others exchange.
+    They draw from the process's generators, so that a repeated sweep would choose otherwise: here each exchange has a
+    seed of its own. And they wait for every trial of the population, for ever also for one that has failed: here the
+    failed one leaves, and if it was the last that was waited for, the others exchange.
     """
+
+    def __init__(self, *, seed: int, time_attr: str, **settings: Any) -> None:
+        super().__init__(synch=True, time_attr=time_attr, **settings)  # type: ignore[call-arg]
+        self._exchange_seed = seed
+
+    def on_trial_result(self: Any, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> Any:
+        random.seed(f"{self._exchange_seed} {result[self._time_attr]}")
+        np.random.seed(random.getrandbits(32))
+        return super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]
 
     def on_trial_error(self: Any, tune_controller: Any, trial: Trial) -> None:
         super().on_trial_error(tune_controller, trial)  # type: ignore[misc]
@@ -26,15 +39,9 @@ class _AfterFailures:
             self.on_trial_result(tune_controller, other, state.last_result)
 
 
-class SynchronousPbt(_AfterFailures, PopulationBasedTraining):
-    """PBT whose trials wait for each other at every exchange, without those that fail."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(synch=True, **settings)
+class SynchronousPbt(_Synchronous, PopulationBasedTraining):
+    """PBT whose trials wait for each other at every exchange."""
 
 
-class SynchronousPb2(_AfterFailures, PB2):
+class SynchronousPb2(_Synchronous, PB2):
     """PB2 likewise."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(synch=True, **settings)

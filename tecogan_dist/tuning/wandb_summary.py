@@ -1,0 +1,39 @@
+"""A sweep at W&B: a run of its own beside the trials' runs, with the table of all."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+
+from tecogan_dist.base.storage import Location
+from tecogan_dist.tuning.records import SweepResults
+from tecogan_dist.tuning.results import table, winner
+
+
+def write_summary_run(output: Location, results: SweepResults, *, project: str) -> str:
+    """Make or update the run ``summary`` in the sweep's group; returns its address, empty where W&B is offline.
+
+    It holds the ranking as a table, the winner's scores as its summary, and the verdict of the repeats.
+    """
+    import wandb
+
+    identity = hashlib.sha256(f"{output.absolute()} summary".encode()).hexdigest()[:16]
+    with tempfile.TemporaryDirectory(prefix="tecogan_wandb_") as temporary:
+        folder = str(output.path) if output.is_local else temporary
+        run = wandb.init(
+            project=project,
+            group=output.name,
+            job_type="sweep",
+            name="summary",
+            id=identity,
+            resume="allow",
+            dir=folder,
+        )
+        head, *rows = table(results)
+        run.log({"ranking": wandb.Table(columns=list[str | int](head), data=rows)})
+        if results.ranking:
+            best = winner(results)
+            run.summary.update({f"best/{name}": value for name, value in best.last.items()})
+            run.summary.update({"best/trial": best.number, "verdict": results.verdict})
+        run.finish()
+        return run.url or ""
