@@ -12,8 +12,12 @@ import torch
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu" if not torch.cuda.is_available() else "cuda")
 
+CORE = "tecogan_dist/cluster/internals/ray_core.py"
 DATA = "tecogan_dist/cluster/internals/ray_data.py"
 TRAIN = "tecogan_dist/cluster/internals/ray_train.py"
+TUNE = "tecogan_dist/cluster/internals/ray_tune.py"
+SWEEP = "tecogan_dist/tuning/sweep.py"
+LEDGER = "tecogan_dist/tuning/ledger.py"
 DEEPSPEED = "tecogan_dist/training/engines/deepspeed.py"
 MOMENTS = "tecogan_dist/training/engines/moments.py"
 STREAM = "tecogan_dist/data/stream/stream.py"
@@ -27,6 +31,12 @@ NAMES = [
     ("ray.train.v2._internal.execution.controller.state", "PreemptingState", TRAIN),
     ("ray.train.v2._internal.execution.controller.state", "ReschedulingState", TRAIN),
     ("ray.train.v2._internal.execution.controller.state", "ResizingState", TRAIN),
+    ("ray._private.auto_init_hook", "enable_auto_connect", CORE),
+    ("ray.tune.execution.tune_controller", "TuneController.get_live_trials", TUNE),
+    ("ray.tune.experiment", "Trial.is_finished", TUNE),
+    ("ray.tune.experiment", "Trial.error_file", LEDGER),
+    ("ray.tune.schedulers.pb2", "PB2.on_trial_result", TUNE),
+    ("ray.tune.schedulers", "PopulationBasedTraining.on_trial_error", TUNE),
     ("deepspeed.ops", "__compatible_ops__", DEEPSPEED),
     ("deepspeed", "zero.GatheredParameters", DEEPSPEED),
     ("deepspeed.utils", "safe_get_full_optimizer_state", MOMENTS),
@@ -52,8 +62,27 @@ WORDS = [
         ["scaling_decision", "training_failed_error"],
         "tecogan_dist/training/ray/failures.py",
     ),
+    (
+        "ray.tune.schedulers.pbt",
+        [
+            "self._trial_state",
+            "self._next_perturbation_sync",
+            "self._time_attr",
+            "self._synch",
+            "self.last_train_time",
+            "self.last_score",
+            "self.last_result",
+        ],
+        TUNE,
+    ),
+    ("ray.tune.schedulers.pbt", ["random.random()", "random.choice("], TUNE),
+    ("ray.tune.schedulers.pb2", ["np.random."], TUNE),
+    ("ray.tune.utils.callback", ['os.environ.get("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "0") != "1"'], SWEEP),
+    ("ray.tune.experimental.output", ['os.environ.get("RAY_AIR_NEW_OUTPUT", "1") == "0"'], SWEEP),
+    ("ray._private.worker", ['"RAY_IGNORE_UNHANDLED_ERRORS" in os.environ'], SWEEP),
+    ("ray._common.constants", ['HEAD_NODE_RESOURCE_NAME = NODE_ID_PREFIX + "__internal_head__"'], SWEEP),
 ]
-"""Attributes that objects get when they are made: looked for in the text of the module that makes them."""
+"""Attributes that objects get when they are made, and words that are compared with: looked for in a module's text."""
 
 
 @pytest.mark.parametrize(("module", "name", "file"), NAMES)

@@ -10,14 +10,15 @@ import pydantic
 import yaml
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.storage import Location
 
 T = TypeVar("T")
 
 
-def read_text(file: Path | Traversable, *, missing: str) -> str:
+def read_text(file: Path | Traversable | Location, *, missing: str) -> str:
     """The text of a UTF-8 file. ``missing`` is the sentence for one that does not exist. Raises :class:`UserError`."""
     try:
-        return file.read_text("utf-8")
+        return file.read_bytes().decode("utf-8")
     except FileNotFoundError as error:
         raise UserError(missing) from error
     except (OSError, UnicodeDecodeError) as error:

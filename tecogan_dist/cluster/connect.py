@@ -13,6 +13,7 @@ from typing import Any
 import ray
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.cluster.internals.ray_core import start_no_other_ray
 
 
 @contextlib.contextmanager
@@ -35,6 +36,7 @@ def connected(address: str | None, *, cpus: int) -> Iterator[None]:
             raise UserError(f"no Ray cluster answers at {address} ({error}): check the address.") from error
     else:
         ray.init("local", num_cpus=max(os.cpu_count() or 1, cpus), include_dashboard=False, **quiet)
+    start_no_other_ray()
     try:
         yield
     finally:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from importlib import resources
-from pathlib import Path
+from importlib.resources.abc import Traversable
 from typing import Any
 
 import pydantic
 
 from tecogan_dist.base.documents import parse_yaml, read_text, validated
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.storage import Location
 from tecogan_dist.config.schema import Config, ModelConfig
 
 RENAMED = {"tracking.validation_scenes": "tracking.validation_scene_count"}
@@ -28,11 +29,16 @@ def preset_names() -> list[str]:
 
 
 def load(preset_or_file: str) -> Config:
-    """Read a preset by name or a YAML file by path. Raises :class:`UserError` for anything but a valid config."""
+    """Read a preset by name or a YAML file by its path, local or on s3:// or gs://.
+
+    Raises :class:`UserError` for anything but a valid config.
+    """
+    file: Traversable | Location
     if preset_or_file in preset_names():
         file = resources.files("tecogan_dist.config") / "presets" / f"{preset_or_file}.yaml"
     else:
-        file = Path(preset_or_file)
+        place = Location(preset_or_file)
+        file = place.path if place.is_local else place
     missing = (
         f"no preset or file is named {preset_or_file!r}: presets are {', '.join(preset_names())}, anything else is the "
         "path of a YAML file."

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tecogan_dist.base.storage import Location
 from tecogan_dist.config.degradations import is_centred
 from tecogan_dist.data.clips import Scene
 from tecogan_dist.metrics.perceptual import Lpips, Trunk
@@ -16,11 +15,10 @@ from tecogan_dist.metrics.protocol import Images
 from tecogan_dist.metrics.sequence import METRICS, NEED_WEIGHTS, mean, measure
 from tecogan_dist.ops.degrade import degrade_frames
 from tecogan_dist.ops.resampling import resize_bicubic
-from tecogan_dist.runs.checkpoints import EMA_FILE, STATE_FILE, checkpoint_name, newest_checkpoint
-from tecogan_dist.runs.find import load_upscaler
+from tecogan_dist.runs.find import load_upscaler, measured_weights
 from tecogan_dist.training.task import TrainingTask, measured_scenes
 from tecogan_dist.training.validation import held_out_frames
-from tecogan_dist.tuning.records import SweepResults, TrialRecord
+from tecogan_dist.tuning.records import SweepResults
 from tecogan_dist.upscaling.recurrence import to_image, upscale_frames
 
 BEST = 3
@@ -61,16 +59,18 @@ def showings(task: TrainingTask, results: SweepResults, *, device: torch.device 
     records = {record.number: record for record in results.trials}
     best = [(f"trial {number} (rank {rank})", records[number]) for rank, number in enumerate(results.ranking[:BEST], 1)]
     trained = [("preset", results.preset), *best]
-    runs = [(label, record.folder, record) for label, record in trained if record and record.scores and record.folder]
+    runs = [
+        (label, record.folder, record.step) for label, record in trained if record and record.scores and record.folder
+    ]
     scenes = measured_scenes(task)
     if not scenes or not runs:
         return []
     inputs, targets = held_out_frames(task, scenes[0])
     versions = {"truth": np.stack(targets), "bicubic": _bicubic(task, inputs, targets)}
     origin = task.config.data.degradation
-    for label, folder, record in runs:
+    for label, folder, step in runs:
         images = upscale_frames(
-            load_upscaler(_weights(folder, record), device),
+            load_upscaler(measured_weights(folder, step), device),
             map(torch.from_numpy, inputs),
             device=torch.device(device),
             degrade=None if origin == "pairs" else origin,
@@ -107,17 +107,6 @@ def _bicubic(task: TrainingTask, inputs: list[Images], targets: list[Images]) ->
         enlarged = resize_bicubic(low, scale, centred=is_centred(origin))
         results.append(to_image(enlarged[0])[:height, :width].numpy())
     return np.stack(results)
-
-
-def _weights(run: Location, record: TrialRecord) -> Location:
-    """The weights that were measured last: of that step if they are kept, or the newest; their average if there is one.
-
-    What is no run's folder is given back, for the reader to refuse it.
-    """
-    measured = run / checkpoint_name(record.step)
-    checkpoint = measured if (measured / STATE_FILE).exists() else newest_checkpoint(run) or run
-    average = checkpoint / EMA_FILE
-    return average if average.exists() else checkpoint
 
 
 def _beside_each_other(scene: Scene, versions: dict[str, Images]) -> list[Showing]:

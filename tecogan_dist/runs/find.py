@@ -15,8 +15,10 @@ from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.runs.checkpoints import (
     CHECKPOINT_PREFIX,
+    EMA_FILE,
     STATE_FILE,
     WEIGHTS_FILE,
+    checkpoint_name,
     newest_checkpoint,
     opened,
 )
@@ -35,7 +37,7 @@ def read_weights(place: str | Path | Location) -> Weights:
             raise UserError(
                 f"{location} is not a {SUFFIX} file: make one of a TensorFlow checkpoint with 'tecogan convert'."
             )
-        with _verified(location) as file:
+        with verified(location) as file:
             return read_weights_file(file, name=location)
     checkpoint = location if (location / STATE_FILE).exists() else newest_checkpoint(location)
     if checkpoint is None:
@@ -53,9 +55,22 @@ def load_upscaler(place: str | Path | Location, device: torch.device | str) -> R
     return upscaler.eval().to(device).to(memory_format=torch.channels_last)
 
 
+def measured_weights(run: Location, step: int) -> Location:
+    """The file of the weights whose score a run has recorded for ``step``: their average, where there is one.
+
+    If that step's checkpoint is not kept any more, it is the newest one's. Raises :class:`UserError` if there is none.
+    """
+    kept = run / checkpoint_name(step)
+    checkpoint = kept if (kept / STATE_FILE).exists() else newest_checkpoint(run)
+    if checkpoint is None:
+        raise _no_weights(run)
+    average = checkpoint / EMA_FILE
+    return average if average.exists() else checkpoint / WEIGHTS_FILE
+
+
 @contextlib.contextmanager
-def _verified(file: Location) -> Iterator[Path]:
-    """A file here, verified if it is a checkpoint's."""
+def verified(file: Location) -> Iterator[Path]:
+    """A weights file here on a local disk, its checksum verified if it is a checkpoint's. Raises :class:`UserError`."""
     checkpoint = file.parent
     if (checkpoint / STATE_FILE).exists():
         with opened(checkpoint, only=(file.name,)) as folder:

@@ -282,8 +282,9 @@ def _value_problems(space: Space, base: Config, source: str) -> Iterator[str]:
 
 
 def _trial_tree(base: Config, space: Space, values: dict[str, Any]) -> dict[str, Any]:
-    # A trial that goes on from another's weights may come for any that were measured.
-    keep = ALL_CHECKPOINTS if isinstance(space.scheduler, (Pbt, Pb2)) else 1
+    # A trial that goes on from another's weights may come for any that were measured. Else the newest may be from a
+    # stop, and the one before it what was measured last.
+    keep = ALL_CHECKPOINTS if isinstance(space.scheduler, (Pbt, Pb2)) else 2
     device = "cpu" if space.trial.gpus_per_worker == 0 else base.cluster.device
     own = {
         "steps": space.steps,

@@ -12,6 +12,7 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.lock import LOCK_NAME
 from tecogan_dist.base.storage import Location
 from tecogan_dist.config.load import from_record, to_tree
+from tecogan_dist.config.overrides import leaves
 from tecogan_dist.config.schema import Config
 from tecogan_dist.runs.folder import CHANGEABLE, first_difference
 from tecogan_dist.tuning.space import Pb2, Pbt, Space
@@ -19,8 +20,13 @@ from tecogan_dist.tuning.space import Pb2, Pbt, Space
 SWEEP_FILE = "sweep.yaml"
 """The space, the resolved config and the clip store of the sweep."""
 _SPACE = pydantic.TypeAdapter(Space)
-MAY_CHANGE = ("space.concurrent", "space.trial", "space.repeat", *(f"config.{name}" for name in CHANGEABLE))
-"""What may be otherwise when a sweep goes on: it does not change what a trial computes."""
+SCORED_BY = ("tracking.validation_scene_count", "tracking.validation_frames")
+MAY_CHANGE = (
+    *("space.concurrent", "space.trial", "space.repeat"),
+    *(f"config.{name}" for name in CHANGEABLE if name != "tracking"),
+    *(f"config.{name}" for name, _ in leaves(Config()) if name.startswith("tracking.") and name not in SCORED_BY),
+)
+"""What may be otherwise when a sweep goes on: it changes neither what a trial computes nor how it is scored."""
 
 
 def check_sweep_folder(output: Location, *, space: Space, config: Config, data: Location) -> bool:

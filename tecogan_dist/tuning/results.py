@@ -16,7 +16,7 @@ from tecogan_dist.base.storage import Location
 from tecogan_dist.config.load import to_tree
 from tecogan_dist.config.schema import Config
 from tecogan_dist.metrics.sequence import COLUMN, METRICS
-from tecogan_dist.runs.checkpoints import STATE_FILE, WEIGHTS_FILE, checkpoint_name, find_checkpoint, opened
+from tecogan_dist.runs.find import measured_weights, verified
 from tecogan_dist.tuning.checks import full_config
 from tecogan_dist.tuning.ranking import number_text
 from tecogan_dist.tuning.records import SweepResults, TrialRecord
@@ -64,7 +64,7 @@ def best_config(output: Location, results: SweepResults, *, base: Config, data: 
         about.append(f"The preset at step {results.preset.step}: {_scores_text(results.preset.last)}.")
     if results.verdict:
         about.append(results.verdict)
-    about.append("At full length it is trained with:" if output.is_local else "Copy this file, and train with:")
+    about.append("At full length it is trained with:")
     comment = "\n".join(textwrap.fill(line, COMMENT_WIDTH) for line in about)
     command = textwrap.indent(training_command(output, data=data), "  ")
     header = textwrap.indent(f"{comment}\n{command}\n", "# ")
@@ -73,22 +73,16 @@ def best_config(output: Location, results: SweepResults, *, base: Config, data: 
 
 
 def training_command(output: Location, *, data: Location) -> str:
-    """The shell line that trains the winner at full length, into a folder of its own below the sweep's.
-
-    A config is read from a local path only: of a sweep on an object store it is the copy in the working folder.
-    """
-    config = str(output / CONFIG_FILE) if output.is_local else CONFIG_FILE
-    words = ["tecogan", "train", "--config", config, "--data", str(data), "--output", str(output / BEST_RUN)]
-    return shlex.join(words)
+    """The shell line that trains the winner at full length, into a folder of its own below the sweep's."""
+    config, run = str(output / CONFIG_FILE), str(output / BEST_RUN)
+    return shlex.join(["tecogan", "train", "--config", config, "--data", str(data), "--output", run])
 
 
 def _weights(best: TrialRecord) -> bytes:
-    """The file of the weights that were ranked, verified: what ``upscale`` takes of the trial's run."""
+    """The content of the file whose weights were ranked."""
     assert best.folder is not None, "a trial that was measured has a folder"
-    ranked = best.folder / checkpoint_name(best.step)
-    checkpoint = ranked if (ranked / STATE_FILE).exists() else find_checkpoint(best.folder)
-    with opened(checkpoint, only=(WEIGHTS_FILE,)) as folder:
-        return (folder / WEIGHTS_FILE).read_bytes()
+    with verified(measured_weights(best.folder, best.step)) as file:
+        return file.read_bytes()
 
 
 def trials_csv(results: SweepResults) -> str:
@@ -116,7 +110,7 @@ def trials_csv(results: SweepResults) -> str:
 def table(results: SweepResults) -> list[list[str]]:
     """The ranking as cells of text, its head first; then the other trials, the preset and bicubic.
 
-    Columns: rank, trial, step, what was measured last, state and reason, and the values of the settings, which are
+    Columns: rank, trial, step, what was measured last, state, and the values of the settings, which are
     called by their last name where that says it.
     """
     by_number = {record.number: record for record in results.trials}
@@ -128,13 +122,19 @@ def table(results: SweepResults) -> list[list[str]]:
     rows = [["rank", "trial", "step", *(COLUMN[metric] for metric in metrics), "state", *names.values()]]
     for record in records:
         scores = _cells(record.last, metrics)
-        state = " ".join(f"{record.state}: {record.reason}".split()) if record.reason else record.state
         values = [value_text(record.values[name], digits=4) for name in names]
         step = f"{record.step}/{results.space.steps}"
-        rows.append([_rank(record, results), record.name, step, *scores, state, *values])
+        rows.append([_rank(record, results), record.name, step, *scores, outcome(record), *values])
     if results.bicubic:
         rows.append(["", "bicubic", "", *_cells(results.bicubic, metrics), "", *("" for _ in names)])
     return rows
+
+
+def outcome(record: TrialRecord) -> str:
+    """What a trial is, or what ended it, on one line: ``complete``, ``stopped by asha``, ``failed: out of memory.``"""
+    if record.state == "stopped" and record.reason:
+        return record.reason.removesuffix(f" after step {record.step}")
+    return " ".join(f"{record.state}: {record.reason}".split()) if record.reason else record.state
 
 
 def plain_table(rows: Sequence[Sequence[str]]) -> str:

@@ -90,6 +90,7 @@ def make_searcher(
     """
     searcher = space.searcher
     if isinstance(searcher, Optuna):
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         pareto = space.score.combine == "pareto"
         metric, mode = steering(searcher.metric)
         search = OptunaSearch(
@@ -165,6 +166,10 @@ class SeededSampler(BaseSampler):
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self._sampler = self._sampler_of(trial.number)
+        if isinstance(self._sampler, NSGAIISampler):
+            # Optuna does not ask for trials whose values are given: they would be of no generation.
+            generation = self._sampler.get_trial_generation(study, trial)
+            self._sampler.get_parent_population(study, generation)
         self._sampler.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

@@ -34,6 +34,8 @@ class Pointer:
     """The run's folder, and the checkpoint's in it."""
     checkpoint: str
     step: int
+    weights: str
+    """SHA-256 of its weights."""
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:

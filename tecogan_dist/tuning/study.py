@@ -71,9 +71,10 @@ def study_of(results: SweepResults) -> optuna.Study:
 class StudyFile:
     """The search's study in a local file while the sweep runs: ``optuna-dashboard FILE`` shows it live.
 
-    The file is begun anew each time, for a sweep that goes on is told from its beginning: trials that ended in an
-    earlier command are given to :meth:`ended` alone, all others to :meth:`started` first, in the order of their
-    numbers. What has been told there cannot be changed, so that ``ranks`` are kept as their metrics, an objective
+    The file is begun anew each time, for a sweep that goes on is told from its beginning. Each trial is given to
+    :meth:`started` first, or, if it ended without that, to :meth:`ended` alone. Optuna numbers trials as they come, and
+    they may come in any order: what happens to one is kept back until all with lower numbers have come, so that its
+    numbers are ours. What has been told cannot be changed, so that ``ranks`` are kept as their metrics, an objective
     each, and a trial of PBT has the parameters that it began with (and what it has now as the attribute ``values``). A
     dashboard that shows an earlier command's file has to be started again.
 
@@ -83,6 +84,9 @@ class StudyFile:
     def __init__(self, path: Path, space: Space, *, say: Callable[[str], None]) -> None:
         self._path, self._space, self._say = path, space, say
         self._objectives = _metrics(space)
+        self._came = 0
+        """Trials with lower numbers than this have come."""
+        self._kept_back: dict[int, list[Callable[[optuna.Study], None]]] = {}
         self._running: dict[int, optuna.Trial] = {}
         self._reported: set[tuple[int, int]] = set()
         self._study: optuna.Study | None = None
@@ -94,36 +98,49 @@ class StudyFile:
 
     def started(self, record: TrialRecord) -> None:
         """The trial runs. What was measured of it before is told as well."""
-        with self._not_fatal():
-            if self._study is not None:
-                self._study.enqueue_trial(_parameters(record.segments[0].values, self._space))
-                self._running[record.number] = self._study.ask(_distributions(self._space))
-                for step in sorted(record.scores):
-                    self._measured(record, step)
+        self._tell(record, lambda study: self._started(study, record))
 
     def measured(self, record: TrialRecord, step: int) -> None:
         """``record`` has new scores at ``step``. With several objectives only the newest are kept."""
-        with self._not_fatal():
-            if self._study is not None:
-                self._measured(record, step)
+        self._tell(record, lambda _: self._measured(record, step))
 
     def ended(self, record: TrialRecord) -> None:
         """The trial is complete, stopped or failed."""
+        self._tell(record, lambda study: self._ended(study, record))
+
+    def _tell(self, record: TrialRecord, deed: Callable[[optuna.Study], None]) -> None:
+        """Do it now, or when all trials with lower numbers have come."""
+        study = self._study
+        if study is None:
+            return
         with self._not_fatal():
-            if self._study is None:
-                return
-            trial = self._running.pop(record.number, None)
-            if trial is None:
-                values = record.segments[0].values
-                self._study.add_trial(_frozen(record, self._space, self._objectives, values=values))
-                return
-            for name, value in _attributes(record, record.step).items():
-                trial.set_user_attr(name, value)
-            for name, value in _constraints(record, self._space).items():
-                trial.set_constraint(name, value)
-            is_complete = record.state == "complete"
-            told = self._objectives.at(record, record.step) if is_complete else None
-            self._study.tell(trial, told, STATES[record.state])
+            if record.number < self._came:
+                deed(study)
+            else:
+                self._kept_back.setdefault(record.number, []).append(deed)
+            while self._came in self._kept_back:
+                for kept in self._kept_back.pop(self._came):
+                    kept(study)
+                self._came += 1
+
+    def _started(self, study: optuna.Study, record: TrialRecord) -> None:
+        study.enqueue_trial(_parameters(record.segments[0].values, self._space))
+        self._running[record.number] = study.ask(_distributions(self._space))
+        for step in sorted(record.scores):
+            self._measured(record, step)
+
+    def _ended(self, study: optuna.Study, record: TrialRecord) -> None:
+        trial = self._running.pop(record.number, None)
+        if trial is None:
+            values = record.segments[0].values
+            study.add_trial(_frozen(record, self._space, self._objectives, values=values))
+            return
+        for name, value in _attributes(record, record.step).items():
+            trial.set_user_attr(name, value)
+        for name, value in _constraints(record, self._space).items():
+            trial.set_constraint(name, value)
+        told = self._objectives.at(record, record.step) if record.state == "complete" else None
+        study.tell(trial, told, STATES[record.state])
 
     def _measured(self, record: TrialRecord, step: int) -> None:
         trial = self._running[record.number]

@@ -170,6 +170,8 @@ class Sweep:
         tune_config: tune.TuneConfig,
         pointers: bool,
     ) -> None:
+        if self._stopper.requested:
+            raise Stopped
         task = self._task
         ledger = Ledger(task.space, seed=task.base.seed, board=self._board, planned=planned, changed=self._changed)
         self._ledgers.append(ledger)
@@ -238,6 +240,8 @@ def quiet_tune() -> Any:
     """Tune's own reports are for its own tables: ours say the same. Errors of trials come to the ledger."""
     # The newer output of the two prints tables at any verbosity.
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    # Of trials that Tune has given up when they end.
+    os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"
     names = ("ray.tune", "ray.tune.execution.tune_controller", "ray.tune.search", "ray.tune.tuner", "ray.tune.tune")
     loggers = [logging.getLogger(name) for name in names]
     before = [logger.level for logger in loggers]

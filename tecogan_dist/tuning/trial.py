@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.config.schema import Config
 from tecogan_dist.data.clips import Scene
-from tecogan_dist.runs.checkpoints import STATE_FILE, checkpoint_name
+from tecogan_dist.runs.checkpoints import STATE_FILE, WEIGHTS_FILE, checkpoint_name, read_state
 from tecogan_dist.runs.folder import AUTO, open_run_folder, write_run_file
 from tecogan_dist.tuning.board import TrialLine, TrialProgress
 from tecogan_dist.tuning.checks import needed_metrics, trial_config
@@ -85,6 +86,7 @@ class SweepTrial(tune.Trainable):
         self._reported = 0
         self._results: Iterator[tuple[int, dict[str, float]]] | None = None
         self._training: TrialTraining | None = None
+        self._warned_of = ""
 
     def load_checkpoint(self, checkpoint_dir: Any) -> None:
         self._origin = Pointer.from_json((Path(checkpoint_dir) / POINTER_FILE).read_bytes())
@@ -98,7 +100,11 @@ class SweepTrial(tune.Trainable):
                 raise UserError(f"{checkpoint} was not written: check the disk's space and permissions.")
             time.sleep(POLL)
         pointer = Pointer(
-            trial=self._name, folder=str(self._segment.folder), checkpoint=str(checkpoint), step=self._reported
+            trial=self._name,
+            folder=str(self._segment.folder),
+            checkpoint=str(checkpoint),
+            step=self._reported,
+            weights=read_state(checkpoint).files[WEIGHTS_FILE],
         )
         (Path(checkpoint_dir) / POINTER_FILE).write_text(pointer.to_json(), "utf-8")
 
@@ -150,8 +156,11 @@ class SweepTrial(tune.Trainable):
 
         task = self._task
         config = trial_config(dataclasses.replace(task.base, seed=self._seed), task.space, self._values)
-        origin = None if segment.origin is None else segment.origin.checkpoint
-        run = open_run_folder(segment.folder, config=config, data=task.data, resume=origin or AUTO)
+        origin = segment.origin
+        if origin is not None and read_state(Location(origin.checkpoint)).files[WEIGHTS_FILE] != origin.weights:
+            raise UserError(f"{origin.checkpoint} has other weights than when it was chosen: begin a new sweep.")
+        resume = AUTO if origin is None else origin.checkpoint
+        run = open_run_folder(segment.folder, config=config, data=task.data, resume=resume)
         write_run_file(run, config=config, data=task.data)
         training_task = TrainingTask(
             config=config,
@@ -177,8 +186,15 @@ class SweepTrial(tune.Trainable):
             elif isinstance(news, Progress):
                 rate = news.metrics["steps_per_second"]
                 self._board.tell.remote(TrialProgress(self._name, news.step, rate))
-            elif isinstance(news, Line) and news.text.startswith("warning"):
-                self._board.tell.remote(TrialLine(self._name, news.text))
+            elif isinstance(news, Line):
+                self._warn(news.text)
+
+    def _warn(self, line: str) -> None:
+        """Pass a training's warning on, but not the same of one step after the other."""
+        kind = re.sub(r"\d+", "", line)
+        if line.startswith("warning") and kind != self._warned_of:
+            self._warned_of = kind
+            self._board.tell.remote(TrialLine(self._name, line))
 
     def _checked(self, step: int, values: dict[str, float]) -> dict[str, float]:
         for name in needed_metrics(self._task.space):

@@ -6,16 +6,19 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from tecogan_dist.base.errors import UserError, run_command
+from tecogan_dist.base.storage import Location
 from tecogan_dist.config import load as settings
 from tecogan_dist.config.overrides import full_help, leaves, override, short_help
 from tecogan_dist.config.schema import Config, LossConfig, OptimizerConfig
 from tecogan_dist.training.schedules import fade_in_at, learning_rate_at
+from tests.support.s3_server import S3Server
 
 
 def test_every_preset_loads_and_survives_a_round_trip() -> None:
@@ -95,6 +98,33 @@ def test_bad_settings_are_one_sentence(text: str, part: str) -> None:
 def test_a_missing_preset_names_those_that_are_there() -> None:
     with pytest.raises(UserError, match="presets are frvsr, "):
         settings.load("tecogann")
+
+
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_a_config_is_a_file_here_or_on_an_object_store(
+    where: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder = Location.of(tmp_path)
+    if where == "s3":
+        server: S3Server = request.getfixturevalue("server")
+        folder = Location(server.uri("sweeps/mine"))
+    good, bad = folder / "best.yaml", folder / "bad.yaml"
+    good.write_bytes("# gesch\u00e4tzt\r\nsteps: 7\r\nloss: {pingpong: 0.25}\r\n".encode())
+    bad.write_bytes(b"stepps: 7\n")
+    config = settings.load(str(good))
+    assert (config.steps, config.loss.pingpong) == (7, 0.25)
+    with pytest.raises(UserError, match=r"bad\.yaml: unknown key 'stepps'"):
+        settings.load(str(bad))
+    bad.write_bytes(b"steps: \xff\n")
+    with pytest.raises(UserError, match=r"bad\.yaml cannot be read as a YAML text file"):
+        settings.load(str(bad))
+    with pytest.raises(UserError, match=r"no preset or file is named '.*gone\.yaml': presets are frvsr, "):
+        settings.load(str(folder / "gone.yaml"))
+
+
+def test_other_addresses_are_no_configs() -> None:
+    with pytest.raises(UserError, match=r"https://x/best\.yaml is not a place for files"):
+        settings.load("https://x/best.yaml")
 
 
 def test_yaml_numbers_with_an_exponent_need_no_point() -> None:

@@ -20,6 +20,7 @@ class WandbRun:
     """What an offline run's ``.wandb`` file holds."""
 
     project: str = ""
+    group: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     """One for each call of ``log``."""
@@ -35,7 +36,7 @@ def read_wandb(file: Path) -> WandbRun:
             items = ((list(item.nested_key) or [item.key], item.value_json) for item in record.history.item)
             run.rows.append(_nested(items))
         if record.HasField("run"):
-            run.project = record.run.project
+            run.project, run.group = record.run.project, record.run.run_group
             run.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
     return run
 

@@ -18,9 +18,10 @@ from tecogan_dist.tuning.checks import (
     check_space,
     check_weights,
     full_config,
+    largest_perceptual,
     needed_metrics,
-    needs_vgg,
     number_of_trials,
+    preset_values,
     trial_config,
 )
 from tecogan_dist.tuning.space import Grid, Pb2, Pbt, Space
@@ -250,7 +251,7 @@ def test_a_trial_differs_from_the_preset_by_what_the_space_says() -> None:
         "cluster.resources_per_worker": {"big": 0.5},
         "tracking.validate_every": 15,
         "tracking.save_every": 15,
-        "tracking.keep_checkpoints": 1,
+        "tracking.keep_checkpoints": 2,
         "tracking.best": "tof",
     }
     preset = trial_config(base, space, {})
@@ -282,7 +283,7 @@ def test_two_trials_differ_in_nothing_but_what_is_searched() -> None:
 def test_who_may_be_copied_from_keeps_all_that_was_measured(scheduler: Pbt | Pb2) -> None:
     space = dataclasses.replace(searching(loss__warp={"uniform": [0.5, 2]}), scheduler=scheduler)
     check_space(space, BASE)
-    assert trial_config(BASE, space, {}).tracking.keep_checkpoints == 4
+    assert trial_config(BASE, space, {}).tracking.keep_checkpoints >= space.steps // space.measure_every
 
 
 def test_a_trial_waits_for_all_its_workers() -> None:
@@ -353,19 +354,28 @@ def test_a_grid_knows_its_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("preset", "searched", "fixed", "needs"),
+    ("preset", "settings_of_space", "fixed", "largest"),
     [
-        ("tecogan", "loss.warp", {}, True),
-        ("tecogan", "loss.warp", {"loss.perceptual": 0.0}, False),
-        ("smoke_tecogan", "loss.warp", {}, False),
-        ("smoke_tecogan", "loss.perceptual", {}, True),
+        ("tecogan", {"loss.warp": {"uniform": [0.0, 1.0]}}, {}, 0.2),
+        ("tecogan", {"loss.warp": {"uniform": [0.0, 1.0]}}, {"loss.perceptual": 0.0}, 0.0),
+        ("tecogan", {"loss.perceptual": {"uniform": [0.0, 0.1]}}, {}, 0.2),  # the preset's own
+        ("tecogan", {"loss.perceptual": {"loguniform": [0.1, 0.9]}}, {}, 0.9),
+        ("smoke_tecogan", {"loss.warp": {"uniform": [0.0, 1.0]}}, {}, 0.0),
+        ("smoke_tecogan", {"loss.perceptual": {"choice": [0.3, 0.5, 0]}}, {}, 0.5),
     ],
 )
-def test_vgg_is_needed_where_a_trial_may_have_a_perceptual_loss(
-    preset: str, searched: str, fixed: dict[str, Any], needs: bool
+def test_vgg_is_needed_where_a_trial_or_the_preset_has_a_perceptual_loss(
+    preset: str, settings_of_space: dict[str, Any], fixed: dict[str, Any], largest: float
 ) -> None:
-    space = space_of(settings={searched: {"uniform": [0.0, 1.0]}}, fixed=fixed)
-    assert needs_vgg(settings.load(preset), space) == needs
+    space = space_of(settings=settings_of_space, fixed=fixed)
+    assert largest_perceptual(settings.load(preset), space) == largest
+
+
+def test_the_preset_has_values_of_what_is_searched() -> None:
+    space = space_of(settings={"loss.pingpong": {"choice": [1]}, "optimizer.kind": {"choice": ["adam", "adam_tf1"]}})
+    values = {"loss.pingpong": BASE.loss.pingpong, "optimizer.kind": "adam"}
+    assert preset_values(BASE, space) == values
+    assert trial_config(BASE, space, values) == trial_config(BASE, space, {})
 
 
 def test_any_two_settings_meet_at_any_of_their_ends() -> None:

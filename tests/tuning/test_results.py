@@ -17,7 +17,7 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.commands import train, upscale
 from tecogan_dist.config import load as settings
-from tecogan_dist.runs.checkpoints import WEIGHTS_FILE, checkpoint_name
+from tecogan_dist.runs.checkpoints import EMA_FILE, WEIGHTS_FILE, checkpoint_name
 from tecogan_dist.runs.find import read_weights
 from tecogan_dist.tuning.checks import full_config
 from tecogan_dist.tuning.ranking import summarise
@@ -83,7 +83,7 @@ def results_of(trials: list[TrialRecord], *, repeats: tuple[TrialRecord, ...] = 
 def sweep(folder: Location | None = None) -> SweepResults:
     """Trial 1 is the best."""
     failed = dataclasses.replace(trial(2, "failed", [], warp=1.5), reason='worker 0 failed:\nout of "memory", twice')
-    stopped = dataclasses.replace(trial(0, "stopped", [0.3], warp=0.1234567), reason="ASHA at step 2")
+    stopped = dataclasses.replace(trial(0, "stopped", [0.3], warp=0.1234567), reason="stopped by asha after step 2")
     trials = [stopped, trial(1, "complete", [0.3, 1 / 7], warp=0.7, folder=folder), failed]
     again = tuple(
         dataclasses.replace(
@@ -158,9 +158,22 @@ def test_weights_are_those_that_were_ranked(run_folder: Location, tmp_path: Path
 
 def test_damaged_or_missing_weights_are_told_after_all_else_is_written(tmp_path: Path) -> None:
     output = Location.of(tmp_path / "sweep")
-    with pytest.raises(UserError, match="holds nothing to resume from"):
+    with pytest.raises(UserError, match=r"no weights are at .*gone"):
         write_results(output, sweep(Location.of(tmp_path / "gone")), base=BASE, data=STORE)
     assert output.names() == ["best.yaml", "trials.csv"]
+
+
+def test_an_average_of_weights_is_what_was_scored(tmp_path: Path) -> None:
+    folder, output = Location.of(tmp_path / "run"), Location.of(tmp_path / "sweep")
+    run(make_config(["--steps", "2", "--optimizer.ema-decay", "0.5"]), folder)
+    results = results_of([trial(0, "stopped", [0.3], warp=0.5, folder=folder)])
+    write_results(output, results, base=BASE, data=STORE)
+    average = folder / checkpoint_name(2) / EMA_FILE
+    assert (output / "best.safetensors").sha256() == average.sha256()
+    assert read_weights(output / "best.safetensors").step == 2
+    average.write_bytes(average.read_bytes()[:-1] + b"?")
+    with pytest.raises(UserError, match=r"is damaged \(the checksum of weights_ema\.safetensors is wrong\)"):
+        write_results(output, results, base=BASE, data=STORE)
 
 
 @pytest.mark.parametrize("where", ["local", "s3"])
@@ -174,8 +187,10 @@ def test_without_a_winner_nothing_stale_is_left(
     write_results(output, sweep(run_folder), base=BASE, data=STORE)
     assert output.names() == ["best.safetensors", "best.yaml", "trials.csv"]
     if where == "s3":
-        header = (output / "best.yaml").read_bytes().decode().partition("\nseed:")[0]
-        assert "Copy this file, and train with:\n#   tecogan train --config best.yaml --data" in header
+        command = training_command(output, data=STORE)
+        assert f"#   {command}\n" in (output / "best.yaml").read_bytes().decode()
+        _, parsed = train.parse(shlex.split(command)[2:])
+        assert parsed.loss.warp == 0.7
         assert read_weights(output / "best.safetensors").step == 4
     failed = results_of([trial(0, "failed", [0.1], warp=0.5)])
     for _ in range(2):
@@ -224,7 +239,7 @@ def test_the_ranking_is_a_table_of_text() -> None:
     assert rows == [
         ["rank", "trial", "step", "tOF", "PSNR", "state", "warp", "balance_threshold"],
         ["1", "0001", "4/4", "0.1429", "30.14", "complete", "0.7", "0.4"],
-        ["2", "0000", "2/4", "0.3000", "30.30", "stopped: ASHA at step 2", "0.1235", "0.4"],
+        ["2", "0000", "2/4", "0.3000", "30.30", "stopped by asha", "0.1235", "0.4"],
         ["", "0002", "0/4", "", "", 'failed: worker 0 failed: out of "memory", twice', "1.5", "0.4"],
         ["", "preset", "4/4", "0.2100", "30.21", "complete", "1", "0.4"],
         ["", "bicubic", "", "0.5000", "28.00", "", "", ""],

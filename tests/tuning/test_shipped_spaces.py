@@ -11,7 +11,7 @@ import pytest
 from tecogan_dist.config import load as settings
 from tecogan_dist.config.overrides import override
 from tecogan_dist.config.schema import Config
-from tecogan_dist.tuning.checks import check_space, needed_metrics, needs_vgg, number_of_trials
+from tecogan_dist.tuning.checks import check_space, largest_perceptual, needed_metrics, number_of_trials
 from tecogan_dist.tuning.reading import read_space, shipped_spaces, space_from_yaml
 from tests.support.paths import REPOSITORY
 
@@ -48,7 +48,7 @@ def test_all_are_shipped() -> None:
 def test_it_goes_with_its_command(file: Path) -> None:
     space, config = read_space(file), config_of(file)
     check_space(space, config, source=str(file))
-    assert needs_vgg(config, space) == (config.perceptual.weights is not None)
+    assert (largest_perceptual(config, space) > 0) == (config.perceptual.weights is not None)
     assert config.initial_weights is not None
 
 

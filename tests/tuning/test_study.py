@@ -232,6 +232,34 @@ def test_a_file_can_be_read_while_it_grows(tmp_path: Path) -> None:
     assert (study.metric_names, said) == (["tOF"], [])
 
 
+def test_numbers_are_ours_in_whatever_order_trials_come(tmp_path: Path) -> None:
+    """Processes that start beside each other are ready in any order; one may die before it is."""
+    path = tmp_path / "optuna.log"
+    file = StudyFile(path, SPACE, say=pytest.fail)
+    trials = [trial(0), trial(1, "stopped", steps=20), trial(2, "failed", steps=0), trial(3, "running", steps=10)]
+    begun = [dataclasses.replace(record, state="running", scores={}, reason="") for record in trials]
+    file.started(begun[3])
+    file.measured(trials[3], 10)
+    file.ended(trials[2])  # which never started
+    file.started(begun[1])
+    for step in (10, 20):
+        file.measured(trials[1], step)
+    file.ended(trials[1])
+    assert read(path).trials == []
+    file.started(begun[0])
+    told = read(path).trials
+    assert [found.state for found in told] == [State.RUNNING, State.PRUNED, State.FAIL, State.RUNNING]
+    for step in trials[0].scores:
+        file.measured(trials[0], step)
+    file.ended(trials[0])
+    told = read(path).trials
+    assert [found.number for found in told] == [0, 1, 2, 3]
+    for found, record in zip(told, trials, strict=True):
+        assert found.params == record.values
+        assert found.intermediate_values == {step: scores["tof"] for step, scores in record.scores.items()}
+    assert [found.state for found in told] == [State.COMPLETE, State.PRUNED, State.FAIL, State.RUNNING]
+
+
 def test_several_objectives_and_ranks_are_kept_as_metrics(tmp_path: Path) -> None:
     for space in (PARETO, RANKS):
         path, record = tmp_path / f"{space.score.combine}.log", trial(0)
@@ -263,7 +291,7 @@ def test_a_sweep_that_goes_on_begins_the_file_anew(tmp_path: Path) -> None:
 
 
 def test_a_pbt_trial_keeps_the_values_it_began_with(tmp_path: Path) -> None:
-    space, record = dataclasses.replace(SPACE, scheduler=Pbt(kind="pbt")), perturbed()
+    space, record = dataclasses.replace(SPACE, scheduler=Pbt(kind="pbt")), dataclasses.replace(perturbed(), number=0)
     for name in ("told", "told_again"):
         file = StudyFile(tmp_path / name, space, say=pytest.fail)
         if name == "told":

@@ -30,13 +30,12 @@ class _Synchronous:
 
     def on_trial_error(self: Any, tune_controller: Any, trial: Trial) -> None:
         super().on_trial_error(tune_controller, trial)  # type: ignore[misc]
-        living = tune_controller.get_live_trials()
-        living.discard(trial)
+        tune_controller.get_live_trials().discard(trial)  # the controller's own set, where it would stay
         self._trial_state[trial].last_score = None  # nobody copies from it
-        states = {other: self._trial_state[other] for other in living if not other.is_finished()}
-        if states and all(state.last_train_time >= self._next_perturbation_sync for state in states.values()):
-            other, state = next(iter(states.items()))
-            self.on_trial_result(tune_controller, other, state.last_result)
+        others = [other for other in tune_controller.get_trials() if other != trial and not other.is_finished()]
+        states = [self._trial_state[other] for other in others]
+        if others and all(state.last_train_time >= self._next_perturbation_sync for state in states):
+            self.on_trial_result(tune_controller, others[0], states[0].last_result)
 
 
 class SynchronousPbt(_Synchronous, PopulationBasedTraining):
