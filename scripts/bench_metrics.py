@@ -32,10 +32,10 @@ from torch import Tensor
 from tecogan_dist.cluster.connect import connected
 from tecogan_dist.metrics import temporal
 from tecogan_dist.metrics.measuring import Settings, in_this_process, measure_sequences, open_sequences
+from tecogan_dist.metrics.names import METRICS
 from tecogan_dist.metrics.perceptual import Trunk
 from tecogan_dist.metrics.protocol import OFFICIAL, Images
 from tecogan_dist.metrics.ray_tasks import by_ray_tasks
-from tecogan_dist.metrics.sequence import METRICS
 from tecogan_dist.video.images import image_files, read_image
 
 Values = dict[str, list[float]]

@@ -9,10 +9,10 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.progress import Progress
 from tecogan_dist.commands.parser import CommandParser, whole_number
 from tecogan_dist.metrics.measuring import Settings, measure_sequences, measured_with, open_sequences, total_frames
+from tecogan_dist.metrics.names import COLUMN, METRICS, NEED_WEIGHTS
 from tecogan_dist.metrics.perceptual import TRUNK_FILES, WEIGHTS_VARIABLE, find_trunk
 from tecogan_dist.metrics.protocol import PROTOCOLS
 from tecogan_dist.metrics.ray_tasks import measuring
-from tecogan_dist.metrics.sequence import COLUMN, METRICS, NEED_WEIGHTS
 from tecogan_dist.metrics.summary import Evaluation
 from tecogan_dist.pages.evaluation import write_evaluation
 

@@ -38,7 +38,7 @@ from tecogan_dist.tuning.ledger import Event
 from tecogan_dist.tuning.ranking import summarise
 from tecogan_dist.tuning.reading import read_space
 from tecogan_dist.tuning.records import SweepResults, TrialRecord
-from tecogan_dist.tuning.results import plain_table, table, training_command, write_results
+from tecogan_dist.tuning.results import failures, plain_table, table, training_command, write_results
 from tecogan_dist.tuning.space import Space
 from tecogan_dist.tuning.study import StudyFile, study_of
 from tecogan_dist.tuning.sweep import Stopped, Sweep
@@ -88,7 +88,9 @@ def main(argv: list[str] | None = None) -> None:
         _announce(space, concurrent=concurrent, known=known, scenes=len(measured_scenes(task)))
         sweep_task = SweepTask(
             space=space,
-            base=base,
+            base=dataclasses.replace(
+                base, tracking=dataclasses.replace(base.tracking, wandb_group=_group(base, output))
+            ),
             data=data,
             output=output,
             training_scenes=task.training_scenes,
@@ -132,6 +134,11 @@ def _training_task(space: Space, base: Config, *, data: Location, output: Locati
         )
     build_networks(config, initial_weights=config.initial_weights)  # do they fit?
     return task
+
+
+def _group(base: Config, output: Location) -> str:
+    """W&B's group of the sweep's runs."""
+    return base.tracking.wandb_group or output.name
 
 
 def _with_most_losses(task: TrainingTask, space: Space) -> TrainingTask:
@@ -210,16 +217,17 @@ def _summary(
 def _conclude(task: TrainingTask, results: SweepResults, *, base: Config) -> None:
     """Write and print what came out. Raises :class:`UserError` if nothing did."""
     output = task.output
-    print("\n" + plain_table(table(results)))
+    print("\n" + "\n".join([plain_table(table(results)), *failures(results)]))
     written = write_results(output, results, base=base, data=task.data)
     if not results.ranking:
         raise UserError(
-            f"no trial came to a score: the reasons are in the table above and in {written[0]}; mend them, and the "
+            f"no trial came to a score: the reasons are above and in {written[0]}; mend them, and the "
             "same command tries again."
         )
     address = ""
     if base.tracking.wandb_project is not None:
-        address = write_summary_run(output, results, project=base.tracking.wandb_project)
+        project, group = base.tracking.wandb_project, _group(base, output)
+        address = write_summary_run(output, results, project=project, group=group)
     command = training_command(output, data=task.data)
     page = write_sweep_page(
         output, results, study_of(results), _pictures(task, results), title=output.name, command=command, wandb=address

@@ -12,15 +12,10 @@ from dataclasses import dataclass
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.metrics.frame import luma, psnr_y, ssim_y
+from tecogan_dist.metrics.names import METRICS, NEED_WEIGHTS
 from tecogan_dist.metrics.perceptual import Features, Lpips, t_lp
 from tecogan_dist.metrics.protocol import OFFICIAL, Images, Protocol, match_size
 from tecogan_dist.metrics.temporal import Grey, grey, optical_flow, t_of
-
-METRICS = ("psnr", "ssim", "lpips", "tof", "tlp")
-NEED_WEIGHTS = ("lpips", "tlp")
-HIGHER_IS_BETTER = ("psnr", "ssim")
-COLUMN = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "tof": "tOF", "tlp": "tLP100"}
-"""The original's name of each: tLP is published times 100."""
 
 
 def measure(

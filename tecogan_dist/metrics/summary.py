@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from tecogan_dist.metrics.names import COLUMN
 from tecogan_dist.metrics.protocol import Protocol
-from tecogan_dist.metrics.sequence import COLUMN, mean
+from tecogan_dist.metrics.sequence import mean
 
 
 @dataclass(frozen=True)

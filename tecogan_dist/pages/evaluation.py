@@ -19,7 +19,7 @@ import jinja2
 from tecogan_dist.base.atomic import replacing, reported_local
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.metrics.measuring import OpenSequence
-from tecogan_dist.metrics.sequence import HIGHER_IS_BETTER
+from tecogan_dist.metrics.names import HIGHER_IS_BETTER
 from tecogan_dist.metrics.summary import Evaluation, SequenceValues
 from tecogan_dist.pages.curves import LABEL, Chart, chart, format_value
 from tecogan_dist.pages.pictures import (

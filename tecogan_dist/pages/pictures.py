@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tecogan_dist.metrics.measuring import PROFILE_FRAMES, Profile
+from tecogan_dist.metrics.names import HIGHER_IS_BETTER
 from tecogan_dist.metrics.protocol import Images, Protocol, match_size
-from tecogan_dist.metrics.sequence import HIGHER_IS_BETTER
 from tecogan_dist.metrics.temporal import flow_difference, grey, optical_flow
 from tecogan_dist.pages.curves import tick_step
 from tecogan_dist.video.source import FrameSource

@@ -23,8 +23,8 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from tecogan_dist.base.storage import Location
+from tecogan_dist.metrics.names import HIGHER_IS_BETTER, METRICS
 from tecogan_dist.metrics.protocol import OFFICIAL, Images
-from tecogan_dist.metrics.sequence import HIGHER_IS_BETTER, METRICS
 from tecogan_dist.pages.curves import LABEL, UNIT, format_value
 from tecogan_dist.pages.pictures import Picture, data_uri
 from tecogan_dist.pages.sweep_course import front, history, learning_curves, timeline

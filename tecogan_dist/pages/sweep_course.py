@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from optuna import visualization
 from optuna.trial import TrialState
 
-from tecogan_dist.metrics.sequence import METRICS
+from tecogan_dist.metrics.names import METRICS
 from tecogan_dist.pages.curves import LABEL
 from tecogan_dist.pages.sweep_plots import (
     ACCENT,

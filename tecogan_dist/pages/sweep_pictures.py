@@ -10,9 +10,10 @@ import torch.nn.functional as F
 
 from tecogan_dist.config.degradations import is_centred
 from tecogan_dist.data.clips import Scene
+from tecogan_dist.metrics.names import METRICS, NEED_WEIGHTS
 from tecogan_dist.metrics.perceptual import Lpips, Trunk
 from tecogan_dist.metrics.protocol import Images
-from tecogan_dist.metrics.sequence import METRICS, NEED_WEIGHTS, mean, measure
+from tecogan_dist.metrics.sequence import mean, measure
 from tecogan_dist.ops.degrade import degrade_frames
 from tecogan_dist.ops.resampling import resize_bicubic
 from tecogan_dist.runs.find import load_upscaler, measured_weights

@@ -13,7 +13,7 @@ import optuna
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
-from tecogan_dist.metrics.sequence import HIGHER_IS_BETTER
+from tecogan_dist.metrics.names import HIGHER_IS_BETTER
 from tecogan_dist.pages.curves import LABEL
 from tecogan_dist.tuning.ranking import excesses
 from tecogan_dist.tuning.records import SweepResults, TrialRecord

@@ -8,7 +8,7 @@ from pathlib import Path
 from tecogan_dist.base.atomic import write_text
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
-from tecogan_dist.metrics.sequence import HIGHER_IS_BETTER
+from tecogan_dist.metrics.names import HIGHER_IS_BETTER
 
 METRICS_FILE = "metrics.jsonl"
 

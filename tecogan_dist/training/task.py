@@ -10,9 +10,9 @@ from tecogan_dist.config.schema import Config
 from tecogan_dist.data.clips import ClipStore, Scene
 from tecogan_dist.data.stream.fits import check_scenes
 from tecogan_dist.data.stream.windows import window_config
+from tecogan_dist.metrics.names import NEED_WEIGHTS
 from tecogan_dist.metrics.perceptual import Trunk, find_trunk
 from tecogan_dist.metrics.protocol import BORDER, MULTIPLE, OFFICIAL
-from tecogan_dist.metrics.sequence import NEED_WEIGHTS
 from tecogan_dist.weights.vgg import VggWeights, read_vgg
 
 

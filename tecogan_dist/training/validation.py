@@ -14,9 +14,10 @@ from tecogan_dist.data.cache import scene_frames
 from tecogan_dist.data.clips import Scene
 from tecogan_dist.data.stream.decoding import decode_windows
 from tecogan_dist.data.stream.windows import sample_at, window_config
+from tecogan_dist.metrics.names import METRICS, NEED_WEIGHTS
 from tecogan_dist.metrics.perceptual import Lpips, Trunk
 from tecogan_dist.metrics.protocol import Images
-from tecogan_dist.metrics.sequence import METRICS, NEED_WEIGHTS, mean, measure
+from tecogan_dist.metrics.sequence import mean, measure
 from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.training.step import TrainingStep

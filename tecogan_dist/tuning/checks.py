@@ -16,8 +16,7 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.config.load import check, from_tree, to_tree
 from tecogan_dist.config.overrides import leaves
 from tecogan_dist.config.schema import Config
-from tecogan_dist.metrics.perceptual import TRUNK_FILES, WEIGHTS_VARIABLE, find_trunk
-from tecogan_dist.metrics.sequence import HIGHER_IS_BETTER, METRICS, NEED_WEIGHTS
+from tecogan_dist.metrics.names import HIGHER_IS_BETTER, METRICS, NEED_WEIGHTS
 from tecogan_dist.tuning.space import Fifo, Grid, Optuna, Pb2, Pbt, Space
 from tecogan_dist.tuning.values import corners, ends, setting_type, type_problem
 
@@ -93,6 +92,8 @@ def preset_values(base: Config, space: Space) -> dict[str, Any]:
 
 def check_weights(space: Space, *, source: str = "the space") -> None:
     """Raise :class:`UserError` if LPIPS or tLP count and the weights of their network are not here."""
+    from tecogan_dist.metrics.perceptual import TRUNK_FILES, WEIGHTS_VARIABLE, find_trunk  # torch takes seconds
+
     names = [name for name in needed_metrics(space) if name in NEED_WEIGHTS]
     if not names:
         return

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tecogan_dist.metrics.sequence import COLUMN
+from tecogan_dist.metrics.names import COLUMN
 from tecogan_dist.training.ray.display import clock
 from tecogan_dist.tuning.board import TrialLine, TrialNews, TrialProgress
 from tecogan_dist.tuning.checks import number_of_trials

@@ -13,13 +13,13 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from tecogan_dist.base.storage import Location
-from tecogan_dist.metrics.sequence import METRICS
+from tecogan_dist.metrics.names import METRICS
 from tecogan_dist.tuning.records import Segment, TrialRecord
 from tecogan_dist.tuning.space import Space
 from tecogan_dist.tuning.trial import JOB, plain_values
 
 NO_MEMORY = "the machine ran out of memory, and Ray ended its process: use smaller batches or fewer trials at a time."
-DIED = "its process died."
+DIED = "its process died: something killed it, or the machine's memory ran out."
 
 Event = Literal["started", "measured", "ended"]
 
@@ -126,8 +126,8 @@ class Ledger(Callback):
 def _how_it_died(trial: Trial) -> str:
     """From what Ray Tune has noted of a process that could not speak for itself."""
     text = Path(trial.error_file).read_text("utf-8", "replace") if trial.error_file else ""
-    if "OutOfMemoryError" in text:
+    if "OutOfMemoryError" in text or "running low on memory" in text:
         return NO_MEMORY
-    if "RayActorError" in text or "ActorDiedError" in text:
+    if "process has died" in text:
         return DIED
     return f"it failed ({(text.strip() or 'no reason given').splitlines()[-1]})."

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
-from tecogan_dist.metrics.sequence import COLUMN, HIGHER_IS_BETTER, mean
+from tecogan_dist.metrics.names import COLUMN, HIGHER_IS_BETTER
 from tecogan_dist.tuning.records import Repeated, SweepResults, TrialRecord
 from tecogan_dist.tuning.space import Score, Space
 
@@ -61,6 +60,8 @@ def excess(score: Score, values: Mapping[str, float]) -> float:
 
 def rank_sums(score: Score, values: Mapping[int, Mapping[str, float]]) -> dict[int, float]:
     """The weighted sum of each trial's ranks in the score's metrics, from 1 on; equal values share their mean rank."""
+    from scipy.stats import rankdata  # it takes a second, and trials import this module
+
     numbers = list(values)
     sums = np.zeros(len(numbers))
     for metric in score.metrics:
@@ -144,7 +145,7 @@ def repeated(repeats: Sequence[TrialRecord], *, ranking: Sequence[int]) -> tuple
                 Repeated(
                     number=number,
                     seeds=tuple(record.seed for record in ended),
-                    mean={metric: mean(column) for metric, column in columns.items()},
+                    mean={metric: statistics.fmean(column) for metric, column in columns.items()},
                     deviation={metric: _deviation(column) for metric, column in columns.items()},
                 )
             )

@@ -15,7 +15,7 @@ import yaml
 from tecogan_dist.base.storage import Location
 from tecogan_dist.config.load import to_tree
 from tecogan_dist.config.schema import Config
-from tecogan_dist.metrics.sequence import COLUMN, METRICS
+from tecogan_dist.metrics.names import COLUMN, METRICS
 from tecogan_dist.runs.find import measured_weights, verified
 from tecogan_dist.tuning.checks import full_config
 from tecogan_dist.tuning.ranking import number_text
@@ -123,11 +123,18 @@ def table(results: SweepResults) -> list[list[str]]:
     for record in records:
         scores = _cells(record.last, metrics)
         values = [value_text(record.values[name], digits=4) for name in names]
+        state = "failed" if record.state == "failed" else outcome(record)
         step = f"{record.step}/{results.space.steps}"
-        rows.append([_rank(record, results), record.name, step, *scores, outcome(record), *values])
+        rows.append([_rank(record, results), record.name, step, *scores, state, *values])
     if results.bicubic:
         rows.append(["", "bicubic", "", *_cells(results.bicubic, metrics), "", *("" for _ in names)])
     return rows
+
+
+def failures(results: SweepResults) -> list[str]:
+    """A line for each training that failed, with its reason."""
+    records = [*results.trials, *([results.preset] if results.preset else []), *results.repeats]
+    return [f"{record.name} failed: {record.reason}" for record in records if record.state == "failed"]
 
 
 def outcome(record: TrialRecord) -> str:

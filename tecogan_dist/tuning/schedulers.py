@@ -21,7 +21,7 @@ from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlg
 from ray.tune.search.optuna import OptunaSearch
 
 from tecogan_dist.cluster.internals.ray_tune import SynchronousPb2, SynchronousPbt
-from tecogan_dist.metrics.sequence import HIGHER_IS_BETTER
+from tecogan_dist.metrics.names import HIGHER_IS_BETTER
 from tecogan_dist.tuning.space import Asha, Distribution, Median, Optuna, Pb2, Pbt, Space
 from tecogan_dist.tuning.study import distribution
 

@@ -21,7 +21,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from tecogan_dist.metrics.sequence import COLUMN
+from tecogan_dist.metrics.names import COLUMN
 from tecogan_dist.tuning.ranking import excesses, rank_sums
 from tecogan_dist.tuning.records import SweepResults, TrialRecord
 from tecogan_dist.tuning.space import Distribution, Space

@@ -10,7 +10,7 @@ from tecogan_dist.tuning.records import SweepResults
 from tecogan_dist.tuning.results import table, winner
 
 
-def write_summary_run(output: Location, results: SweepResults, *, project: str) -> str:
+def write_summary_run(output: Location, results: SweepResults, *, project: str, group: str) -> str:
     """Make or update the run ``summary`` in the sweep's group; returns its address, empty where W&B is offline.
 
     It holds the ranking as a table, the winner's scores as its summary, and the verdict of the repeats.
@@ -22,7 +22,7 @@ def write_summary_run(output: Location, results: SweepResults, *, project: str) 
         folder = str(output.path) if output.is_local else temporary
         run = wandb.init(
             project=project,
-            group=output.name,
+            group=group,
             job_type="sweep",
             name="summary",
             id=identity,

@@ -19,9 +19,10 @@ from PIL import Image
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.commands import evaluate
+from tecogan_dist.metrics.names import METRICS
 from tecogan_dist.metrics.perceptual import WEIGHTS_VARIABLE, Lpips, find_trunk
 from tecogan_dist.metrics.protocol import STANDARD
-from tecogan_dist.metrics.sequence import METRICS, measure
+from tecogan_dist.metrics.sequence import measure
 from tecogan_dist.video.open import open_video
 from tecogan_dist.video.writer import FrameWriter
 from tests.support.local_ray import small_ray

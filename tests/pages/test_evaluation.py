@@ -22,8 +22,9 @@ from skimage.color import rgb2lab
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.metrics.measuring import Settings, in_this_process, measure_sequences, open_sequences
+from tecogan_dist.metrics.names import METRICS
 from tecogan_dist.metrics.protocol import OFFICIAL, STANDARD, Images, Protocol
-from tecogan_dist.metrics.sequence import METRICS, measure
+from tecogan_dist.metrics.sequence import measure
 from tecogan_dist.metrics.summary import Evaluation, SequenceValues
 from tecogan_dist.pages.curves import Chart, chart
 from tecogan_dist.pages.evaluation import render_report, write_evaluation

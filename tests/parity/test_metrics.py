@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tecogan_dist.metrics.names import COLUMN, METRICS
 from tecogan_dist.metrics.perceptual import Lpips, find_trunk
 from tecogan_dist.metrics.protocol import OFFICIAL
-from tecogan_dist.metrics.sequence import COLUMN, METRICS, measure
+from tecogan_dist.metrics.sequence import measure
 from tecogan_dist.metrics.summary import Evaluation, SequenceValues
 from tests.parity.reference import load
 from tests.support.lpips_files import write_trunk

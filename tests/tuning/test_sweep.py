@@ -177,9 +177,9 @@ def test_the_same_command_again_trains_nothing_and_more_trials_are_added(
     run([*words, "--tracking.wandb-project", "sweeps"])
     for name, before in records.items():
         assert (output / "trials" / name / "metrics.jsonl").stat().st_mtime_ns == before, name
-    before = [row for row in rows(swept.output) if row["role"] != "repeat"]
+    then = [row for row in rows(swept.output) if row["role"] != "repeat"]
     now = rows(output)
-    assert [without_rank(row) for row in now if row["number"] != "5"] == [without_rank(row) for row in before]
+    assert [without_rank(row) for row in now if row["number"] != "5"] == [without_rank(row) for row in then]
     (added,) = [row for row in now if row["number"] == "5"]
     assert added["state"] in ("complete", "stopped", "failed")
 
@@ -196,7 +196,7 @@ def test_scores_that_are_not_numbers_and_trials_that_all_fail(swept: Swept, stor
         scores = output / "trials" / name / SCORES_FILE
         scores.write_text(scores.read_text().replace('"tof": ', '"tof": NaN, "was": '))
     words = arguments(tmp_path, store=store, output=output, space=SPACE.replace("trials: 5", "trials: 3"))
-    with pytest.raises(UserError, match=r"no trial came to a score: the reasons are in the table above and in .*csv"):
+    with pytest.raises(UserError, match=r"no trial came to a score: the reasons are above and in .*csv"):
         run([*words, "--tracking.wandb-project", "sweeps"])
     assert {row["state"] for row in rows(output)} == {"failed"}
     assert rows(output)[2]["reason"].startswith("its tof after step 5 is not a number")
@@ -209,10 +209,11 @@ def test_a_sweep_that_is_killed_stopped_and_taken_up_again(swept: Swept, store: 
     words = arguments(tmp_path, store=store, output=tmp_path / "out")
 
     with sweeping(words) as driver:
-        driver.wait_for(r"^trial 0002, step 10/20")
+        driver.wait_for(r"^trial 0000 starts")
         with sweeping(words) as second:
             assert second.finish() == 2
             assert second.all("^error: another process is writing to .*: wait for its end"), second.end
+        driver.wait_for(r"^trial 0002, step 10/20")
         driver.kill()
 
     with sweeping(words) as head:
@@ -311,7 +312,7 @@ def killing_the_process_of(trial: str, *, output: Path) -> Iterator[None]:
                 continue
             for process in psutil.Process(os.getpid()).children(recursive=True):
                 with contextlib.suppress(psutil.Error):
-                    if any(str(output / trial) in file.path for file in process.open_files()):
+                    if any(str(output / trial / "tensorboard") in file.path for file in process.open_files()):
                         process.kill()
                         return
 
