@@ -31,6 +31,9 @@ class Demand:
     fewer_workers: str = "--cluster.workers"
     fewer_cpus: str = "--cluster.cpus-per-worker"
     fewer_trainings: str = ""
+    needs_dashboard: bool = False
+    """Of a Ray that is started here. Ray Train asks it which of its starters are gone, whose workers' places it then
+    gives back."""
     """Names of the settings that would ask for less."""
 
 
@@ -41,7 +44,8 @@ def connected_for(demand: Demand) -> Iterator[None]:
     if not ray.is_initialized() and not cluster_address(cluster.address):
         _check_machine(demand)
     # The data stream of every worker needs a CPU next to the worker's own.
-    with connected(cluster.address, cpus=demand.trainings * cluster.workers * (cluster.cpus_per_worker + 1)):
+    cpus = demand.trainings * cluster.workers * (cluster.cpus_per_worker + 1)
+    with connected(cluster.address, cpus=cpus, dashboard=demand.needs_dashboard):
         yield
 
 
@@ -109,7 +113,7 @@ def _places(nodes: list[dict[str, float]], config: Config, bundle: dict[str, flo
     cluster = config.cluster
     kind = {f"accelerator_type:{cluster.accelerator_type}": 0.001} if cluster.accelerator_type else {}
     places = sum(
-        min(int(node.get(name, 0) // count) for name, count in (bundle | kind).items() if count) for node in nodes
+        min(int(node.get(name, 0) / count + 1e-9) for name, count in (bundle | kind).items() if count) for node in nodes
     )
     cpus = int(sum(node.get("CPU", 0) for node in nodes))
     return min(places, cpus // (cluster.cpus_per_worker + 1))

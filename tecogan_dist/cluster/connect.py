@@ -17,11 +17,11 @@ from tecogan_dist.cluster.internals.ray_core import start_no_other_ray
 
 
 @contextlib.contextmanager
-def connected(address: str | None, *, cpus: int) -> Iterator[None]:
+def connected(address: str | None, *, cpus: int, dashboard: bool = False) -> Iterator[None]:
     """Ray as this process already has it; else the cluster at ``address`` or that the process runs in; else here.
 
-    Here it has at least ``cpus`` CPUs, which are numbers for scheduling only. Raises :class:`UserError` if no cluster
-    answers.
+    Here it has at least ``cpus`` CPUs, which are numbers for scheduling only, and on request a dashboard, on loopback.
+    Raises :class:`UserError` if no cluster answers.
     """
     if ray.is_initialized():
         yield
@@ -35,7 +35,7 @@ def connected(address: str | None, *, cpus: int) -> Iterator[None]:
         except (ConnectionError, ValueError) as error:
             raise UserError(f"no Ray cluster answers at {address} ({error}): check the address.") from error
     else:
-        ray.init("local", num_cpus=max(os.cpu_count() or 1, cpus), include_dashboard=False, **quiet)
+        ray.init("local", num_cpus=max(os.cpu_count() or 1, cpus), include_dashboard=dashboard, **quiet)
     start_no_other_ray()
     try:
         yield

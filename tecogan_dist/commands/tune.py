@@ -15,6 +15,7 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.lock import WriterLock
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.capacity import Demand, check_cluster, connected_for, trainings_at_a_time
+from tecogan_dist.cluster.connect import cluster_address
 from tecogan_dist.commands.parser import CommandParser
 from tecogan_dist.commands.settings import add_settings, read_settings, with_initial_weights
 from tecogan_dist.commands.signals import stopping_by_signal
@@ -22,11 +23,13 @@ from tecogan_dist.config.schema import Config
 from tecogan_dist.metrics.protocol import OFFICIAL
 from tecogan_dist.pages.sweep import write_sweep_page
 from tecogan_dist.pages.sweep_pictures import Showing, bicubic_scores, showings
+from tecogan_dist.runs.find import verified, weights_file
 from tecogan_dist.training.begin import build_networks
 from tecogan_dist.training.task import Networks, TrainingTask, measured_scenes, read_networks, select_scenes
 from tecogan_dist.tuning.checks import (
     check_space,
     check_weights,
+    compared_trainings,
     largest_perceptual,
     number_of_trials,
     preset_values,
@@ -55,6 +58,7 @@ EXAMPLES = (
     "tecogan tune --space tune_spaces/smoke.yaml --config smoke_tecogan --data demo/store --output sweeps/smoke "
     "--initial-weights demo/frvsr --data.validation-scenes 2003 2003",
 )
+INITIAL_FILE = "initial.safetensors"
 STUDY_FILE = "study.log"
 """Optuna's view of the search, for optuna-dashboard."""
 
@@ -69,28 +73,35 @@ def main(argv: list[str] | None = None) -> None:
     check_sweep_folder(output, space=space, config=base, data=data)
     task = _training_task(space, base, data=data, output=output)
     networks = read_networks(_with_most_losses(task, space))
+    if (cluster_address(base.cluster.address) or "").startswith("ray://"):
+        raise UserError("a sweep cannot run through Ray's client (ray://): submit it with 'ray job submit'.")
+    most = max(number_of_trials(space), compared_trainings(space))
     demand = Demand(
         dataclasses.replace(
             task.config, cluster=dataclasses.replace(task.config.cluster, address=base.cluster.address)
         ),
-        trainings=space.concurrent or 1,
+        trainings=min(space.concurrent or 1, most),
         gpus_per_worker=1.0 if space.trial.gpus_per_worker is None else space.trial.gpus_per_worker,
         fewer_workers="trial.workers",
         fewer_cpus="trial.cpus_per_worker",
         fewer_trainings="concurrent",
+        needs_dashboard=space.trial.workers > 1,
     )
     with WriterLock(output), connected_for(demand):
         use_gpu = check_cluster(demand)
+        if space.trial.gpus_per_worker and not use_gpu:
+            raise UserError(
+                f"{options.space}: trial.gpus_per_worker is {space.trial.gpus_per_worker:g} and no GPU is used here: "
+                "leave it out, or give --cluster.address."
+            )
         known = check_sweep_folder(output, space=space, config=base, data=data)
         write_sweep_file(output, space=space, config=base, data=data)
-        concurrent = min(space.concurrent or trainings_at_a_time(demand, use_gpu=use_gpu), number_of_trials(space))
+        concurrent = min(space.concurrent or trainings_at_a_time(demand, use_gpu=use_gpu), most)
         bicubic = bicubic_scores(task, networks.lpips)
         _announce(space, concurrent=concurrent, known=known, scenes=len(measured_scenes(task)))
         sweep_task = SweepTask(
             space=space,
-            base=dataclasses.replace(
-                base, tracking=dataclasses.replace(base.tracking, wandb_group=_group(base, output))
-            ),
+            base=_for_trials(base, output),
             data=data,
             output=output,
             training_scenes=task.training_scenes,
@@ -98,8 +109,7 @@ def main(argv: list[str] | None = None) -> None:
             use_gpu=use_gpu,
         )
         records = run(sweep_task, networks=networks, concurrent=concurrent)
-    results = _summary(task, space, records, bicubic=bicubic)
-    _conclude(task, results, base=base)
+        _conclude(task, _summary(task, space, records, bicubic=bicubic), base=base)
 
 
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Config]:
@@ -134,6 +144,18 @@ def _training_task(space: Space, base: Config, *, data: Location, output: Locati
         )
     build_networks(config, initial_weights=config.initial_weights)  # do they fit?
     return task
+
+
+def _for_trials(base: Config, output: Location) -> Config:
+    """With W&B's group, and with the sweep's own copy of the initial weights: the run that has them may go on."""
+    tracking = dataclasses.replace(base.tracking, wandb_group=_group(base, output))
+    if base.initial_weights is None:
+        return dataclasses.replace(base, tracking=tracking)
+    copy = output / INITIAL_FILE
+    if not copy.exists():
+        with verified(weights_file(base.initial_weights)) as file:
+            copy.put(file)
+    return dataclasses.replace(base, tracking=tracking, initial_weights=str(copy))
 
 
 def _group(base: Config, output: Location) -> str:
@@ -196,7 +218,8 @@ def _study_file(output: Location, space: Space) -> Iterator[Callable[[TrialRecor
             else:
                 study.ended(record)
                 if not output.is_local:
-                    (output / STUDY_FILE).put(folder / STUDY_FILE)
+                    with contextlib.suppress(UserError):  # storage that fails for a while: the next trial tries again
+                        (output / STUDY_FILE).put(folder / STUDY_FILE)
 
         yield tell
 
@@ -224,10 +247,7 @@ def _conclude(task: TrainingTask, results: SweepResults, *, base: Config) -> Non
             f"no trial came to a score: the reasons are above and in {written[0]}; mend them, and the "
             "same command tries again."
         )
-    address = ""
-    if base.tracking.wandb_project is not None:
-        project, group = base.tracking.wandb_project, _group(base, output)
-        address = write_summary_run(output, results, project=project, group=group)
+    address = _tell_wandb(output, results, task.config)
     command = training_command(output, data=task.data)
     page = write_sweep_page(
         output, results, study_of(results), _pictures(task, results), title=output.name, command=command, wandb=address
@@ -236,6 +256,17 @@ def _conclude(task: TrainingTask, results: SweepResults, *, base: Config) -> Non
         print(f"\n{results.verdict}")
     print(f"\nwritten: {', '.join(map(str, [*written, page]))}")
     print(f"train the winner at full length:\n  {command}")
+
+
+def _tell_wandb(output: Location, results: SweepResults, config: Config) -> str:
+    project = config.tracking.wandb_project
+    if project is None:
+        return ""
+    try:
+        return write_summary_run(output, results, project=project, group=_group(config, output))
+    except Exception as error:  # whatever the client raises: the sweep's own results come first
+        print(f"warning: W&B has no summary of the sweep ({type(error).__name__}: {error})")
+        return ""
 
 
 def _pictures(task: TrainingTask, results: SweepResults) -> list[Showing]:

@@ -31,19 +31,24 @@ def read_weights(place: str | Path | Location) -> Weights:
     Of a checkpoint, also when its file is named, the checksum is verified; one that was not written to its end is never
     taken. Raises :class:`UserError` where there are none, or damaged ones.
     """
+    location = weights_file(place)
+    with verified(location) as file:
+        return read_weights_file(file, name=location)
+
+
+def weights_file(place: str | Path | Location) -> Location:
+    """The file of the weights that ``place`` stands for, as :func:`read_weights` takes it; for :func:`verified`."""
     location = Location.of(place)
     if location.is_file():
         if not location.name.endswith(SUFFIX):
             raise UserError(
                 f"{location} is not a {SUFFIX} file: make one of a TensorFlow checkpoint with 'tecogan convert'."
             )
-        with verified(location) as file:
-            return read_weights_file(file, name=location)
+        return location
     checkpoint = location if (location / STATE_FILE).exists() else newest_checkpoint(location)
     if checkpoint is None:
         raise _no_weights(location)
-    with opened(checkpoint, only=(WEIGHTS_FILE,)) as folder:
-        return read_weights_file(folder / WEIGHTS_FILE, name=checkpoint / WEIGHTS_FILE)
+    return checkpoint / WEIGHTS_FILE
 
 
 def load_upscaler(place: str | Path | Location, device: torch.device | str) -> RecurrentUpscaler:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -33,6 +34,8 @@ from tecogan_dist.training.task import TrainingTask
 from tecogan_dist.weights.format import read_tensors
 from tecogan_dist.weights.initial import load_initial
 from tecogan_dist.weights.vgg import VggWeights
+
+T = TypeVar("T")
 
 
 def build_networks(
@@ -93,7 +96,7 @@ def _resume(origin: Location, config: Config, device: torch.device, vgg: VggWeig
     return step, f"going on after step {checkpoint.state.step} ({origin})"
 
 
-def the_first_workers(value: Location | None, device: torch.device) -> Location | None:
+def the_first_workers(value: T, device: torch.device) -> T:
     """What the first worker gives, on all."""
     if not dist.is_initialized():
         return value

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from tecogan_dist.data.stream.stream import training_stream
 from tecogan_dist.data.stream.windows import window_config
-from tecogan_dist.runs.checkpoints import TrainingState
-from tecogan_dist.training.begin import begin
+from tecogan_dist.runs.checkpoints import TrainingState, newest_checkpoint
+from tecogan_dist.runs.records import read_scores
+from tecogan_dist.training.begin import begin, the_first_workers
 from tecogan_dist.training.clock import Clock
 from tecogan_dist.training.device import prepare_device, to_device
 from tecogan_dist.training.ledger import Flags
@@ -52,6 +53,8 @@ def train(
     with RankZero(task, reporter, first_step=first_step) if rank == 0 else SilentRank() as zero:
         zero.say(origin)
         validator = Validator(task, device, networks.lpips, rank=rank, workers=workers, report=zero.measured)
+        if the_first_workers(_lacks_score(task, first_step), device):
+            validator.start(step)
         batches = to_device(_windows(task, stream, first_step, rank=rank, workers=workers), device)
         for windows in clock.timed(batches, on_first=lambda seconds: zero.begins(first_step, workers, seconds)):
             # A step.
@@ -80,23 +83,29 @@ def train(
             # but at the end, where the last good state is the one to keep.
             is_time = agreed.save or number % every.save_every == 0
             if last or (is_time and not step.state.bad_steps_in_a_row):
-                validator.collect()  # a score decides which checkpoints are dropped now
+                if not agreed.stop:  # which may be in a hurry
+                    validator.collect()  # a score decides which checkpoints are dropped now
                 step.settle()
                 snapshot = take_snapshot(step.state, step.pair, step.average)
                 clock.count_saving(zero.save(snapshot, asked=agreed.save))
 
-            # The upscaler is measured on held-out scenes, beside the steps that follow. A run that is only interrupted
-            # does not wait for that.
+            # The upscaler is measured on held-out scenes, beside the steps that follow; not where a run is interrupted.
             if number == config.steps or number % (every.validate_every or every.save_every) == 0:
                 validator.start(step)
                 heartbeat()
 
-            # The end.
             if last:
-                validator.collect()
                 break
+        validator.collect()
         zero.finish(step.state)
     return step.state
+
+
+def _lacks_score(task: TrainingTask, step: int) -> bool:
+    """Whether the run ended its last attempt between a checkpoint that is to be measured and its score."""
+    every = task.config.tracking
+    is_measured = step == task.config.steps or step % (every.validate_every or every.save_every) == 0
+    return bool(step and is_measured and newest_checkpoint(task.output)) and step not in read_scores(task.output)
 
 
 def _windows(task: TrainingTask, stream: Stream, first_step: int, *, rank: int, workers: int) -> Iterator[Tensor]:

@@ -35,6 +35,7 @@ class SweepBoard:
     def __init__(self) -> None:
         self._news: list[TrialNews] = []
         self._failures: dict[str, str] = {}
+        self._training: set[str] = set()
         self._stop = False
 
     def tell(self, news: TrialNews) -> None:
@@ -49,6 +50,13 @@ class SweepBoard:
 
     def failure(self, trial: str) -> str | None:
         return self._failures.get(trial)
+
+    def trains(self, trial: str, now: bool) -> None:
+        """A trial's training has begun, or is over."""
+        (self._training.add if now else self._training.discard)(trial)
+
+    def training(self) -> set[str]:
+        return self._training
 
     def ask_to_stop(self) -> None:
         """All trials should end after their present step, with a checkpoint."""

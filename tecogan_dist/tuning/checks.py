@@ -67,6 +67,11 @@ def number_of_trials(space: Space) -> int:
     return space.trials
 
 
+def compared_trainings(space: Space) -> int:
+    """How many trainings follow the search: the preset's, and the repeats."""
+    return 1 + (0 if space.repeat is None else space.repeat.seeds * (space.repeat.top + 1))
+
+
 def needed_metrics(space: Space) -> tuple[str, ...]:
     """All that has to be measured for the score, its limits, the scheduler and the searcher, in evaluate's order."""
     wanted: set[str | None] = {*space.score.metrics, *space.score.limits}
@@ -248,7 +253,10 @@ def _scheduler_problems(space: Space) -> Iterator[str]:
 
 def _trial_problems(space: Space) -> Iterator[str]:
     trial, number = space.trial, number_of_trials(space)
-    if trial.workers > 1 and trial.gpus_per_worker is not None and trial.gpus_per_worker < 1:
+    own = sorted({"CPU", "GPU", "memory"} & trial.resources_per_worker.keys())
+    if own:
+        yield f"trial.resources_per_worker: {own[0]}: cpus_per_worker and gpus_per_worker say that, leave it out"
+    if trial.workers > 1 and trial.gpus_per_worker is not None and 0 < trial.gpus_per_worker < 1:
         yield (
             f"trial.gpus_per_worker {trial.gpus_per_worker:g} goes with one worker, and trial.workers is "
             f"{trial.workers}: leave gpus_per_worker out, or set workers to 1"
@@ -284,13 +292,11 @@ def _value_problems(space: Space, base: Config, source: str) -> Iterator[str]:
 
 def _trial_tree(base: Config, space: Space, values: dict[str, Any]) -> dict[str, Any]:
     # A trial that goes on from another's weights may come for any that were measured. Else the newest may be from a
-    # stop, and the one before it what was measured last.
-    keep = ALL_CHECKPOINTS if isinstance(space.scheduler, (Pbt, Pb2)) else 2
-    device = "cpu" if space.trial.gpus_per_worker == 0 else base.cluster.device
-    own = {
+    # stop, the one before it not be measured yet, and the third what was measured last.
+    keep = ALL_CHECKPOINTS if isinstance(space.scheduler, (Pbt, Pb2)) else 3
+    own: dict[str, Any] = {
         "steps": space.steps,
         "cluster.address": None,
-        "cluster.device": device,
         "cluster.workers": space.trial.workers,
         "cluster.min_workers": None,
         "cluster.cpus_per_worker": space.trial.cpus_per_worker,
@@ -300,6 +306,8 @@ def _trial_tree(base: Config, space: Space, values: dict[str, Any]) -> dict[str,
         "tracking.keep_checkpoints": keep,
         "tracking.best": next(iter(space.score.metrics)),
     }
+    if space.trial.gpus_per_worker == 0:
+        own["cluster.device"] = "cpu"
     return _changed(base, {**space.fixed, **values, **own})
 
 

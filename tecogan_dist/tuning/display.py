@@ -19,7 +19,7 @@ from rich.text import Text
 from tecogan_dist.metrics.names import COLUMN
 from tecogan_dist.training.ray.display import clock
 from tecogan_dist.tuning.board import TrialLine, TrialNews, TrialProgress
-from tecogan_dist.tuning.checks import number_of_trials
+from tecogan_dist.tuning.checks import compared_trainings, number_of_trials
 from tecogan_dist.tuning.ledger import Event
 from tecogan_dist.tuning.ranking import number_text, rank
 from tecogan_dist.tuning.records import TrialRecord, trial_name
@@ -118,9 +118,7 @@ class SweepDisplay:
 
     def _planned(self) -> int:
         """Trainings of the search, the preset's, and the repeats."""
-        repeat = self._space.repeat
-        repeats = 0 if repeat is None else repeat.seeds * (repeat.top + 1)
-        return number_of_trials(self._space) + 1 + repeats
+        return number_of_trials(self._space) + compared_trainings(self._space)
 
     def _step(self, record: TrialRecord) -> int:
         """How far a trial is; what trains may be further than its last measurement."""

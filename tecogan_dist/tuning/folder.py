@@ -20,11 +20,14 @@ from tecogan_dist.tuning.space import Pb2, Pbt, Space
 SWEEP_FILE = "sweep.yaml"
 """The space, the resolved config and the clip store of the sweep."""
 _SPACE = pydantic.TypeAdapter(Space)
-SCORED_BY = ("tracking.validation_scene_count", "tracking.validation_frames")
+FIXED = (
+    *("tracking.validation_scene_count", "tracking.validation_frames"),
+    *("cluster.precision", "cluster.zero_stage"),
+)
 MAY_CHANGE = (
-    *("space.concurrent", "space.trial", "space.repeat"),
-    *(f"config.{name}" for name in CHANGEABLE if name != "tracking"),
-    *(f"config.{name}" for name, _ in leaves(Config()) if name.startswith("tracking.") and name not in SCORED_BY),
+    *("space.concurrent", "space.repeat", "space.trial.cpus_per_worker", "space.trial.gpus_per_worker"),
+    "space.trial.resources_per_worker",
+    *(f"config.{name}" for name, _ in leaves(Config()) if name.startswith(CHANGEABLE) and name not in FIXED),
 )
 """What may be otherwise when a sweep goes on: it changes neither what a trial computes nor how it is scored."""
 

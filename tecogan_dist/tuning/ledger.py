@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from tecogan_dist.base.storage import Location
 from tecogan_dist.metrics.names import METRICS
 from tecogan_dist.tuning.records import Segment, TrialRecord
 from tecogan_dist.tuning.space import Space
-from tecogan_dist.tuning.trial import JOB, plain_values
+from tecogan_dist.tuning.trial import JOB, STOP_PATIENCE, plain_values
 
 NO_MEMORY = "the machine ran out of memory, and Ray ended its process: use smaller batches or fewer trials at a time."
 DIED = "its process died: something killed it, or the machine's memory ran out."
@@ -96,8 +97,19 @@ class Ledger(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         record = self._record(trial)
-        reason = ray.get(self._board.failure.remote(record.name)) or _how_it_died(trial)
+        reason = ray.get(self._board.failure.remote(record.name))
+        if reason is None:
+            reason = _how_it_died(trial)
+            self._board.trains.remote(record.name, False)
         self._keep(dataclasses.replace(record, state="failed", reason=reason), "ended")
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002
+        # When all have ended Tune is about to end their processes, some of which still write their last checkpoint.
+        deadline = time.monotonic() + STOP_PATIENCE
+        while trials and all(trial.is_finished() for trial in trials) and ray.get(self._board.training.remote()):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
 
     def __reduce__(self) -> Any:
         # Tune writes its callbacks down for its own way of going on, which we do not go.

@@ -24,6 +24,7 @@ from tecogan_dist.cluster.internals.ray_tune import SynchronousPb2, SynchronousP
 from tecogan_dist.metrics.names import HIGHER_IS_BETTER
 from tecogan_dist.tuning.space import Asha, Distribution, Median, Optuna, Pb2, Pbt, Space
 from tecogan_dist.tuning.study import distribution
+from tecogan_dist.tuning.values import within
 
 STEP = "step"
 MERIT = "merit"
@@ -130,21 +131,6 @@ def tune_domain(ranges: Distribution) -> Any:
 def _mutation(ranges: Distribution) -> Any:
     # Of a list PBT takes a neighbour, of a range a multiple.
     return list(ranges.values) if ranges.kind == "choice" else tune_domain(ranges)
-
-
-def within(space: Space, values: dict[str, Any]) -> dict[str, Any]:
-    """Values that PBT has multiplied, brought back into their ranges and onto their grids."""
-    return {name: _within(space.settings[name], value) for name, value in values.items()}
-
-
-def _within(ranges: Distribution, value: Any) -> Any:
-    if ranges.kind == "choice":
-        return value
-    low, high, *step = ranges.values
-    if ranges.kind == "randint":
-        return min(max(value, low), high - 1)
-    value = min(max(value, low), high)
-    return min(low + round((value - low) / step[0]) * step[0], high) if step else value
 
 
 class SeededSampler(BaseSampler):

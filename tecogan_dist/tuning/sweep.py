@@ -9,6 +9,7 @@ import os
 import queue
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -38,6 +39,8 @@ TUNE_FOLDER = "tune"
 """Ray Tune's own notes; each command makes them anew, from what the trials' folders hold."""
 HEAD = "node:__internal_head__"
 """A resource that Ray gives to one machine, once."""
+LIMIT_SHARE = 0.95
+"""What trials take of it at most: Ray Train's own actors need a little, too."""
 POLL = 0.3
 
 
@@ -175,6 +178,8 @@ class Sweep:
         task = self._task
         ledger = Ledger(task.space, seed=task.base.seed, board=self._board, planned=planned, changed=self._changed)
         self._ledgers.append(ledger)
+        if self._stopper.requested:  # meanwhile
+            raise Stopped
         numbers: dict[str, int] = {}
 
         def name(trial: Trial) -> str:
@@ -183,7 +188,8 @@ class Sweep:
         place = task.output / TUNE_FOLDER / phase
         _remove_folder(place)
         storage, folder = storage_of(place)
-        checkpoints = tune.CheckpointConfig(checkpoint_frequency=1) if pointers else tune.CheckpointConfig()
+        # At the end always: a trial is not complete before its last checkpoint is written.
+        checkpoints = tune.CheckpointConfig(checkpoint_frequency=int(pointers), checkpoint_at_end=True)
         trainable = tune.with_parameters(
             SweepTrial, task=task, networks=[self._networks], board=self._board, jobs=list(jobs)
         )
@@ -215,9 +221,11 @@ class Sweep:
         gpus = 1.0 if task.space.trial.gpus_per_worker is None else task.space.trial.gpus_per_worker
         bundles = [{"memory": 1.0}]
         if task.space.trial.workers == 1:
-            bundles = [resources_per_worker(config, use_gpu=task.use_gpu, gpus=gpus)]
+            kind = config.cluster.accelerator_type
+            on_kind = {f"accelerator_type:{kind}": 0.001} if kind else {}
+            bundles = [resources_per_worker(config, use_gpu=task.use_gpu, gpus=gpus) | on_kind]
         if limited:
-            bundles.append({HEAD: int(10_000 / self._concurrent) / 10_000})
+            bundles.append({HEAD: int(10_000 * LIMIT_SHARE / self._concurrent) / 10_000})
         return tune.PlacementGroupFactory(bundles)
 
 
@@ -242,6 +250,8 @@ def quiet_tune() -> Any:
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     # Of trials that Tune has given up when they end.
     os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"
+    warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
+    warnings.filterwarnings("ignore", module="sklearn")  # PB2's fits of a handful of points
     names = ("ray.tune", "ray.tune.execution.tune_controller", "ray.tune.search", "ray.tune.tuner", "ray.tune.tune")
     loggers = [logging.getLogger(name) for name in names]
     before = [logger.level for logger in loggers]

@@ -7,6 +7,7 @@ module is light: torch and DeepSpeed are imported by those trials that train.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -29,7 +30,8 @@ from tecogan_dist.tuning.board import TrialLine, TrialProgress
 from tecogan_dist.tuning.checks import needed_metrics, trial_config
 from tecogan_dist.tuning.ranking import merit
 from tecogan_dist.tuning.segments import Pointer, SegmentFolder, open_segment
-from tecogan_dist.tuning.space import Space
+from tecogan_dist.tuning.space import Pb2, Pbt, Space
+from tecogan_dist.tuning.values import within
 
 if TYPE_CHECKING:
     from tecogan_dist.tuning.training import TrialTraining
@@ -42,6 +44,8 @@ STOP_PATIENCE = 120.0
 SAVE_PATIENCE = 120.0
 """Seconds for a measured step's checkpoint to be written."""
 POLL = 0.5
+TOLD = ("warning", "cluster.step_timeout", "waiting for machines")
+"""What makes a training's line worth telling among those of many trials."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +85,17 @@ class SweepTrial(tune.Trainable):
             job = jobs[config[JOB]]
             self._name, self._seed, self._values = job.name, job.seed, job.values
         else:
-            self._name, self._seed, self._values = self.trial_name, self._task.base.seed, plain_values(config)
+            self._name, self._seed, self._values = self.trial_name, self._task.base.seed, self._searched(config)
         self._origin: Pointer | None = None
         self._reported = 0
         self._results: Iterator[tuple[int, dict[str, float]]] | None = None
         self._training: TrialTraining | None = None
         self._warned_of = ""
+
+    def _searched(self, config: dict[str, Any]) -> dict[str, Any]:
+        values = plain_values(config)
+        # PBT multiplies, and PB2's numbers are of single precision: both may leave a range.
+        return within(self._task.space, values) if isinstance(self._task.space.scheduler, Pbt | Pb2) else values
 
     def load_checkpoint(self, checkpoint_dir: Any) -> None:
         self._origin = Pointer.from_json((Path(checkpoint_dir) / POINTER_FILE).read_bytes())
@@ -97,7 +106,12 @@ class SweepTrial(tune.Trainable):
         deadline = time.monotonic() + SAVE_PATIENCE
         while not (checkpoint / STATE_FILE).exists():
             if time.monotonic() > deadline:
-                raise UserError(f"{checkpoint} was not written: check the disk's space and permissions.")
+                sentence = (
+                    f"the checkpoint of its step {self._reported} was not written: that step was not finite, or the "
+                    "disk is full."
+                )
+                ray.get(self._board.failed.remote(self._name, sentence))
+                raise UserError(sentence)
             time.sleep(POLL)
         pointer = Pointer(
             trial=self._name,
@@ -133,6 +147,7 @@ class SweepTrial(tune.Trainable):
     def cleanup(self) -> None:
         if self._training is not None:
             self._training.stop(STOP_PATIENCE)
+            ray.get(self._board.trains.remote(self._name, False))
 
     def _donor(self) -> str | None:
         """The trial whose weights the present segment began from, if it is another."""
@@ -170,18 +185,20 @@ class SweepTrial(tune.Trainable):
             output=segment.folder,
             resume_from=run.resume_from,
         )
+        ray.get(self._board.trains.remote(self._name, True))
         start = train_here if task.space.trial.workers == 1 else train_on_workers
         self._training = start(training_task, ray.get(self._networks[0]), use_gpu=task.use_gpu)
         while True:
             news = self._training.next(POLL)
             if ray.get(self._board.asked_to_stop.remote()):
-                self._training.stop(STOP_PATIENCE)
+                self.cleanup()
                 raise UserError("it was stopped: the same command goes on from its checkpoint.")
             if isinstance(news, Ended):
                 raise UserError(news.failure or "its training ended before its last measurement.")
             elif isinstance(news, Measured):
                 if news.step > self._reported and news.step % task.space.measure_every == 0:
-                    self._segment = self._segment.noted(news.step)
+                    with contextlib.suppress(UserError):  # times are for the page: storage may fail for a moment
+                        self._segment = self._segment.noted(news.step)
                     yield news.step, self._checked(news.step, news.values)
             elif isinstance(news, Progress):
                 rate = news.metrics["steps_per_second"]
@@ -192,7 +209,7 @@ class SweepTrial(tune.Trainable):
     def _warn(self, line: str) -> None:
         """Pass a training's warning on, but not the same of one step after the other."""
         kind = re.sub(r"\d+", "", line)
-        if line.startswith("warning") and kind != self._warned_of:
+        if any(word in line for word in TOLD) and kind != self._warned_of:
             self._warned_of = kind
             self._board.tell.remote(TrialLine(self._name, line))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tecogan_dist.config.schema import Config
 from tecogan_dist.tuning.reading import RANGES
-from tecogan_dist.tuning.space import Distribution
+from tecogan_dist.tuning.space import Distribution, Space
 
 
 def type_problem(name: str, distribution: Distribution) -> str | None:
@@ -50,3 +50,18 @@ def corners(settings: dict[str, Distribution]) -> Iterator[dict[str, Any]]:
     for names in itertools.combinations(settings, min(2, len(settings))):
         for values in itertools.product(*(found[name] for name in names)):
             yield {**first, **dict(zip(names, values, strict=True))}
+
+
+def within(space: Space, values: dict[str, Any]) -> dict[str, Any]:
+    """Values that PBT has multiplied, brought back into their ranges and onto their grids."""
+    return {name: _within(space.settings[name], value) for name, value in values.items()}
+
+
+def _within(ranges: Distribution, value: Any) -> Any:
+    if ranges.kind == "choice":
+        return value
+    low, high, *step = ranges.values
+    if ranges.kind == "randint":
+        return min(max(value, low), high - 1)
+    value = min(max(value, low), high)
+    return min(low + round((value - low) / step[0]) * step[0], high) if step else value
