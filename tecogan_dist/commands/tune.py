@@ -99,9 +99,10 @@ def main(argv: list[str] | None = None) -> None:
         concurrent = min(space.concurrent or trainings_at_a_time(demand, use_gpu=use_gpu), most)
         bicubic = bicubic_scores(task, networks.lpips)
         _announce(space, concurrent=concurrent, known=known, scenes=len(measured_scenes(task)))
+        trials_base = _for_trials(base, output)
         sweep_task = SweepTask(
             space=space,
-            base=_for_trials(base, output),
+            base=trials_base,
             data=data,
             output=output,
             training_scenes=task.training_scenes,
@@ -109,7 +110,8 @@ def main(argv: list[str] | None = None) -> None:
             use_gpu=use_gpu,
         )
         records = run(sweep_task, networks=networks, concurrent=concurrent)
-        _conclude(task, _summary(task, space, records, bicubic=bicubic), base=base)
+        full = dataclasses.replace(base, initial_weights=trials_base.initial_weights)
+        _conclude(task, _summary(task, space, records, bicubic=bicubic), base=full)
 
 
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Config]:
@@ -154,7 +156,7 @@ def _for_trials(base: Config, output: Location) -> Config:
     copy = output / INITIAL_FILE
     if not copy.exists():
         with verified(weights_file(base.initial_weights)) as file:
-            copy.put(file)
+            copy.write_bytes(file.read_bytes())
     return dataclasses.replace(base, tracking=tracking, initial_weights=str(copy))
 
 
@@ -219,7 +221,7 @@ def _study_file(output: Location, space: Space) -> Iterator[Callable[[TrialRecor
                 study.ended(record)
                 if not output.is_local:
                     with contextlib.suppress(UserError):  # storage that fails for a while: the next trial tries again
-                        (output / STUDY_FILE).put(folder / STUDY_FILE)
+                        (output / STUDY_FILE).write_bytes((folder / STUDY_FILE).read_bytes())
 
         yield tell
 

@@ -172,6 +172,9 @@ def _contour(level: _Level, title: str) -> Section:
         names = [name for name in importances(study) if name in varied][:2]
         figure = visualization.plot_contour(study, params=names, target_name=LABEL[metric])
         figure.update_traces(marker={"size": 7}, selector={"type": "scatter"})
+        for axis in (figure.layout.xaxis, figure.layout.yaxis):
+            if axis.type == "log":
+                axis.dtick = "D2"  # 1, 2, 5: all digits would lie on top of each other
         plots.append(plot(figure, height=420))
     if not plots:
         return section(reading=f"It takes {FEWEST} trials with different values of two settings.")

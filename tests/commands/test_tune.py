@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -10,8 +11,12 @@ import ray
 
 from tecogan_dist import cli
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.storage import Location
 from tecogan_dist.commands import tune
+from tecogan_dist.config.schema import Config
+from tecogan_dist.runs.checkpoints import WEIGHTS_FILE, checkpoint_name
 from tests.support.local_ray import small_ray
+from tests.support.plain_runs import make_config, run
 from tests.support.sweeps import SPACE, TINY, arguments
 from tests.support.training_runs import write_store
 
@@ -114,6 +119,20 @@ def test_more_cpus_than_this_machine_has(store: Path, tmp_path: Path) -> None:
     words = arguments(tmp_path, store=store, output=tmp_path / "out", space=space)
     with pytest.raises(UserError, match=r"trial\.cpus_per_worker 1"):
         tune.main(words)
+
+
+def test_the_starting_weights_are_copied_and_stay_where_they_are(tmp_path: Path) -> None:
+    """Another command may train the run on while the sweep goes on."""
+    run(make_config(["--steps", "1"]), tmp_path / "frvsr")
+    weights = tmp_path / "frvsr" / checkpoint_name(1) / WEIGHTS_FILE
+    before = weights.read_bytes()
+    output = tmp_path / "out"
+    output.mkdir()
+    base = dataclasses.replace(Config(), initial_weights=str(tmp_path / "frvsr"))
+    first = tune._for_trials(base, Location.of(output))
+    run(make_config(["--steps", "2"]), tmp_path / "frvsr")
+    assert tune._for_trials(base, Location.of(output)) == first
+    assert Path(str(first.initial_weights)).read_bytes() == before == weights.read_bytes()
 
 
 def test_it_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:

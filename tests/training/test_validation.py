@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tecogan_dist.data.writing import ClipStoreWriter
 from tecogan_dist.metrics.sequence import mean, measure
 from tecogan_dist.runs.checkpoints import checkpoint_name
 from tecogan_dist.runs.find import load_upscaler
-from tecogan_dist.runs.records import best_step, read_metrics, read_scores
+from tecogan_dist.runs.records import SCORES_FILE, best_step, read_metrics, read_scores
 from tecogan_dist.training import validation
 from tecogan_dist.training.loop import train
 from tecogan_dist.training.reporter import PlainReporter
@@ -141,3 +142,25 @@ def test_only_scenes_that_can_be_measured_are(store: ClipStore, tmp_path: Path) 
     small = dataclasses.replace(store.scenes[1], height=47)
     task = dataclasses.replace(task_of(config, store, tmp_path), validation_scenes=(small,))
     assert measured_scenes(task) == ()
+
+
+def test_a_score_that_a_kill_has_cost_is_measured_again(store: ClipStore, tmp_path: Path) -> None:
+    """Between a checkpoint and its score: also after the last step, when nothing is left to train."""
+    config = make_config(["--steps", "4", "--tracking.save_every", "2", "--tracking.summary_every", "99"])
+    task = task_of(config, store, tmp_path)
+    measured: list[tuple[int, dict[str, float]]] = []
+
+    def go() -> None:
+        reporter = PlainReporter(measured=lambda step, values: measured.append((step, values)))
+        train(task, device=torch.device("cpu"), reporter=reporter, stream=noise)
+
+    go()
+    assert [step for step, _ in measured] == [2, 4]
+    scores = tmp_path / SCORES_FILE
+    content = json.loads(scores.read_text())
+    scores.write_text(json.dumps({"2": content["2"]}))
+    go()
+    assert measured[2:] == [measured[1]]
+    assert json.loads(scores.read_text()) == content
+    go()
+    assert len(measured) == 3  # all are there

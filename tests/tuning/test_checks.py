@@ -251,7 +251,6 @@ def test_a_trial_differs_from_the_preset_by_what_the_space_says() -> None:
         "cluster.resources_per_worker": {"big": 0.5},
         "tracking.validate_every": 15,
         "tracking.save_every": 15,
-        "tracking.keep_checkpoints": 3,
         "tracking.best": "tof",
     }
     preset = trial_config(base, space, {})

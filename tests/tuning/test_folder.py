@@ -100,6 +100,8 @@ def test_another_search_is_refused(change: dict[str, Any], part: str, tmp_path: 
         (["--seed", "2"], "holds a sweep with config.seed 1, not 2"),
         (["--loss.warp", "0.5"], "holds a sweep with config.loss.warp 1.0, not 0.5"),
         (["--initial-weights", "other"], "holds a sweep with config.initial_weights fnet, not other"),
+        (["--tracking.validation-frames", "12"], "holds a sweep with config.tracking.validation_frames 24, not 12"),
+        (["--cluster.precision", "bf16"], "holds a sweep with config.cluster.precision fp32, not bf16"),
         (["--data.validation-scenes", "2252", "2290"], "holds a sweep with config.data.validation_scenes"),
     ],
 )
@@ -118,7 +120,7 @@ def test_other_settings_are_refused(changes: list[str], part: str, tmp_path: Pat
         {"concurrent": None},
         {"repeat": {"top": 1, "seeds": 5}},
         {"repeat": None},
-        {"trial": {"workers": 2, "cpus_per_worker": 2}},
+        {"trial": {"cpus_per_worker": 2}},
     ],
 )
 def test_what_changes_no_trial_may_change(change: dict[str, Any], tmp_path: Path) -> None:
