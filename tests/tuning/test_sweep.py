@@ -232,7 +232,8 @@ def test_a_sweep_that_is_killed_stopped_and_taken_up_again(swept: Swept, store: 
     with sweeping(words) as last:
         assert last.finish() == 0, last.end
     assert rows(tmp_path / "out") == [row for row in rows(swept.output) if row["role"] != "repeat"]
-    for name in ("0002", "0003"):
+    complete = [row["number"] for row in rows(swept.output) if row["role"] == "search" and row["state"] == "complete"]
+    for name in (f"000{number}" for number in complete):
         ours, theirs = (read_metrics(output / "trials" / name) for output in (tmp_path / "out", swept.output))
         assert {step_and_kind(line) for line in ours} == {step_and_kind(line) for line in theirs}
         assert len(ours) == len(theirs)
