@@ -18,6 +18,7 @@ import pytest
 
 from tecogan_dist.tuning.board import TrialLine, TrialProgress
 from tecogan_dist.tuning.display import SweepDisplay
+from tecogan_dist.tuning.ledger import Event
 from tecogan_dist.tuning.records import Segment, TrialRecord, TrialState
 from tecogan_dist.tuning.space import Distribution, Repeat, Score, Space
 
@@ -60,9 +61,9 @@ class Sweep:
         self.records: dict[str, TrialRecord] = {}
         self.display = SweepDisplay(space, lambda: tuple(self.records.values()))
 
-    def now(self, record: TrialRecord, event: str) -> None:
+    def now(self, record: TrialRecord, event: Event) -> None:
         self.records[record.name] = record
-        self.display.changed(record, event)  # type: ignore[arg-type]
+        self.display.changed(record, event)
 
 
 def test_a_log_has_a_line_for_all_that_happens(capsys: pytest.CaptureFixture[str]) -> None:

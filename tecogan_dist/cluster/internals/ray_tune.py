@@ -17,6 +17,8 @@ class _Synchronous:
     They draw from the process's generators, so that a repeated sweep would choose otherwise: here each exchange has a
     seed of its own. And they wait for every trial of the population, for ever also for one that has failed: here the
     failed one leaves, and if it was the last that was waited for, the others exchange.
+
+    It goes before a scheduler in a class's bases: what it calls of ``super()``, mypy looks for in ``object``.
     """
 
     def __init__(self, *, seed: int, time_attr: str, **settings: Any) -> None:
