@@ -123,7 +123,11 @@ class Tracker:
     ) -> None:
         self._events.close()
         if self._wandb is not None:
+            import wandb
+
             self._wandb.finish(exit_code=0 if error is None else 1)
+            # Waits for W&B's own process: finish() comes back before an offline run's file is written (wandb 0.31).
+            wandb.teardown()
         if self._temporary is not None:
             self._upload()
             self._temporary.cleanup()

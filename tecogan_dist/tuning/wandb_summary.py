@@ -35,5 +35,7 @@ def write_summary_run(output: Location, results: SweepResults, *, project: str, 
             best = winner(results)
             run.summary.update({f"best/{name}": value for name, value in best.last.items()})
             run.summary.update({"best/trial": best.number, "verdict": results.verdict})
+        url = run.url or ""
         run.finish()
-        return run.url or ""
+        wandb.teardown()  # finish() comes back before an offline run's file is written
+        return url

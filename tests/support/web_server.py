@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 TYPES = {"mp4": "video/mp4", "html": "text/html", "zip": "application/zip"}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Request:
     method: str
     path: str
@@ -21,6 +21,7 @@ class Request:
     """0 without a Range header."""
     status: int
     sent: int = 0
+    """Bytes of the body; in the log before it is known, for a client has the last byte before its server goes on."""
 
 
 @dataclasses.dataclass
@@ -86,8 +87,9 @@ def serving() -> Iterator[Site]:
             self.close_connection = True
             self.end_headers()
             end = first + (len(data) - first) // 2 if fault in ("cut", "stuck") else len(data)
-            sent = self.send(data[first:end]) if body else 0
-            site.log.append(Request(self.command, path, first, 206 if asked else 200, sent))
+            request = Request(self.command, path, first, 206 if asked else 200)
+            site.log.append(request)
+            request.sent = self.send(data[first:end]) if body else 0
             if fault == "stuck" and body:
                 site.released.wait(60)
 
