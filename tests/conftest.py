@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-LONGEST = "test_faults.py", "test_engines.py", "test_train.py", "test_evaluate.py"
+LONGEST = "test_faults.py", "test_engines.py", "test_sweep.py", "test_train.py", "test_evaluate.py"
 """Files of tests that take minutes each, begun first, so that the others end beside them."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
@@ -13,9 +14,11 @@ import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.metrics.names import METRICS
 from tecogan_dist.tuning.records import Segment, TrialRecord
+from tecogan_dist.tuning.segments import SegmentFolder
 from tecogan_dist.tuning.space import Space
 from tecogan_dist.tuning.trial import JOB, STOP_PATIENCE, plain_values
 
@@ -92,8 +95,18 @@ class Ledger(Callback):
         if record.step == self._space.steps:
             self._keep(dataclasses.replace(record, state="complete"), "ended")
         else:
+            self._note_stop(record)
             reason = f"stopped by {self._space.scheduler.kind} after step {record.step}"
             self._keep(dataclasses.replace(record, state="stopped", reason=reason), "ended")
+
+    def _note_stop(self, record: TrialRecord) -> None:
+        if self._closed or record.folder is None:
+            return
+        # Without the note, a sweep that goes on asks the scheduler once more.
+        with contextlib.suppress(UserError):
+            segment = SegmentFolder.read(record.folder)
+            if segment is not None and segment.stopped != record.step:
+                segment.noted(stopped=record.step)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         record = self._record(trial)

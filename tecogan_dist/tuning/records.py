@@ -10,6 +10,8 @@ from tecogan_dist.tuning.space import Space
 
 TrialState = Literal["waiting", "running", "complete", "stopped", "failed"]
 """stopped: by the scheduler, before its last step. failed: ``TrialRecord.reason`` says why."""
+DECIDED = "decided"
+"""Key of what a trial reports: what the scheduler decided in an earlier command, STOP or CONTINUE of Ray Tune's."""
 
 
 def trial_name(number: int) -> str:

@@ -11,17 +11,13 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from ray import tune
-from ray.tune.schedulers import (
-    AsyncHyperBandScheduler,
-    FIFOScheduler,
-    MedianStoppingRule,
-    TrialScheduler,
-)
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from tecogan_dist.cluster.internals.ray_tune import SynchronousPb2, SynchronousPbt
+from tecogan_dist.cluster.internals.ray_tune import RememberingAsha, RememberingMedian, SynchronousPb2, SynchronousPbt
 from tecogan_dist.metrics.names import HIGHER_IS_BETTER
+from tecogan_dist.tuning.records import DECIDED
 from tecogan_dist.tuning.space import Asha, Distribution, Median, Optuna, Pb2, Pbt, Space
 from tecogan_dist.tuning.study import distribution
 from tecogan_dist.tuning.values import within
@@ -36,7 +32,8 @@ def make_scheduler(space: Space, *, seed: int) -> TrialScheduler:
     scheduler = space.scheduler
     if isinstance(scheduler, Asha):
         metric, mode = steering(scheduler.metric)
-        return AsyncHyperBandScheduler(
+        return RememberingAsha(
+            decided=DECIDED,
             time_attr=STEP,
             metric=metric,
             mode=mode,
@@ -46,7 +43,8 @@ def make_scheduler(space: Space, *, seed: int) -> TrialScheduler:
         )
     if isinstance(scheduler, Median):
         metric, mode = steering(scheduler.metric)
-        return MedianStoppingRule(
+        return RememberingMedian(
+            decided=DECIDED,
             time_attr=STEP,
             metric=metric,
             mode=mode,

@@ -57,6 +57,10 @@ class SegmentFolder:
     """When it was made, in seconds since 1970."""
     times: dict[int, float] = field(default_factory=dict)
     """When the held-out scenes were measured, by step."""
+    passed: int = 0
+    """The newest measured step after which the scheduler let it go on."""
+    stopped: int | None = None
+    """The step after which the scheduler stopped it."""
 
     @property
     def first_step(self) -> int:
@@ -70,9 +74,9 @@ class SegmentFolder:
         scores = read_scores(self.folder)
         return {step: scores[step] for step in sorted(scores) if step <= reached and step % every == 0}
 
-    def noted(self, step: int) -> SegmentFolder:
-        """With the present as the time of a measurement, also in its file."""
-        changed = dataclasses.replace(self, times={**self.times, step: time.time()})
+    def noted(self, **changes: Any) -> SegmentFolder:
+        """With other facts, also in its file."""
+        changed = dataclasses.replace(self, **changes)
         changed.write()
         return changed
 
@@ -82,6 +86,8 @@ class SegmentFolder:
             "origin": None if self.origin is None else dataclasses.asdict(self.origin),
             "began": self.began,
             "times": {str(step): seconds for step, seconds in self.times.items()},
+            "passed": self.passed,
+            "stopped": self.stopped,
         }
         _note(self.folder).write_bytes((json.dumps(tree, indent=2) + "\n").encode())
 
@@ -97,6 +103,8 @@ class SegmentFolder:
                 origin=None if origin is None else Pointer(**origin),
                 began=float(tree["began"]),
                 times={int(step): float(seconds) for step, seconds in tree["times"].items()},
+                passed=int(tree["passed"]),
+                stopped=None if tree["stopped"] is None else int(tree["stopped"]),
             )
         except FileNotFoundError:
             return None

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import TrialScheduler
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
@@ -29,6 +30,7 @@ from tecogan_dist.runs.folder import AUTO, open_run_folder, write_run_file
 from tecogan_dist.tuning.board import TrialLine, TrialProgress
 from tecogan_dist.tuning.checks import needed_metrics, trial_config
 from tecogan_dist.tuning.ranking import merit
+from tecogan_dist.tuning.records import DECIDED
 from tecogan_dist.tuning.segments import Pointer, SegmentFolder, open_segment
 from tecogan_dist.tuning.space import Pb2, Pbt, Space
 from tecogan_dist.tuning.values import within
@@ -86,6 +88,7 @@ class SweepTrial(tune.Trainable):
             self._name, self._seed, self._values = job.name, job.seed, job.values
         else:
             self._name, self._seed, self._values = self.trial_name, self._task.base.seed, self._searched(config)
+        self._segment: SegmentFolder
         self._origin: Pointer | None = None
         self._reported = 0
         self._results: Iterator[tuple[int, dict[str, float]]] | None = None
@@ -125,6 +128,8 @@ class SweepTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         if self._results is None:
             self._results = self._measurements()
+        else:
+            self._note(passed=max(self._segment.passed, self._reported))
         try:
             step, values = next(self._results)
         except UserError as error:
@@ -136,6 +141,7 @@ class SweepTrial(tune.Trainable):
             **values,
             **({"merit": merit(self._task.space.score, values)} if self._task.space.score.combine == "one" else {}),
             "done": step == self._task.space.steps,
+            DECIDED: self._decided(step),
             "values": self._values,
             "folder": str(self._segment.folder),
             "measured_at": self._segment.times.get(step, time.time()),
@@ -148,6 +154,16 @@ class SweepTrial(tune.Trainable):
         if self._training is not None:
             self._training.stop(STOP_PATIENCE)
             ray.get(self._board.trains.remote(self._name, False))
+
+    def _note(self, **facts: Any) -> None:
+        with contextlib.suppress(UserError):  # storage may fail for a moment, and a trial should not for this
+            self._segment = self._segment.noted(**facts)
+
+    def _decided(self, step: int) -> str | None:
+        """What the scheduler said after this step in an earlier command."""
+        if step <= self._segment.passed:
+            return TrialScheduler.CONTINUE
+        return TrialScheduler.STOP if step == self._segment.stopped else None
 
     def _donor(self) -> str | None:
         """The trial whose weights the present segment began from, if it is another."""
@@ -197,8 +213,7 @@ class SweepTrial(tune.Trainable):
                 raise UserError(news.failure or "its training ended before its last measurement.")
             elif isinstance(news, Measured):
                 if news.step > self._reported and news.step % task.space.measure_every == 0:
-                    with contextlib.suppress(UserError):  # times are for the page: storage may fail for a moment
-                        self._segment = self._segment.noted(news.step)
+                    self._note(times={**self._segment.times, news.step: time.time()})
                     yield news.step, self._checked(news.step, news.values)
             elif isinstance(news, Progress):
                 rate = news.metrics["steps_per_second"]

@@ -9,11 +9,12 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from ray import tune
-from ray.tune.experiment import Experiment
+from ray.tune.experiment import Experiment, Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.schedulers.pb2 import PB2
 from ray.tune.schedulers.pbt import PopulationBasedTraining
@@ -21,6 +22,7 @@ from ray.tune.search import BasicVariantGenerator, Searcher
 
 from tecogan_dist.tuning.checks import check_space, trial_config
 from tecogan_dist.tuning.ranking import merit
+from tecogan_dist.tuning.records import DECIDED
 from tecogan_dist.tuning.schedulers import MERIT, make_scheduler, make_searcher, steering, within
 from tecogan_dist.tuning.space import Space
 from tests.support.spaces import BASE, PARETO, RANKS, TWO_GRIDS, space_of
@@ -253,3 +255,51 @@ def test_what_is_compared_has_its_direction() -> None:
         ("psnr", "max"),
         ("ssim", "max"),
     ]
+
+
+Told = list[tuple[str, int, float]]
+"""Results in their order: trial, step, score."""
+
+
+def decisions(
+    scheduler: TrialScheduler, told: Told, *, earlier: dict[tuple[str, int], str]
+) -> dict[tuple[str, int], str]:
+    """What a scheduler decides, until it stops a trial; ``earlier``: what it decided in another command."""
+    controller = SimpleNamespace(get_live_trials=list)
+    trials = {name: Trial("stub", stub=True, trial_id=name) for name, _, _ in told}
+    for trial in trials.values():
+        scheduler.on_trial_add(cast(Any, controller), trial)
+    made: dict[tuple[str, int], str] = {}
+    ended = set()
+    for name, step, score in told:
+        if name in ended:
+            continue
+        result = {"step": step, MERIT: score, DECIDED: earlier.get((name, step))}
+        made[name, step] = scheduler.on_trial_result(cast(Any, controller), trials[name], result)
+        if made[name, step] == TrialScheduler.STOP:
+            ended.add(name)
+            scheduler.on_trial_complete(cast(Any, controller), trials[name], result)
+    return made
+
+
+@pytest.mark.parametrize(
+    "scheduler", [{"kind": "asha", "reduction": 2}, {"kind": "median", "minimum_trials": 1}], ids=["asha", "median"]
+)
+def test_decisions_outlive_another_order_of_results(scheduler: dict[str, Any]) -> None:
+    space = space_of(scheduler=scheduler)  # 60 steps, measured every 15
+    told: Told = [("a", 15, 3.0), ("b", 15, 2.0), ("c", 15, 4.0), ("a", 30, 2.5), ("b", 30, 1.5)]
+    made = decisions(make_scheduler(space, seed=1), told, earlier={})
+    stopped = {key for key, decision in made.items() if decision == TrialScheduler.STOP}
+    assert ("c", 15) in stopped
+    assert ("a", 15) not in stopped  # it came first; later it would have been worse than b
+
+    another = sorted(told, key=lambda line: line[1:])  # b first
+    assert decisions(make_scheduler(space, seed=1), another, earlier={}) != made
+    assert decisions(make_scheduler(space, seed=1), another, earlier=made) == made
+    # And who comes next is judged as if the order had been the first one.
+    for score in (1.0, 2.2, 2.7, 3.5, 5.0):
+        news: Told = [("d", 15, score), ("d", 30, score)]
+        (after, then) = (
+            decisions(make_scheduler(space, seed=1), [*told, *news], earlier=made) for told in (told, another)
+        )
+        assert after == then

@@ -92,12 +92,11 @@ def test_a_measurement_counts_once_its_checkpoint_is_there(tmp_path: Path) -> No
     assert segment.measured(every=30) == {30: {"tof": 0.3}}
 
 
-def test_times_of_measurements_are_kept(sweep: Location) -> None:
+def test_what_is_noted_is_kept(sweep: Location) -> None:
     segment = open_segment(sweep, "0000", values=VALUES, origin=None)
-    before = time.time()
-    noted = segment.noted(15).noted(30)
-    assert before <= noted.times[15] <= noted.times[30] <= time.time()
-    assert dataclasses.replace(noted, times={}) == segment
+    noted = segment.noted(times={15: 1.5, 30: 2.5}).noted(passed=15).noted(stopped=30)
+    assert (noted.times, noted.passed, noted.stopped) == ({15: 1.5, 30: 2.5}, 15, 30)
+    assert dataclasses.replace(noted, times={}, passed=0, stopped=None) == segment
     assert SegmentFolder.read(segment.folder) == noted
     assert open_segment(sweep, "0000", values=VALUES, origin=None) == noted
 
@@ -115,7 +114,11 @@ def test_values_of_trials_that_were_begun_come_in_their_order(sweep: Location) -
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "null", "{}", '{"values": {}, "origin": {"step": 1}, "began": 1, "times": {}}', '{"values": {'],
+    [
+        *("", "[]", "null", "{}", '{"values": {"loss.warp": 1}, "origin": null, "began": 1, "times": {}, "passed": 0}'),
+        '{"values": {}, "origin": {"step": 1}, "began": 1, "times": {}, "passed": 0, "stopped": null}',
+        '{"values": {',
+    ],
 )
 def test_a_damaged_file_is_one_sentence(tmp_path: Path, text: str) -> None:
     sweep = Location.of(tmp_path)

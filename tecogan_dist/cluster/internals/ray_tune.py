@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import PopulationBasedTraining
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, PopulationBasedTraining, TrialScheduler
 from ray.tune.schedulers.pb2 import PB2
 
 
@@ -46,3 +46,40 @@ class SynchronousPbt(_Synchronous, PopulationBasedTraining):
 
 class SynchronousPb2(_Synchronous, PB2):
     """PB2 likewise."""
+
+
+class _Remembering:
+    """A scheduler that stops trials, and that keeps to what it has decided before.
+
+    A decision depends on the results that were there when it was taken. A sweep that goes on hears the old results in
+    another order, with several trials at a time, and would stop others than it did. It knows afterwards what it knew:
+    the results are the same.
+
+    ``decided`` is the key of a result that says what was decided about it earlier, STOP or CONTINUE of Ray Tune's, or
+    None.
+    """
+
+    def __init__(self, *, decided: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._decided = decided
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        decision: str = super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]
+        earlier: str | None = result[self._decided]
+        if decision == TrialScheduler.STOP and earlier == TrialScheduler.CONTINUE:
+            self.take_back(trial)
+        return earlier or decision
+
+    def take_back(self, trial: Trial) -> None:
+        """Have the trial not count as stopped."""
+
+
+class RememberingAsha(_Remembering, AsyncHyperBandScheduler):
+    """ASHA that keeps to its decisions."""
+
+
+class RememberingMedian(_Remembering, MedianStoppingRule):
+    """The median stopping rule likewise."""
+
+    def take_back(self, trial: Trial) -> None:
+        self._stopped_trials.discard(trial)
