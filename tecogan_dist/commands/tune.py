@@ -21,7 +21,7 @@ from tecogan_dist.commands.settings import add_settings, read_settings, with_ini
 from tecogan_dist.commands.signals import stopping_by_signal
 from tecogan_dist.config.schema import Config
 from tecogan_dist.metrics.protocol import OFFICIAL
-from tecogan_dist.pages.sweep import write_sweep_page
+from tecogan_dist.pages.sweep import PAGE_FILE, write_sweep_page
 from tecogan_dist.pages.sweep_pictures import Showing, bicubic_scores, showings
 from tecogan_dist.runs.find import verified, weights_file
 from tecogan_dist.training.begin import build_networks
@@ -245,6 +245,8 @@ def _conclude(task: TrainingTask, results: SweepResults, *, base: Config) -> Non
     print("\n" + "\n".join([plain_table(table(results)), *failures(results)]))
     written = write_results(output, results, base=base, data=task.data)
     if not results.ranking:
+        with contextlib.suppress(FileNotFoundError):
+            (output / PAGE_FILE).delete()
         raise UserError(
             f"no trial came to a score: the reasons are above and in {written[0]}; mend them, and the "
             "same command tries again."

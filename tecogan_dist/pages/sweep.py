@@ -8,12 +8,12 @@ value is escaped.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
 
 import jinja2
 import numpy as np
@@ -23,7 +23,7 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from tecogan_dist.base.storage import Location
-from tecogan_dist.metrics.names import HIGHER_IS_BETTER, METRICS
+from tecogan_dist.metrics.names import HIGHER_IS_BETTER
 from tecogan_dist.metrics.protocol import OFFICIAL, Images
 from tecogan_dist.pages.curves import LABEL, UNIT, format_value
 from tecogan_dist.pages.pictures import Picture, data_uri
@@ -34,6 +34,7 @@ from tecogan_dist.pages.sweep_plots import Section, Sweep, quiet_optuna
 from tecogan_dist.pages.sweep_settings import settings_sections
 from tecogan_dist.tuning.ranking import excesses
 from tecogan_dist.tuning.records import SweepResults, TrialRecord
+from tecogan_dist.tuning.results import measured_metrics, value_text
 from tecogan_dist.tuning.space import Score
 
 PAGE_FILE = "sweep.html"
@@ -97,7 +98,7 @@ def render_sweep(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["value"] = format_value
-    environment.filters["setting"] = setting_text
+    environment.filters["setting"] = functools.partial(value_text, digits=4)
     template = environment.from_string(resources.files("tecogan_dist.pages").joinpath("sweep.html").read_text("utf-8"))
     library = get_plotlyjs()
     with quiet_optuna():
@@ -109,7 +110,7 @@ def render_sweep(
         results=results,
         sweep=sweep,
         sections=sections,
-        metrics=_measured(results),
+        metrics=_metrics(results),
         settings=list(results.space.settings),
         cards=_cards(results),
         repeated=_repeated(sweep),
@@ -173,12 +174,10 @@ def _and(parts: Sequence[str]) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
 
 
-def _measured(results: SweepResults) -> list[str]:
+def _metrics(results: SweepResults) -> list[str]:
     """The metrics of the table: those of the score first."""
     records = [*results.trials, *([results.preset] if results.preset else [])]
-    found = {metric for record in records for values in record.scores.values() for metric in values}
-    scored = [metric for metric in results.space.score.metrics if metric in found]
-    return [*scored, *(metric for metric in METRICS if metric in found and metric not in scored)]
+    return measured_metrics(records, first=tuple(results.space.score.metrics))
 
 
 def _broken(score: Score, values: Mapping[str, float]) -> set[str]:
@@ -205,7 +204,7 @@ def _cards(results: SweepResults) -> list[_Card]:
     winner = next(trial for trial in results.trials if trial.number == results.ranking[0])
     reference = {} if results.preset is None else results.preset.last
     cards = []
-    for metric in _measured(results):
+    for metric in _metrics(results):
         if metric not in winner.last:
             continue
         value, before = winner.last[metric], reference.get(metric)
@@ -244,11 +243,6 @@ def _how_it_ended(trial: TrialRecord) -> str:
         return words
     reason = trial.reason.removesuffix(f" after step {trial.step}")  # which has a column of its own
     return reason if reason.startswith(words) else f"{words}: {reason}"
-
-
-def setting_text(value: Any) -> str:
-    """A setting's value for a table."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def trials_csv(results: SweepResults) -> str:
     over interruptions; ``repeats`` is the number of the trial whose settings are trained again, or ``preset``.
     """
     records = [*results.trials, *([results.preset] if results.preset else []), *results.repeats]
-    metrics = _measured(records)
+    metrics = measured_metrics(records)
     text = io.StringIO()
     rows = csv.writer(text)
     head = ("number", "role", "repeats", "seed", "rank", "state", "reason", "step", "seconds")
@@ -117,7 +117,7 @@ def table(results: SweepResults) -> list[list[str]]:
     ranked = [by_number[number] for number in results.ranking]
     others = [record for record in results.trials if record.number not in results.ranking]
     records = [*ranked, *others, *([results.preset] if results.preset else [])]
-    metrics = _measured(records, first=tuple(results.space.score.metrics))
+    metrics = measured_metrics(records, first=tuple(results.space.score.metrics))
     names = short_names(list(results.space.settings))
     rows = [["rank", "trial", "step", *(COLUMN[metric] for metric in metrics), "state", *names.values()]]
     for record in records:
@@ -164,10 +164,10 @@ def value_text(value: Any, *, digits: int | None = None) -> str:
     return f"{value:.{digits}g}" if digits is not None and isinstance(value, float) else str(value)
 
 
-def _measured(records: Iterable[TrialRecord], *, first: Sequence[str] = ()) -> list[str]:
+def measured_metrics(records: Iterable[TrialRecord], *, first: Sequence[str] = ()) -> list[str]:
     """The metrics that any trial has, in evaluate's order but for the ``first``."""
     found = {metric for record in records for scores in record.scores.values() for metric in scores}
-    return [*first, *(metric for metric in METRICS if metric in found and metric not in first)]
+    return [metric for metric in dict.fromkeys((*first, *METRICS)) if metric in found]
 
 
 def _cells(scores: dict[str, float], metrics: Sequence[str]) -> list[str]:
