@@ -50,7 +50,7 @@ from tecogan_dist.tuning.wandb_summary import write_summary_run
 
 DESCRIPTION = """
 Train with many settings, measure held-out scenes, and rank. SPACE says which settings, how they are scored, and how
-much is tried. The same command again goes on where a sweep was stopped, and finds out nothing anew that is known.
+much is tried. The same command again goes on where a sweep was stopped, and repeats nothing that is on record.
 """
 EXAMPLES = (
     "tecogan tune --space tune_spaces/loss_weights.yaml --config tecogan --data STORE --output sweeps/weights "
