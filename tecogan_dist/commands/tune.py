@@ -41,7 +41,7 @@ from tecogan_dist.tuning.ledger import Event
 from tecogan_dist.tuning.ranking import summarise
 from tecogan_dist.tuning.reading import read_space
 from tecogan_dist.tuning.records import SweepResults, TrialRecord
-from tecogan_dist.tuning.results import failures, plain_table, table, training_command, write_results
+from tecogan_dist.tuning.results import failures, front_line, plain_table, table, training_command, write_results
 from tecogan_dist.tuning.space import Space
 from tecogan_dist.tuning.study import StudyFile, study_of
 from tecogan_dist.tuning.sweep import Stopped, Sweep
@@ -242,7 +242,7 @@ def _summary(
 def _conclude(task: TrainingTask, results: SweepResults, *, base: Config) -> None:
     """Write and print what came out. Raises :class:`UserError` if nothing did."""
     output = task.output
-    print("\n" + "\n".join([plain_table(table(results)), *failures(results)]))
+    print("\n" + "\n".join([plain_table(table(results)), *front_line(results), *failures(results)]))
     written = write_results(output, results, base=base, data=task.data)
     if not results.ranking:
         with contextlib.suppress(FileNotFoundError):

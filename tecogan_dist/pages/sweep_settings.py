@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 import optuna
+import plotly.graph_objects as go
 from optuna import visualization
 from optuna.importance import PedAnovaImportanceEvaluator
 
@@ -133,6 +134,10 @@ def _coordinates(level: _Level, title: str) -> Section:
     figure.update_traces(line={"width": 2}, opacity=0.85, selector={"mode": "lines"})
     figure.update_xaxes(ticktext=[label.replace(".", ".<br>") for label in labels], tickangle=0)
     figure.update_annotations(bgcolor="rgba(255, 255, 255, 0.75)")
+    for axis in range(len(metrics)):
+        _sharpen(figure, axis, [trial.values[axis] for trial in complete(study)])
+    if len(metrics) > 1:
+        figure.update_traces(marker_colorbar_title_text="Pareto<br>rank", selector={"mode": "markers"})
     darker = "nearer to the front" if len(metrics) > 1 else "better"
     return Section(
         anchor="coordinates",
@@ -141,6 +146,21 @@ def _coordinates(level: _Level, title: str) -> Section:
         f"lines meet on an axis, that value is good. {_when(level)}.",
         plots=(plot(figure, height=420, min_width=COLUMN_WIDTH * len(labels)),),
     )
+
+
+def _sharpen(figure: go.Figure, axis: int, values: list[float]) -> None:
+    """Give the numbers of a parallel axis the digits that tell its values apart: Optuna has 3 whatever the range."""
+    low, span = min(values), max(values) - min(values)
+    if span == 0:
+        return
+    digits = max(0, math.ceil(-math.log10(span / 40)))  # a tenth of what lies between its 5 ticks
+    for annotation in figure.layout.annotations:
+        if annotation.x == axis:
+            annotation.text = f"{low + annotation.y * span:.{digits}f}"
+    for line in figure.select_traces(selector={"mode": "lines"}):
+        cells = [list(cell) for cell in line.customdata]
+        cells[axis][1] = f"{low + line.y[axis] * span:.{digits}f}"
+        line.customdata = cells
 
 
 def _slices(level: _Level, title: str) -> Section:

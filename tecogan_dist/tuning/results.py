@@ -19,7 +19,7 @@ from tecogan_dist.metrics.names import COLUMN, METRICS
 from tecogan_dist.runs.find import measured_weights, verified
 from tecogan_dist.tuning.checks import full_config
 from tecogan_dist.tuning.ranking import number_text
-from tecogan_dist.tuning.records import SweepResults, TrialRecord
+from tecogan_dist.tuning.records import SweepResults, TrialRecord, trial_name
 
 TRIALS_FILE = "trials.csv"
 CONFIG_FILE = "best.yaml"
@@ -129,6 +129,12 @@ def table(results: SweepResults) -> list[list[str]]:
     if results.bicubic:
         rows.append(["", "bicubic", "", *_cells(results.bicubic, metrics), "", *("" for _ in names)])
     return rows
+
+
+def front_line(results: SweepResults) -> list[str]:
+    """With ``score.combine: pareto`` a line that names the front, by rank; else none."""
+    names = [trial_name(number) for number in results.ranking if number in results.front]
+    return [f"the front (no other trial is better in everything): {', '.join(names)}"] if names else []
 
 
 def failures(results: SweepResults) -> list[str]:

@@ -75,6 +75,18 @@ def _title(figure: dict[str, Any], axis: str) -> str:
     return str(figure["layout"].get(axis, {}).get("title", {}).get("text", ""))
 
 
+def test_numbers_of_the_coordinates_can_be_told_apart() -> None:
+    scores = [{"tof": 0.1953 + 2e-4 * n, "psnr": 21.7 + 2 * n} for n in range(5)]
+    trials = [dataclasses.replace(trial(n), scores={300: scores[n]}) for n in range(5)]
+    page = page_of(results_of(trials, score=Score(metrics={"tof": "min", "psnr": "max"}, combine="pareto")))
+    (figure,) = [f for f in page.figures if "tOF (px)" in f["layout"].get("xaxis", {}).get("ticktext", ())]
+    expected = [(f"{values['tof']:.5f}", f"{values['psnr']:.1f}") for values in scores]
+    ticks = [[a["text"] for a in figure["layout"]["annotations"] if a["x"] == axis] for axis in (0, 1)]
+    assert ticks == [list(column) for column in zip(*expected, strict=True)]
+    shown = [tuple(text for _, text in line["customdata"][:2]) for line in figure["data"] if line["mode"] == "lines"]
+    assert sorted(shown) == expected
+
+
 def test_importance_is_of_being_good_also_where_more_is_better() -> None:
     """Of the two settings one decides PSNR's best, the other its worst: only the first matters for being good."""
     generator = np.random.default_rng(1)

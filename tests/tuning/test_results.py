@@ -23,6 +23,7 @@ from tecogan_dist.tuning.checks import full_config
 from tecogan_dist.tuning.ranking import summarise
 from tecogan_dist.tuning.records import Segment, SweepResults, TrialRecord, TrialState
 from tecogan_dist.tuning.results import (
+    front_line,
     plain_table,
     short_names,
     table,
@@ -92,6 +93,19 @@ def sweep(folder: Location | None = None) -> SweepResults:
         for index, (repeats, tof) in enumerate([(1, 0.14), (1, 0.15), (None, 0.2), (None, 0.22)])
     )
     return results_of(trials, repeats=again)
+
+
+def test_the_front_is_named() -> None:
+    trials = [trial(0, "complete", [0.1], warp=0.1), trial(1, "complete", [0.2], warp=0.2)]
+    assert front_line(results_of(trials)) == []
+    both = dataclasses.replace(SPACE, score=Score(metrics={"tof": "min", "psnr": "max"}, combine="pareto"), repeat=None)
+    worst = dataclasses.replace(trial(2, "complete", [0.3], warp=0.3), scores={2: {"psnr": 20.0, "tof": 0.3}})
+    results = summarise(
+        both, preset_values=trials[0].values, trials=[*trials, worst], preset=None, repeats=[], bicubic={}
+    )
+    (line,) = front_line(results)
+    assert line.startswith("the front (no other trial is better in everything): ")
+    assert set(line.partition(": ")[2].split(", ")) == {"0000", "0001"}
 
 
 @pytest.fixture(scope="module")
