@@ -128,8 +128,8 @@ class SweepTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         if self._results is None:
             self._results = self._measurements()
-        else:
-            self._note(passed=max(self._segment.passed, self._reported))
+        elif self._reported > self._segment.passed:
+            self._note(passed=self._reported)
         try:
             step, values = next(self._results)
         except UserError as error:
