@@ -31,10 +31,10 @@ class Demand:
     fewer_workers: str = "--cluster.workers"
     fewer_cpus: str = "--cluster.cpus-per-worker"
     fewer_trainings: str = ""
+    """Names of the settings that would ask for less."""
     needs_dashboard: bool = False
     """Of a Ray that is started here. Ray Train asks it which of its starters are gone, whose workers' places it then
     gives back."""
-    """Names of the settings that would ask for less."""
 
 
 @contextlib.contextmanager
