@@ -26,9 +26,8 @@ from tecogan_dist.pages.sweep_pictures import Showing, bicubic_scores, showings
 from tecogan_dist.runs.find import verified, weights_file
 from tecogan_dist.training.begin import build_networks
 from tecogan_dist.training.task import Networks, TrainingTask, measured_scenes, read_networks, select_scenes
-from tecogan_dist.tuning.checks import (
-    check_space,
-    check_weights,
+from tecogan_dist.tuning.checks import check_space, check_weights
+from tecogan_dist.tuning.configs import (
     compared_trainings,
     largest_perceptual,
     number_of_trials,

@@ -19,7 +19,7 @@ from rich.text import Text
 from tecogan_dist.metrics.names import COLUMN
 from tecogan_dist.training.ray.display import clock
 from tecogan_dist.tuning.board import TrialLine, TrialNews, TrialProgress
-from tecogan_dist.tuning.checks import compared_trainings, number_of_trials
+from tecogan_dist.tuning.configs import compared_trainings, number_of_trials
 from tecogan_dist.tuning.ledger import Event
 from tecogan_dist.tuning.ranking import number_text, rank
 from tecogan_dist.tuning.records import TrialRecord, trial_name

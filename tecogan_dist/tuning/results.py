@@ -17,7 +17,7 @@ from tecogan_dist.config.load import to_tree
 from tecogan_dist.config.schema import Config
 from tecogan_dist.metrics.names import COLUMN, METRICS
 from tecogan_dist.runs.find import measured_weights, verified
-from tecogan_dist.tuning.checks import full_config
+from tecogan_dist.tuning.configs import full_config
 from tecogan_dist.tuning.ranking import number_text
 from tecogan_dist.tuning.records import SweepResults, TrialRecord, trial_name
 

@@ -26,7 +26,7 @@ from tecogan_dist.cluster.capacity import resources_per_worker
 from tecogan_dist.training.ray.launch import storage_of
 from tecogan_dist.training.task import Networks
 from tecogan_dist.tuning.board import TrialNews, start_board
-from tecogan_dist.tuning.checks import preset_values, trial_config
+from tecogan_dist.tuning.configs import preset_values, trial_config
 from tecogan_dist.tuning.ledger import Event, Ledger
 from tecogan_dist.tuning.ranking import rank
 from tecogan_dist.tuning.records import Segment, TrialRecord, trial_name

@@ -28,7 +28,7 @@ from tecogan_dist.data.clips import Scene
 from tecogan_dist.runs.checkpoints import STATE_FILE, WEIGHTS_FILE, checkpoint_name, read_state
 from tecogan_dist.runs.folder import AUTO, open_run_folder, write_run_file
 from tecogan_dist.tuning.board import TrialLine, TrialProgress
-from tecogan_dist.tuning.checks import needed_metrics, trial_config
+from tecogan_dist.tuning.configs import needed_metrics, trial_config
 from tecogan_dist.tuning.ranking import merit
 from tecogan_dist.tuning.records import DECIDED
 from tecogan_dist.tuning.segments import Pointer, SegmentFolder, open_segment

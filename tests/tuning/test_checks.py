@@ -14,9 +14,8 @@ from tecogan_dist.config import load as settings
 from tecogan_dist.config.overrides import leaves, override
 from tecogan_dist.config.schema import Config
 from tecogan_dist.metrics.perceptual import WEIGHTS_VARIABLE
-from tecogan_dist.tuning.checks import (
-    check_space,
-    check_weights,
+from tecogan_dist.tuning.checks import check_space, check_weights
+from tecogan_dist.tuning.configs import (
     full_config,
     largest_perceptual,
     needed_metrics,

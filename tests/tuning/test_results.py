@@ -19,7 +19,7 @@ from tecogan_dist.commands import train, upscale
 from tecogan_dist.config import load as settings
 from tecogan_dist.runs.checkpoints import EMA_FILE, WEIGHTS_FILE, checkpoint_name
 from tecogan_dist.runs.find import read_weights
-from tecogan_dist.tuning.checks import full_config
+from tecogan_dist.tuning.configs import full_config
 from tecogan_dist.tuning.ranking import summarise
 from tecogan_dist.tuning.records import Segment, SweepResults, TrialRecord, TrialState
 from tecogan_dist.tuning.results import (

@@ -20,7 +20,8 @@ from ray.tune.schedulers.pb2 import PB2
 from ray.tune.schedulers.pbt import PopulationBasedTraining
 from ray.tune.search import BasicVariantGenerator, Searcher
 
-from tecogan_dist.tuning.checks import check_space, trial_config
+from tecogan_dist.tuning.checks import check_space
+from tecogan_dist.tuning.configs import trial_config
 from tecogan_dist.tuning.ranking import merit
 from tecogan_dist.tuning.records import DECIDED
 from tecogan_dist.tuning.schedulers import MERIT, make_scheduler, make_searcher, steering, within

@@ -11,7 +11,8 @@ import pytest
 from tecogan_dist.config import load as settings
 from tecogan_dist.config.overrides import override
 from tecogan_dist.config.schema import Config
-from tecogan_dist.tuning.checks import check_space, largest_perceptual, needed_metrics, number_of_trials
+from tecogan_dist.tuning.checks import check_space
+from tecogan_dist.tuning.configs import largest_perceptual, needed_metrics, number_of_trials
 from tecogan_dist.tuning.reading import read_space, shipped_spaces, space_from_yaml
 from tests.support.paths import REPOSITORY
 
