@@ -112,7 +112,7 @@ class Ledger(Callback):
         record = self._record(trial)
         reason = ray.get(self._board.failure.remote(record.name))
         if reason is None:
-            reason = _how_it_died(trial)
+            reason = how_it_died(trial)
             self._board.trains.remote(record.name, False)
         self._keep(dataclasses.replace(record, state="failed", reason=reason), "ended")
 
@@ -148,7 +148,7 @@ class Ledger(Callback):
             self._changed(record, event)
 
 
-def _how_it_died(trial: Trial) -> str:
+def how_it_died(trial: Trial) -> str:
     """From what Ray Tune has noted of a process that could not speak for itself."""
     text = Path(trial.error_file).read_text("utf-8", "replace") if trial.error_file else ""
     if "OutOfMemoryError" in text or "running low on memory" in text:

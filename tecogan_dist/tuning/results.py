@@ -126,7 +126,7 @@ def table(results: SweepResults) -> list[list[str]]:
         state = "failed" if record.state == "failed" else outcome(record)
         step = f"{record.step}/{results.space.steps}"
         rows.append([_rank(record, results), record.name, step, *scores, state, *values])
-    if results.bicubic:
+    if results.bicubic and metrics:
         rows.append(["", "bicubic", "", *_cells(results.bicubic, metrics), "", *("" for _ in names)])
     return rows
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, PopulationBasedTraining, TrialScheduler
 from ray.tune.schedulers.pb2 import PB2
@@ -83,3 +87,23 @@ class RememberingMedian(_Remembering, MedianStoppingRule):
 
     def take_back(self, trial: Trial) -> None:
         self._stopped_trials.discard(trial)
+
+
+@contextlib.contextmanager
+def trials_may_run_out_of_memory() -> Iterator[None]:
+    """Meanwhile a trial that Ray ends because its machine runs out of memory counts as one whose process died.
+
+    Ray Tune takes that for a failure of its own, and ends all trials.
+    """
+    handle = RayActorManager._actor_task_failed
+
+    def handle_all(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = RayActorError(error_msg=f"{type(exception).__name__}: {exception}")
+        handle(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = handle_all  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = handle  # type: ignore[method-assign]
