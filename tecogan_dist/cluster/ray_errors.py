@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from tecogan_dist.base.errors import UserError
+
+ACTOR_GONE = RayActorError, OutOfMemoryError
+"""What a call raises whose actor is gone or does not answer; the second if Ray ended it for want of memory."""
 
 
 def find_user_error(error: BaseException) -> UserError | None:
@@ -36,8 +39,8 @@ def behind_controller(failure: BaseException) -> BaseException:
     return cause if isinstance(cause, BaseException) else failure
 
 
-def lost_workers(errors: dict[int, Exception]) -> dict[int, RayActorError]:
+def lost_workers(errors: dict[int, Exception]) -> dict[int, RayActorError | OutOfMemoryError]:
     """Of workers' errors by rank those that say that the worker's process is gone or does not answer."""
     # Ray Train wraps what it met when it asked a worker how it is.
     causes = {rank: getattr(error, "health_check_failure", error) for rank, error in errors.items()}
-    return {rank: cause for rank, cause in causes.items() if isinstance(cause, RayActorError)}
+    return {rank: cause for rank, cause in causes.items() if isinstance(cause, ACTOR_GONE)}

@@ -16,7 +16,6 @@ from typing import Any, Literal
 import ray
 import ray.tune
 from ray import tune
-from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial
 from ray.tune.search import BasicVariantGenerator
 
@@ -24,6 +23,7 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.capacity import resources_per_worker
 from tecogan_dist.cluster.internals.ray_tune import trials_may_run_out_of_memory
+from tecogan_dist.cluster.ray_errors import ACTOR_GONE
 from tecogan_dist.training.ray.launch import storage_of
 from tecogan_dist.training.task import Networks
 from tecogan_dist.tuning.board import TrialNews, start_board
@@ -103,7 +103,7 @@ class Sweep:
     def _take(self) -> list[TrialNews]:
         try:
             return ray.get(self._board.take.remote())
-        except (RayActorError, OutOfMemoryError) as error:
+        except ACTOR_GONE as error:
             raise UserError("the sweep's own actor has died: the same command goes on.") from error
 
     def _run(self) -> None:

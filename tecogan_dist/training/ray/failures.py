@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError
 from ray.train import WorkerGroupError
 
 from tecogan_dist.base.errors import UserError
@@ -21,7 +21,7 @@ from tecogan_dist.cluster.internals.ray_train import (
     ResizingState,
     WorkerGroupStartupTimeoutError,
 )
-from tecogan_dist.cluster.ray_errors import behind_controller, find_user_error, lost_workers
+from tecogan_dist.cluster.ray_errors import ACTOR_GONE, behind_controller, find_user_error, lost_workers
 from tecogan_dist.runs.checkpoints import newest_checkpoint
 
 SHOWN_RANKS = 8
@@ -94,7 +94,7 @@ def explained(failure: BaseException, output: Location) -> BaseException:
         rank, error = next(iter(failure.worker_failures.items()))
         print(f"worker {rank}: {error}", file=sys.stderr)
     cause = behind_controller(failure)
-    if isinstance(cause, RayActorError):
+    if isinstance(cause, ACTOR_GONE):
         return UserError(f"{_reason(cause)}, and the run needs it: {same_command(output)}.")
     return failure
 
@@ -121,7 +121,9 @@ def describe(errors: dict[int, Exception]) -> str:
     return f"{who}: {_reason(lost[ranks[0]])}"
 
 
-def _reason(error: RayActorError) -> str:
+def _reason(error: RayActorError | OutOfMemoryError) -> str:
+    if isinstance(error, OutOfMemoryError):
+        return "the machine ran out of memory, and Ray ended the process"
     if isinstance(error, ActorUnavailableError):
         return "the machine or process does not answer"
     found = dict(re.findall(r"^\t(pid|ip): (\S+)$", str(error), re.MULTILINE))

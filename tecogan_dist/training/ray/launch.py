@@ -11,12 +11,12 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.exceptions import RayActorError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.capacity import resources_per_worker
+from tecogan_dist.cluster.ray_errors import ACTOR_GONE
 from tecogan_dist.runs.checkpoints import newest_checkpoint, read_state
 from tecogan_dist.training.ray.board import Board, News
 from tecogan_dist.training.ray.failures import AfterFailure, BeforeChange, explained
@@ -56,7 +56,7 @@ class Launch:
                 show(ray.get(self._board.take.remote()))
                 time.sleep(0.3)
             show(ray.get(self._board.take.remote()))
-        except RayActorError as error:
+        except ACTOR_GONE as error:
             raise explained(error, self._task.output) from error
 
     def end(self) -> RunEnd:

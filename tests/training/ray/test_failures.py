@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
@@ -19,11 +19,12 @@ DEAD = RayActorError(
 GONE = RayActorError(
     error_msg="It died.\n\tpid: 12\n\tip: 10.0.0.7\nThe actor died because its node has died. Node Id: f."
 )
+NO_MEMORY = OutOfMemoryError("1 worker(s) were killed due to the node running low on memory.\nRefer to ...")
 SILENT = ActorUnavailableError("unavailable", None)
 COLLECTIVE = RuntimeError("Connection closed by peer [127.0.0.1]:1")
 
 
-def asked(error: RayActorError) -> WorkerHealthCheckFailedError:
+def asked(error: RayActorError | OutOfMemoryError) -> WorkerHealthCheckFailedError:
     """As Ray Train hands it on."""
     return WorkerHealthCheckFailedError("it does not answer", error)
 
@@ -33,6 +34,7 @@ def asked(error: RayActorError) -> WorkerHealthCheckFailedError:
     [
         ({0: asked(DEAD)}, "worker 0 was lost: the process (12 on 10.0.0.7) died"),
         ({3: asked(GONE)}, "worker 3 was lost: the machine 10.0.0.7 is gone"),
+        ({2: asked(NO_MEMORY)}, "worker 2 was lost: the machine ran out of memory, and Ray ended the process"),
         ({1: asked(SILENT)}, "worker 1 was lost: the machine or process does not answer"),
         # The others fail because of it.
         ({0: COLLECTIVE, 2: asked(DEAD)}, "worker 2 was lost: the process (12 on 10.0.0.7) died"),
@@ -57,6 +59,7 @@ def test_many_lost_workers_are_not_all_named() -> None:
         (WorkerGroupError("", {0: asked(DEAD)}), "worker 0 was lost: .* cluster.max_failures allows no further start"),
         (ControllerError(DEAD), r"the process \(12 on 10.0.0.7\) died, and the run needs it"),
         (DEAD, r"the process \(12 on 10.0.0.7\) died, and the run needs it"),
+        (NO_MEMORY, "the machine ran out of memory, and Ray ended the process, and the run needs it"),
         (ControllerError(UserError("change this.")), "^change this.$"),
         (WorkerGroupError("", {0: UnreachableError("no answer.")}), "^no answer.$"),
     ],
