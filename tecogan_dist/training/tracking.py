@@ -123,11 +123,7 @@ class Tracker:
     ) -> None:
         self._events.close()
         if self._wandb is not None:
-            import wandb
-
-            self._wandb.finish(exit_code=0 if error is None else 1)
-            # Waits for W&B's own process: finish() comes back before an offline run's file is written (wandb 0.31).
-            wandb.teardown()
+            finish_wandb(self._wandb, failed=error is not None)
         if self._temporary is not None:
             self._upload()
             self._temporary.cleanup()
@@ -142,6 +138,16 @@ def encode_animation(frames: Tensor) -> tuple[bytes, int, int]:
     milliseconds = round(1000 / FRAMES_PER_SECOND)
     first.save(file, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
     return file.getvalue(), first.height, first.width
+
+
+def finish_wandb(run: Any, *, failed: bool = False) -> None:
+    """End a W&B run, and wait for W&B's own process: when ``finish`` of wandb 0.31 comes back, the file of an offline
+    run is not written yet, and Ray may end both processes next.
+    """
+    import wandb
+
+    run.finish(exit_code=int(failed))
+    wandb.teardown()
 
 
 def _start_wandb(folder: Path, output: Location, config: Config) -> Any:

@@ -6,6 +6,7 @@ import hashlib
 import tempfile
 
 from tecogan_dist.base.storage import Location
+from tecogan_dist.training.tracking import finish_wandb
 from tecogan_dist.tuning.records import SweepResults
 from tecogan_dist.tuning.results import table, winner
 
@@ -36,6 +37,5 @@ def write_summary_run(output: Location, results: SweepResults, *, project: str, 
             run.summary.update({f"best/{name}": value for name, value in best.last.items()})
             run.summary.update({"best/trial": best.number, "verdict": results.verdict})
         url = run.url or ""
-        run.finish()
-        wandb.teardown()  # finish() comes back before an offline run's file is written
+        finish_wandb(run)
         return url

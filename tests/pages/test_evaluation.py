@@ -4,15 +4,12 @@ and all three written together or none.
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 import re
 import resource
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -31,55 +28,12 @@ from tecogan_dist.pages.evaluation import render_report, write_evaluation
 from tecogan_dist.pages.pictures import COLOUR_MAP, Profile, colours, worst_frames
 from tecogan_dist.video.open import open_video
 from tecogan_dist.video.source import FrameSource
+from tests.support.pages import Page, pixels
 
 HEIGHT, WIDTH, FRAMES = 56, 72, 9
 COLUMN = 31
 MEASURED = ("psnr", "ssim", "tof")  # the others need a network's weights, so their values are made up here
-VOID = {"meta", "img", "br", "link", "input"}
 TIMES, NONE = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
-
-
-class Page(HTMLParser):
-    """A page's tags with their attributes in order, its text, and its open tags, which must close in turn."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self._open.append(tag)
-        elif tag == "br":
-            self.text += "\n"
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def named(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-    @property
-    def words(self) -> str:
-        return " ".join(self.text.split())
-
-
-def pixels(uri: str) -> Images:
-    kind, data = uri.split(";base64,")
-    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
-        assert kind == f"data:image/{str(image.format).lower()}"
-        return np.asarray(image.convert("RGB"))
 
 
 def clip(seed: int, count: int = FRAMES) -> tuple[Images, Images]:

@@ -23,8 +23,9 @@ from tecogan_dist.runs.checkpoints import EMA_FILE, checkpoint_name
 from tecogan_dist.runs.find import load_upscaler
 from tecogan_dist.training.task import TrainingTask
 from tecogan_dist.upscaling.recurrence import to_image, upscale_float, upscale_frames
+from tests.support.pages import pixels
 from tests.support.plain_runs import make_config, run
-from tests.support.sweep_pages import page_of, pixels, results_of, scores_of, trial
+from tests.support.sweep_pages import page_of, results_of, scores_of, trial
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,7 @@ def test_pictures_are_the_measured_weights_frames(store: ClipStore, tmp_path: Pa
     page = page_of(results, shown)
     pictures = {attributes["alt"]: pixels(attributes["src"]) for attributes in page.named("img")}
     assert len(pictures) == 4 * (1 + 3 + 1)
+    assert all(attributes["src"].startswith("data:image/png;") for attributes in page.named("img"))
     for name, sequence in expected.items():
         np.testing.assert_array_equal(pictures[name], sequence[3])
         np.testing.assert_array_equal(pictures[f"{name}, detail of frame 4"], sequence[4, y : y + side, x : x + side])

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import io
 import json
-from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from tecogan_dist.metrics.protocol import Images
 from tecogan_dist.pages.sweep import render_sweep
 from tecogan_dist.pages.sweep_pictures import Showing
 from tecogan_dist.tuning.ranking import summarise
 from tecogan_dist.tuning.records import Segment, SweepResults, TrialRecord, TrialState
 from tecogan_dist.tuning.space import Asha, Distribution, Fifo, Metric, Pbt, Scheduler, Score, Space
 from tecogan_dist.tuning.study import study_of
+from tests.support.pages import Page
 
 COMMAND = "tecogan train --config best.yaml --data STORE --output runs/winner"
-VOID = {"meta", "img", "br"}
 RANGES = {
     "loss.pingpong": Distribution("uniform", (0.0, 1.0)),
     "loss.perceptual": Distribution("loguniform", (0.01, 1.0)),
@@ -30,44 +25,27 @@ RANGES = {
 EXECUTED = ("", "text/javascript", "module")
 
 
-class Page(HTMLParser):
-    """A page's tags in order, its text without scripts, its scripts and figures; open tags must close in turn."""
+class SweepPage(Page):
+    """A sweep's page: its text without scripts and with spaces between cells, its scripts, and its figures."""
 
     def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.text = ""
         self.scripts: list[tuple[str, str]] = []
-        self._open: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self._open == []
+        super().__init__(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        super().handle_starttag(tag, attrs)
         if tag == "script":
             self.scripts.append((dict(attrs).get("type") or "", ""))
-        if tag not in VOID:
-            self._open.append(tag)
-        else:
-            self.text += " "
 
     def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
+        super().handle_endtag(tag)
         self.text += " " if tag in ("td", "th", "tr", "b", "p", "span", "small", "pre", "h2", "figcaption") else ""
 
     def handle_data(self, data: str) -> None:
-        if self._open and self._open[-1] == "script":
+        if self.open and self.open[-1] == "script":
             self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
-        elif not self._open or self._open[-1] != "style":
-            self.text += data
-
-    def named(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-    @property
-    def words(self) -> str:
-        return " ".join(self.text.split())
+        elif not self.open or self.open[-1] != "style":
+            super().handle_data(data)
 
     @property
     def headings(self) -> list[str]:
@@ -86,13 +64,6 @@ class Page(HTMLParser):
     def row(self, first: str) -> str:
         """The ranking's row that begins so, up to the next."""
         return self.words.split("how it ended")[1].split(f" {first} ", 1)[1]
-
-
-def pixels(uri: str) -> Images:
-    kind, data = uri.split(";base64,")
-    assert kind == "data:image/png"
-    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def values_of(number: int) -> dict[str, Any]:
@@ -181,7 +152,7 @@ def population() -> SweepResults:
     return results_of(trials, scheduler=Pbt(kind="pbt"))
 
 
-def page_of(results: SweepResults, pictures: list[Showing] | None = None, **words: str) -> Page:
+def page_of(results: SweepResults, pictures: list[Showing] | None = None, **words: str) -> SweepPage:
     title = words.pop("title", "Sweep of loss weights")
     command = words.pop("command", COMMAND)
-    return Page(render_sweep(results, study_of(results), pictures or [], title=title, command=command, **words))
+    return SweepPage(render_sweep(results, study_of(results), pictures or [], title=title, command=command, **words))

@@ -7,10 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import psutil
 import pytest
 import ray
 from ray import tune
+from ray._private.utils import get_system_memory, get_used_memory
 
 from tecogan_dist.cluster.internals.ray_tune import trials_may_run_out_of_memory
 from tecogan_dist.tuning.ledger import NO_MEMORY, how_it_died
@@ -40,8 +40,7 @@ class Greedy(tune.Trainable):
 def test_a_trial_that_runs_out_of_memory_does_not_end_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = psutil.virtual_memory()
-    threshold = min(0.95, (memory.total - memory.available + MORE) / memory.total)
+    threshold = min(0.95, (get_used_memory() + MORE) / get_system_memory())  # of a container, in one
     monkeypatch.setenv("RAY_memory_usage_threshold", f"{threshold:.4f}")
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
     with small_ray(cpus=1), quiet_tune(), trials_may_run_out_of_memory():

@@ -26,16 +26,16 @@ class _Synchronous:
     """
 
     def __init__(self, *, seed: int, time_attr: str, **settings: Any) -> None:
-        super().__init__(synch=True, time_attr=time_attr, **settings)  # type: ignore[call-arg]
+        super().__init__(synch=True, time_attr=time_attr, **settings)  # type: ignore[call-arg]  # a scheduler's
         self._exchange_seed = seed
 
     def on_trial_result(self: Any, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> Any:
         random.seed(f"{self._exchange_seed} {result[self._time_attr]}")
         np.random.seed(random.getrandbits(32))
-        return super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]
+        return super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]  # a scheduler's
 
     def on_trial_error(self: Any, tune_controller: Any, trial: Trial) -> None:
-        super().on_trial_error(tune_controller, trial)  # type: ignore[misc]
+        super().on_trial_error(tune_controller, trial)  # type: ignore[misc]  # a scheduler's
         tune_controller.get_live_trials().discard(trial)  # the controller's own set, where it would stay
         self._trial_state[trial].last_score = None  # nobody copies from it
         others = [other for other in tune_controller.get_trials() if other != trial and not other.is_finished()]
@@ -60,7 +60,7 @@ class _Remembering:
     the results are the same.
 
     ``decided`` is the key of a result that says what was decided about it earlier, STOP or CONTINUE of Ray Tune's, or
-    None.
+    None. Like :class:`_Synchronous` it goes before a scheduler in a class's bases.
     """
 
     def __init__(self, *, decided: str, **settings: Any) -> None:
@@ -68,7 +68,7 @@ class _Remembering:
         self._decided = decided
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        decision: str = super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]
+        decision: str = super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]  # a scheduler's
         earlier: str | None = result[self._decided]
         if decision == TrialScheduler.STOP and earlier == TrialScheduler.CONTINUE:
             self.take_back(trial)
@@ -102,8 +102,8 @@ def trials_may_run_out_of_memory() -> Iterator[None]:
             exception = RayActorError(error_msg=f"{type(exception).__name__}: {exception}")
         handle(self, tracked_actor_task, exception)
 
-    RayActorManager._actor_task_failed = handle_all  # type: ignore[method-assign]
+    RayActorManager._actor_task_failed = handle_all  # type: ignore[method-assign]  # until the end of the block
     try:
         yield
     finally:
-        RayActorManager._actor_task_failed = handle  # type: ignore[method-assign]
+        RayActorManager._actor_task_failed = handle  # type: ignore[method-assign]  # Ray's own again
