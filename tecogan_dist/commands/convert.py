@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from tecogan_dist.commands.parser import CommandParser
@@ -15,6 +16,12 @@ EXAMPLES = (
 
 def main(argv: list[str] | None = None) -> None:
     """Convert a checkpoint and print a line about what was written. Raises :class:`UserError`."""
+    options = parse(argv)
+    print(convert(options.source, options.output, overwrite=options.overwrite))
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The options. Raises :class:`UserError` for mistakes."""
     parser = CommandParser(
         "convert",
         description="Make a weights file of a TensorFlow checkpoint. TensorFlow itself is not needed.",
@@ -28,5 +35,4 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="the .safetensors file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
-    options = parser.parse_args(argv)
-    print(convert(options.source, options.output, overwrite=options.overwrite))
+    return parser.parse_args(argv)

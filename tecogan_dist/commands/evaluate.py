@@ -29,7 +29,7 @@ EXAMPLES = (
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises :class:`UserError`."""
-    options = _options(argv)
+    options = parse(argv)
     metrics = _metrics(options.metrics)
     protocol = PROTOCOLS[options.protocol]
     sequences = open_sequences(options.results.split(","), options.targets.split(","), protocol)
@@ -49,7 +49,8 @@ def main(argv: list[str] | None = None) -> None:
     print(f"written: {', '.join(map(str, written))}")
 
 
-def _options(argv: list[str] | None) -> argparse.Namespace:
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The options. Raises :class:`UserError` for mistakes."""
     parser = CommandParser("evaluate", description=DESCRIPTION, examples=EXAMPLES)
     add = parser.add_argument
     add("--results", required=True, metavar="A[,B...]", help="videos or image folders to be measured")

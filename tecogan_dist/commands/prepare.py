@@ -35,7 +35,7 @@ EXAMPLES = (
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises :class:`UserError`."""
-    options = _options(argv)
+    options = parse(argv)
     store = Location.of(options.output).absolute()
     if not options.sources:
         count, damaged = _print_damaged(store)
@@ -68,7 +68,8 @@ def main(argv: list[str] | None = None) -> None:
     _check(preparation, options)
 
 
-def _options(argv: list[str] | None) -> argparse.Namespace:
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The options. Raises :class:`UserError` for mistakes."""
     parser = CommandParser("prepare", description=DESCRIPTION, examples=EXAMPLES)
     add, positive = parser.add_argument, whole_number(1)
     add("sources", nargs="*", metavar="SOURCE", help="list of sources, URL, video, folder, archive or pattern")

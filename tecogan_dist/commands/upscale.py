@@ -28,7 +28,7 @@ EXAMPLES = (
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises :class:`UserError`."""
-    options = _options(argv)
+    options = parse(argv)
     _check_outputs(options)
     device = _device(options.device)
     source = open_video(options.input)
@@ -57,7 +57,8 @@ def main(argv: list[str] | None = None) -> None:
         )
 
 
-def _options(argv: list[str] | None) -> argparse.Namespace:
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The options. Raises :class:`UserError` for mistakes."""
     parser = CommandParser(
         "upscale",
         description="Upscale a video or a folder of images with trained weights, by the factor they were trained for.",
