@@ -9,14 +9,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import ray
-import ray.autoscaler.sdk
+from ray.autoscaler.sdk import request_resources
+from ray.exceptions import RpcError
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.cluster.connect import cluster_address, connected
+from tecogan_dist.cluster.internals.ray_data import keep_statistics_here
 from tecogan_dist.config.schema import Config
 
 CLUSTER_PATIENCE = 600.0
 """Seconds that a cluster which is too small gets to grow: an autoscaler may be about to start machines."""
+ASKS_FOR_ALL = 30.0
+"""Seconds for which an elastic run asks the autoscaler for all its workers, then only for as many as it needs: of a
+request that the cluster may not grow to, Ray's autoscaler fulfils no part."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +44,26 @@ class Demand:
 
 @contextlib.contextmanager
 def connected_for(demand: Demand) -> Iterator[None]:
-    """:func:`connected` for training. Raises :class:`UserError` if this machine is to run it and too small."""
+    """:func:`connected` for training. Raises :class:`UserError` if this machine is to run it and too small.
+
+    A cluster can shrink afterwards: nothing of ours stays on the workers' machines, and its autoscaler is asked for
+    nothing any more. Ray keeps what :func:`check_cluster` asks for when the driver is gone.
+    """
     cluster = demand.config.cluster
     if not ray.is_initialized() and not cluster_address(cluster.address):
         _check_machine(demand)
     # The data stream of every worker needs a CPU next to the worker's own.
     cpus = demand.trainings * cluster.workers * (cluster.cpus_per_worker + 1)
     with connected(cluster.address, cpus=cpus, dashboard=demand.needs_dashboard):
-        yield
+        if not cluster_address(cluster.address):
+            yield
+            return
+        keep_statistics_here()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(RpcError):  # the cluster itself is gone
+                _ask_for([], config=demand.config)
 
 
 def _check_machine(demand: Demand) -> None:
@@ -71,31 +88,59 @@ def check_cluster(demand: Demand) -> bool:
     cluster = demand.config.cluster
     use_gpu = cluster.device == "cuda" or (cluster.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
     bundle = resources_per_worker(demand.config, use_gpu=use_gpu, gpus=demand.gpus_per_worker)
-    needed = demand.trainings * (cluster.workers if cluster.min_workers is None else cluster.min_workers)
-    started = time.monotonic()
+    least = cluster.workers if cluster.min_workers is None else cluster.min_workers
+    needed = demand.trainings * least
+    started, before = time.monotonic(), ""
     while True:
         nodes = _nodes()
-        places, cpus = _places(nodes, demand.config, bundle), int(sum(node.get("CPU", 0) for node in nodes))
+        places, there = _places(nodes, demand.config, bundle), _describe_nodes(nodes)
         if places >= needed:
             return use_gpu
         at_a_time = f"{demand.trainings} trials at a time, " if demand.trainings > 1 else ""
         sentence = (
-            f"{len(nodes)} machine{'s' if len(nodes) > 1 else ''} with {cpus} CPUs and "
-            f"{int(sum(node.get('GPU', 0) for node in nodes))} GPUs cannot hold {at_a_time}{needed} workers of "
+            f"{there} cannot hold {at_a_time}{needed} workers of "
             f"{_describe(bundle, cluster.accelerator_type)}, plus one CPU per worker for data"
         )
-        trainings = places // cluster.workers
-        advice = f"ask for fewer ({demand.fewer_workers} {max(1, places)})"
-        if demand.trainings > 1 and trainings:
-            advice = f"ask for fewer ({demand.fewer_trainings} {trainings})"
-        if use_gpu:
-            advice += " or train without GPUs (--cluster.device cpu)"
-        if not cluster_address(cluster.address) or time.monotonic() - started > CLUSTER_PATIENCE:
+        advice = _advice(demand, places=places, use_gpu=use_gpu)
+        waited = time.monotonic() - started
+        if not cluster_address(cluster.address) or waited > CLUSTER_PATIENCE:
             raise UserError(f"{sentence}: {advice}.")
-        if time.monotonic() - started < 1:
+        if not before:
             print(f"{sentence}; waiting {CLUSTER_PATIENCE / 60:.0f} minutes for more machines, or {advice}", flush=True)
-            ray.autoscaler.sdk.request_resources(bundles=[bundle] * needed)
+        elif there != before:
+            print(f"now {there}, with room for {places} of {needed} workers", flush=True)
+        before = there
+        workers = demand.trainings * (cluster.workers if waited < ASKS_FOR_ALL else least)
+        # Again and again: Ray keeps one request only, and what is left of earlier runs may replace it.
+        _ask_for(_wanted(workers, demand.config, bundle), config=demand.config)
         time.sleep(2)
+
+
+def _advice(demand: Demand, *, places: int, use_gpu: bool) -> str:
+    cluster = demand.config.cluster
+    trainings = places // cluster.workers
+    advice = f"ask for fewer ({demand.fewer_workers} {max(1, places)})"
+    if demand.trainings > 1 and trainings:
+        advice = f"ask for fewer ({demand.fewer_trainings} {trainings})"
+    if use_gpu:
+        advice += " or train without GPUs (--cluster.device cpu)"
+    elif cluster.device == "auto" and cluster_address(cluster.address):
+        advice += " or for machines with GPUs, of which there are none now (--cluster.device cuda)"
+    return advice
+
+
+def _wanted(workers: int, config: Config, bundle: dict[str, float]) -> list[dict[str, float]]:
+    """What an autoscaler should make room for: the workers, and on whatever machines a CPU for the stream of each."""
+    return [_place(config, bundle)] * workers + [{"CPU": 1}] * workers
+
+
+def _ask_for(bundles: list[dict[str, float]], *, config: Config) -> None:
+    """Have the autoscaler, if the cluster has one, keep it large enough for these, and forget what it was asked for."""
+    if (cluster_address(config.cluster.address) or "").startswith("ray://"):
+        # Through Ray's client only the cluster's own processes can ask.
+        ray.get(ray.remote(num_cpus=0)(request_resources).remote(bundles=bundles))
+    else:
+        request_resources(bundles=bundles)
 
 
 def trainings_at_a_time(demand: Demand, *, use_gpu: bool) -> int:
@@ -110,13 +155,22 @@ def _nodes() -> list[dict[str, float]]:
 
 def _places(nodes: list[dict[str, float]], config: Config, bundle: dict[str, float]) -> int:
     """How many workers the machines have room for, next to each of which its stream needs a CPU somewhere."""
-    cluster = config.cluster
-    kind = {f"accelerator_type:{cluster.accelerator_type}": 0.001} if cluster.accelerator_type else {}
-    places = sum(
-        min(int(node.get(name, 0) / count + 1e-9) for name, count in (bundle | kind).items() if count) for node in nodes
-    )
+    place = _place(config, bundle)
+    places = sum(min(int(node.get(name, 0) / count + 1e-9) for name, count in place.items() if count) for node in nodes)
     cpus = int(sum(node.get("CPU", 0) for node in nodes))
-    return min(places, cpus // (cluster.cpus_per_worker + 1))
+    return min(places, cpus // (config.cluster.cpus_per_worker + 1))
+
+
+def _place(config: Config, bundle: dict[str, float]) -> dict[str, float]:
+    """What a machine must have for a worker: the bundle, and a trace of the GPU model."""
+    model = config.cluster.accelerator_type
+    return bundle | ({f"accelerator_type:{model}": 0.001} if model else {})
+
+
+def _describe_nodes(nodes: list[dict[str, float]]) -> str:
+    """``2 machines with 8 CPUs and 1 GPUs``"""
+    cpus, gpus = (int(sum(node.get(name, 0) for node in nodes)) for name in ("CPU", "GPU"))
+    return f"{len(nodes)} machine{'s' if len(nodes) > 1 else ''} with {cpus} CPUs and {gpus} GPUs"
 
 
 def _describe(bundle: dict[str, float], accelerator_type: str | None) -> str:

@@ -3,3 +3,16 @@
 from __future__ import annotations
 
 from ray.data._internal.execution.execution_callback import ExecutionCallback as ExecutionCallback
+from ray.data._internal.stats import get_or_create_stats_actor
+from ray.data._internal.usage.actor import get_or_create_usage_collection_actor
+
+
+def keep_statistics_here() -> None:
+    """Have this machine run the two actors in which Ray Data collects its statistics, if the cluster has none yet.
+
+    Ray Data starts them where it is first used, for good: on a worker's machine they would count as work, so that an
+    autoscaler would never take that machine away. The second one is only sent something by machines whose Ray may
+    report its usage, which the workers' may where the head's may not.
+    """
+    get_or_create_stats_actor()
+    get_or_create_usage_collection_actor()
