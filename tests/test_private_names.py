@@ -13,6 +13,8 @@ import torch
 os.environ.setdefault("DS_ACCELERATOR", "cpu" if not torch.cuda.is_available() else "cuda")
 
 CORE = "tecogan_dist/cluster/internals/ray_core.py"
+JOBS = "tecogan_dist/cluster/internals/ray_jobs.py"
+STOPPING = "tecogan_dist/cluster/stopping.py"
 DATA = "tecogan_dist/cluster/internals/ray_data.py"
 TRAIN = "tecogan_dist/cluster/internals/ray_train.py"
 TUNE = "tecogan_dist/cluster/internals/ray_tune.py"
@@ -24,6 +26,8 @@ STREAM = "tecogan_dist/data/stream/stream.py"
 ERRORS = "tecogan_dist/cluster/ray_errors.py"
 NAMES = [
     ("ray.data._internal.execution.execution_callback", "ExecutionCallback.on_execution_step", DATA),
+    ("ray.data._internal.stats", "get_or_create_stats_actor", DATA),
+    ("ray.data._internal.usage.actor", "get_or_create_usage_collection_actor", DATA),
     ("ray.data", "DataContext", STREAM),
     ("ray.train.v2._internal.exceptions", "WorkerGroupStartupTimeoutError", TRAIN),
     ("ray.train.v2._internal.exceptions", "WorkerHealthCheckFailedError", TRAIN),
@@ -32,6 +36,18 @@ NAMES = [
     ("ray.train.v2._internal.execution.controller.state", "ReschedulingState", TRAIN),
     ("ray.train.v2._internal.execution.controller.state", "ResizingState", TRAIN),
     ("ray._private.auto_init_hook", "enable_auto_connect", CORE),
+    (
+        "ray._private.authentication.authentication_token_setup",
+        "maybe_enable_token_auth_if_token_available",
+        CORE,
+    ),
+    (
+        "ray._private.authentication.grpc_authentication_client_interceptor",
+        "_get_authentication_metadata_tuple",
+        CORE,
+    ),
+    ("ray._private.services", "canonicalize_bootstrap_address", CORE),
+    ("ray.job_submission", "JobSubmissionClient._do_request", JOBS),
     ("ray.tune.execution.tune_controller", "TuneController.get_live_trials", TUNE),
     ("ray.tune.experiment", "Trial.is_finished", TUNE),
     ("ray.tune.experiment", "Trial.error_file", LEDGER),
@@ -80,6 +96,18 @@ WORDS = [
     ("ray.tune.utils.callback", ['os.environ.get("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "0") != "1"'], SWEEP),
     ("ray.tune.experimental.output", ['os.environ.get("RAY_AIR_NEW_OUTPUT", "1") == "0"'], SWEEP),
     ("ray._private.worker", ['"RAY_IGNORE_UNHANDLED_ERRORS" in os.environ'], SWEEP),
+    ("ray.dashboard.modules.dashboard_sdk", ["self._server_ray_version = running_ray_version", "**kwargs,"], JOBS),
+    ("ray.dashboard.utils", ["ray_constants.RAY_API_SERVER_ADDRESS_ENVIRONMENT_VARIABLE"], JOBS),
+    (
+        "ray.dashboard.modules.job.job_supervisor",
+        ['"RAY_JOB_STOP_WAIT_TIME_S"', "RAY_JOB_CONFIG_JSON_ENV_VAR: "],
+        STOPPING,
+    ),
+    (
+        "ray.dashboard.modules.job.job_manager",
+        ['f"Job with submission_id {submission_id} already exists. '],
+        "tecogan_dist/cluster/jobs.py",
+    ),
     ("ray._common.constants", ['HEAD_NODE_RESOURCE_NAME = NODE_ID_PREFIX + "__internal_head__"'], SWEEP),
 ]
 """Attributes that objects get when they are made, and words that are compared with: looked for in a module's text."""

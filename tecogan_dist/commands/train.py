@@ -8,6 +8,7 @@ import dataclasses
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.capacity import Demand, check_cluster, connected_for
+from tecogan_dist.cluster.stopping import warn_of_short_stops
 from tecogan_dist.commands.parser import CommandParser
 from tecogan_dist.commands.settings import add_settings, read_settings, with_initial_weights
 from tecogan_dist.commands.signals import stopping_by_signal
@@ -30,6 +31,7 @@ EXAMPLES = (
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises :class:`UserError`, and ``KeyboardInterrupt`` for a run that was stopped."""
     options, config = parse(argv)
+    warn_of_short_stops()
     output, data = (Location.of(path).absolute() for path in (options.output, options.data))
     folder = open_run_folder(output, config=config, data=data, resume=options.resume)
     begun = folder.checkpoint or folder.resume_from

@@ -16,6 +16,7 @@ from tecogan_dist.base.lock import WriterLock
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.capacity import Demand, check_cluster, connected_for, trainings_at_a_time
 from tecogan_dist.cluster.connect import cluster_address
+from tecogan_dist.cluster.stopping import warn_of_short_stops
 from tecogan_dist.commands.parser import CommandParser
 from tecogan_dist.commands.settings import add_settings, read_settings, with_initial_weights
 from tecogan_dist.commands.signals import stopping_by_signal
@@ -65,6 +66,7 @@ STUDY_FILE = "study.log"
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises :class:`UserError`, and ``KeyboardInterrupt`` for a sweep that was stopped."""
     options, base = parse(argv)
+    warn_of_short_stops()
     output, data = (Location.of(path).absolute() for path in (options.output, options.data))
     space = read_space(options.space)
     check_space(space, base, source=options.space)

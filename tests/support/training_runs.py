@@ -216,26 +216,52 @@ class RayHead:
         return Command([RAY, "job", words[0], "--address", self.dashboard, *words[1:]])
 
 
+@dataclass(frozen=True)
+class StartedHead(RayHead):
+    """One whose process is at hand."""
+
+    address: str
+    """``HOST:PORT`` of the cluster itself."""
+    pid: int
+    """All its processes are below this one."""
+    env: dict[str, str]
+    """What it was started with, for those that talk to it."""
+
+    def job(self, *words: str) -> Command:
+        return Command([RAY, "job", words[0], "--address", self.dashboard, *words[1:]], env=self.env)
+
+    def workers(self) -> list[psutil.Process]:
+        """The training workers that run on it."""
+        below = psutil.Process(self.pid).children(recursive=True)
+        return [process for process in below if _title(process).startswith("ray::RayTrainWorker")]
+
+
 @contextlib.contextmanager
-def ray_head(*, cpus: int, **env: str) -> Iterator[RayHead]:
+def ray_head(*, cpus: int, **env: str) -> Iterator[StartedHead]:
     """``ray start --head`` with a dashboard on loopback, as README says."""
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "metrics-export-port")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     with short_folder() as folder:
         words = [RAY, "start", "--head", f"--temp-dir={folder}", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}"]
         words += ["--dashboard-host=127.0.0.1", *(f"--{name}={port}" for name, port in ports.items())]
-        with ray_node(words, env=env):
-            yield RayHead(f"http://127.0.0.1:{ports['dashboard-port']}", (folder / "session_latest").resolve())
+        with ray_node(words, env=env) as pid:
+            yield StartedHead(
+                dashboard=f"http://127.0.0.1:{ports['dashboard-port']}",
+                session=(folder / "session_latest").resolve(),
+                address=f"127.0.0.1:{ports['port']}",
+                pid=pid,
+                env=env,
+            )
 
 
 @contextlib.contextmanager
-def ray_node(words: list[str], *, env: dict[str, str]) -> Iterator[None]:
-    """``ray start`` with these words; what it started is killed at the end."""
+def ray_node(words: list[str], *, env: dict[str, str]) -> Iterator[int]:
+    """``ray start`` with these words, and its process's number; what it started is killed at the end."""
     words = [*words, "--block", "--disable-usage-stats", f"--object-store-memory={150 * 2**20}"]
     node = Command(words, env=env)
     try:
         node.wait_for("Ray runtime started")
-        yield
+        yield node.process.pid
     finally:
         started = psutil.Process(node.process.pid).children(recursive=True)
         node.kill()
@@ -243,6 +269,12 @@ def ray_node(words: list[str], *, env: dict[str, str]) -> Iterator[None]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(started, timeout=30)
+
+
+def _title(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error, IndexError):
+        return process.cmdline()[0]
+    return ""
 
 
 @contextlib.contextmanager
