@@ -16,6 +16,8 @@ COMMANDS = {
     "upscale": "upscale a video or a folder of images",
     "evaluate": "measure results against their targets: PSNR, SSIM, LPIPS, tOF, tLP",
     "convert": "turn the original's TensorFlow checkpoints into our weights",
+    "submit": "run another command as a job of a Ray cluster",
+    "doctor": "examine this machine or all nodes of a cluster: are they fit for training?",
 }
 """Each is ``tecogan_dist.commands.<name>``, whose ``main`` takes the arguments after the name."""
 
