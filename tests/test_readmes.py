@@ -9,9 +9,10 @@ import pytest
 
 from tests.support.paths import REPOSITORY
 
-READMES = sorted(
-    path for folder in ("tecogan_dist", "scripts", "tests") for path in (REPOSITORY / folder).rglob("README.md")
-)
+FOLDERS = "tecogan_dist", "scripts", "tests", "cluster", "tune_spaces"
+CAPTIONED = ".py", ".sh", ".yaml", ".sbatch", ""
+"""Endings of files that a folder's README names."""
+READMES = sorted(path for folder in FOLDERS for path in (REPOSITORY / folder).rglob("README.md"))
 
 
 def readme_of(module: Path) -> Path:
@@ -31,12 +32,20 @@ def test_every_module_has_a_caption(module: Path) -> None:
 @pytest.mark.parametrize("readme", [REPOSITORY / "README.md", *READMES], ids=lambda path: str(path.parent.name))
 def test_what_a_readme_names_is_there(readme: Path) -> None:
     text = readme.read_text("utf-8")
-    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text) + re.findall(r"^\[[^]]+\]: (\S+)$", text, re.MULTILINE)
+    for target in links:
         if "://" not in target:
             assert (readme.parent / target).exists(), target
     here = {path.name for path in REPOSITORY.rglob("*.py") if ".venv" not in path.parts}
     for name in re.findall(r"`(?:[\w./]+/)?(\w+\.py)`", text):
         assert name in here | {"metrics.py", "main.py", "runGan.py", "dataPrepare.py"}, name
+
+
+@pytest.mark.parametrize("folder", ["cluster", "tune_spaces", "scripts"])
+def test_every_file_of_a_folder_is_named(folder: str) -> None:
+    readme = (REPOSITORY / folder / "README.md").read_text("utf-8")
+    names = {path.name for path in (REPOSITORY / folder).iterdir() if path.suffix in CAPTIONED}
+    assert not {name for name in names if name not in readme}
 
 
 def test_the_first_page_stays_short() -> None:
