@@ -135,6 +135,10 @@ def _training(
         return [not_checked("training", "a machine does not answer, and Ray would put a worker there")]
     if any(finding.subject == "storage" and finding.status == "fail" for finding in findings):
         return [not_checked("training", "the storage fails")]
+    if all(machine.cpus == 0 for machine in machines.all):
+        text = "no machine that takes work is up: an autoscaler starts them when a run asks, and ends idle ones"
+        advice = "give a group of workers a minimum for as long as you examine, or come while a run keeps them up"
+        return [Finding(status="fail", subject="training", text=text, advice=advice)]
     wanted = request.config.cluster if request.config is not None else Config().cluster
     gpus = sum(
         min(told["torch_gpus"], len(told["gpus"]) if machine.gpus is None else machine.gpus)
