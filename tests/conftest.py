@@ -16,7 +16,6 @@ from tests.support.s3_server import S3Server, s3_server
 # second Ray would refuse the calls of its own workers and wait for them for ever.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_raylet_start_wait_time_s"] = "300"  # noqa: SIM112 - Ray's own name; its 60 s are short on a busy machine
-os.environ["RAY_agent_register_timeout_ms"] = "300000"  # noqa: SIM112 - likewise; its 30 s
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
