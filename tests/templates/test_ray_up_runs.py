@@ -66,7 +66,7 @@ case "$1 $3" in
         unshare --pid --fork --mount --mount-proc bash -c "
             mount -t tmpfs none /home; mkdir -p /home/ray
             echo 'export PATH=$HOSTS/bin:$VENV:\\$PATH' > /home/ray/.bash_profile; touch /home/ray/.bashrc
-            $mounts exec sleep infinity" > /dev/null 2>&1 < /dev/null &
+            $mounts sleep infinity & wait" > /dev/null 2>&1 < /dev/null &
         until pgrep -P $! > "$container"; do sleep 0.1; done
         until nsenter --target "$(cat "$container")" --mount cmp /home/ray/.ray/auth_token "$TOKEN"; do sleep 0.1; done
         echo "$HOST" >> "$HOSTS/have_token" ;;
@@ -74,7 +74,9 @@ case "$1 $3" in
         shift
         while [[ $1 == -* ]]; do shift; done
         shift
-        exec nsenter --target "$(cat "$container")" --pid --mount -- \\
+        # Machines of their own do not take each other's names: here two that start at once would share a socket.
+        [[ "$*" == *"ray start"* ]] && alone=(flock --close "$HOSTS/starting")
+        exec "${alone[@]}" nsenter --target "$(cat "$container")" --pid --mount -- \\
             env HOME=/home/ray RAY_AUTH_MODE=token RAY_TMPDIR="$HOSTS/$HOST/tmp" "$@" ;;
 esac
 exit 0
