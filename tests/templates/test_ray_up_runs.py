@@ -1,9 +1,8 @@
 """``ray up cluster/onprem.yaml``, as it is, with real Ray on all its machines; stand-ins for ssh, rsync and Docker.
 
-The stand-in for Docker makes containers of namespaces: process numbers, a home and a folder for temporary files of their
-own, the files that are mounted into them, the image's environment, and the machine's address. All of it runs in
-namespaces that end with the test, so that Ray's own ``ray stop``, which the file has Ray call in each container, sees
-nothing else.
+The stand-in for Docker makes containers of namespaces: process numbers, a home and a temporary folder of their own, the
+files that are mounted into them, the image's environment, and the machine's address. All of it runs in namespaces that
+end with the test, so that Ray's own ``ray stop``, which the file has Ray call in each container, sees nothing else.
 
 With autoscaler v2 this test fails: one of the two workers never comes. The file chooses the older one.
 """
