@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import sys
 
-from tecogan_dist.base.errors import UserError, run_command
-from tecogan_dist.commands.parser import CommandParser, nearest
+from tecogan_dist.base.errors import UserError, run_command, run_module
 
 COMMANDS = {
     "prepare": "cut videos or scene folders into a clip store",
@@ -41,15 +38,19 @@ def _dispatch(argv: list[str] | None) -> None:
     if name.startswith("-"):
         _parser().parse_args([name])
     if name not in COMMANDS:
-        raise UserError(
-            f"there is no command {name!r}: did you mean {nearest(name, list(COMMANDS))}? 'tecogan --help' lists all."
-        )
+        from tecogan_dist.base.spelling import meant
+
+        raise UserError(f"there is no command {name!r}{meant(name, list(COMMANDS))} 'tecogan --help' lists all.")
     # Imported only now: a command should not wait for what the others need.
-    importlib.import_module(f"tecogan_dist.commands.{name}").main(rest)
+    run_module(f"tecogan_dist.commands.{name}", rest)
 
 
-def _parser() -> CommandParser:
-    """For what comes before a command's name: ``--help``, or mistakes."""
+def _parser():  # type: ignore[no-untyped-def]
+    """For what comes before a command's name: ``--help``, ``--version``, or mistakes."""
+    import argparse  # only now, like all that takes time
+
+    from tecogan_dist.commands.parser import CommandParser
+
     commands = "\n".join(f"  {name:10}{purpose}" for name, purpose in COMMANDS.items())
     parser = CommandParser(
         "",

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.inputs import NAME_BYTES, advice
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -23,7 +24,9 @@ def replacing(target: Path, *, partial: Path | None = None) -> Iterator[Path]:
     folder of ``target`` has to exist. Raises :class:`UserError` if the name cannot be taken.
     """
     if partial is None:
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")
+        ending = f".{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}"
+        shown = os.fsencode(target.name)[: NAME_BYTES - 1 - len(ending)].decode("utf-8", "ignore")
+        partial = target.with_name(f".{shown}{ending}")
     else:
         remove(partial)
     try:
@@ -65,4 +68,4 @@ def reported_local(path: Path, deed: str = "written") -> Iterator[None]:
         raise
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
-        raise UserError(f"{path} cannot be {deed} ({reason}): check the disk's space and permissions.") from error
+        raise UserError(f"{path} cannot be {deed} ({reason}): {advice(error)}.") from error

@@ -3,44 +3,40 @@
 A file appears under its name when it is complete and never before: locally by renaming, on an object store because a
 PUT is like that. Credentials come from the environment only (AWS_ACCESS_KEY_ID and its kin, ~/.aws, the machine's role;
 GOOGLE_APPLICATION_CREDENTIALS), and so does the endpoint of an S3 server that is not Amazon's: AWS_ENDPOINT_URL.
+Every wait for a server has an end, and nothing but a regular file is ever read.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import functools
 import hashlib
 import os
-import re
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.fs
 from pyarrow.fs import FileInfo, FileSystem, FileType
 
+from tecogan_dist.base import object_stores
 from tecogan_dist.base.atomic import replacing, reported_local, sync
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.inputs import open_regular
+from tecogan_dist.base.waiting import TooSlowError, within
 
 CHUNK_BYTES = 8 * 2**20
-ATTEMPTS = 4
-"""Of an S3 request, with the SDK's growing pauses between them: a server that is down is reported after seconds."""
-CONNECT_SECONDS = 5.0
-GCS_RETRY = datetime.timedelta(seconds=8)
-OPTIONS = {"": (), "s3": ("endpoint_override", "region", "scheme"), "gs": ("endpoint_override", "scheme")}
-# What the AWS and Google SDKs say, in messages without numbers.
-NO_BUCKET = ("NO_SUCH_BUCKET", "NoSuchBucket", "Bucket not found", "bucket does not exist")
-REFUSED = (
-    *("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "INVALID_CLIENT_TOKEN_ID", "EXPIRED_TOKEN"),
-    *("MISSING_AUTHENTICATION_TOKEN", "UNRECOGNIZED_CLIENT", "HTTP status 401", "HTTP status 403", "PERMISSION_DENIED"),
-    *("UNAUTHENTICATED", "credentials"),
-)
-UNREACHABLE = ("NETWORK_CONNECTION", "REQUEST_TIMEOUT", "SERVICE_UNAVAILABLE", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+READ_BYTES = 2**30
+"""What is read into memory at once has so many bytes at most, unless the caller says otherwise."""
+ANSWER_SECONDS = 120.0
+"""For which a server may think about one request; to carry bytes it gets more."""
+SLOWEST = 100e3
+"""Bytes per second of a connection that is still worth waiting for."""
+T = TypeVar("T")
 
 
 class UnreachableError(UserError):
@@ -59,11 +55,20 @@ class Location:
     uri: str
 
     def __post_init__(self) -> None:
-        _parse(self.uri)
+        object_stores.parse(self.uri)
 
     @classmethod
     def of(cls, place: str | Path | Location) -> Location:
-        return place if isinstance(place, Location) else cls(str(place))
+        """A place as a user names it. ``~`` and ``~NAME`` stand for home folders, as in a shell.
+
+        Raises :class:`UserError` for what cannot be meant.
+        """
+        if isinstance(place, Location):
+            return place
+        name = str(place)
+        if name.startswith("~"):
+            name = _at_home(name)
+        return cls(name)
 
     def __str__(self) -> str:
         return self.uri
@@ -76,7 +81,7 @@ class Location:
 
     @property
     def name(self) -> str:
-        return _parse(self.uri).name.rpartition("/")[2]
+        return object_stores.parse(self.uri).name.rpartition("/")[2]
 
     @property
     def parent(self) -> Location:
@@ -88,40 +93,66 @@ class Location:
 
     @property
     def is_local(self) -> bool:
-        return not _parse(self.uri).scheme
+        return not object_stores.parse(self.uri).scheme
+
+    @property
+    def is_bucket(self) -> bool:
+        """Whether it is a whole bucket of an object store."""
+        parts = object_stores.parse(self.uri)
+        return bool(parts.scheme) and parts.name == parts.bucket
 
     @property
     def path(self) -> Path:
-        """Of a local file or folder."""
-        assert self.is_local, f"{self} is not local"
+        """Of a local file or folder. Raises :class:`UserError` for a remote one."""
+        if not self.is_local:
+            raise UserError(f"{self} is not on this machine: give a local path.")
         return Path(self.uri)
 
     def absolute(self) -> Location:
         """The same place for a process with another working directory."""
-        return Location(str(self.path.resolve())) if self.is_local else self
+        if not self.is_local:
+            return self
+        try:
+            return Location(str(self.path.resolve()))
+        except RuntimeError as error:  # Python 3.11 and 3.12: a circle
+            raise UserError(
+                f"{self} cannot be found: its symbolic links lead in a circle, mend them or give another path."
+            ) from error
+        except OSError as error:
+            raise UserError(f"{self} cannot be found ({os.strerror(error.errno or 0)}): give its full path.") from error
 
     def exists(self) -> bool:
         """Whether a file, or a folder (on an object store one that holds something), is there."""
+        if self.is_local:
+            return self._status() is not None
         with self._reported("read"):
             files, name = self.filesystem()
-            if files.get_file_info(name).type != FileType.NotFound:
+            if self._answer(lambda: files.get_file_info(name)).type != FileType.NotFound:
                 return True
-            bucket = _parse(self.uri).bucket
-            if bucket and files.get_file_info(bucket).type == FileType.NotFound:
+            bucket = object_stores.parse(self.uri).bucket
+            if bucket and self._answer(lambda: files.get_file_info(bucket)).type == FileType.NotFound:
                 raise UserError(f"{self} cannot be read: there is no bucket {bucket}, make it or check its name.")
         return False
 
     def is_file(self) -> bool:
         """Whether a file is there."""
+        if self.is_local:
+            status = self._status()
+            return status is not None and stat.S_ISREG(status.st_mode)
         with self._reported("read"):
             files, name = self.filesystem()
-            return bool(files.get_file_info(name).type == FileType.File)
+            return bool(self._answer(lambda: files.get_file_info(name)).type == FileType.File)
 
     def size(self) -> int:
         """Bytes of the file."""
+        if self.is_local:
+            status = self._status()
+            if status is None or not stat.S_ISREG(status.st_mode):
+                raise FileNotFoundError(self.uri)
+            return status.st_size
         with self._reported("read"):
             files, name = self.filesystem()
-            info = files.get_file_info(name)
+            info = self._answer(lambda: files.get_file_info(name))
         if info.type != FileType.File:
             raise FileNotFoundError(self.uri)
         return int(info.size)
@@ -133,27 +164,49 @@ class Location:
         """
         with self._reported("read"):
             files, name = self.filesystem()
-            return list(files.get_file_info(pyarrow.fs.FileSelector(name, allow_not_found=True)))
+            selector = pyarrow.fs.FileSelector(name, allow_not_found=True)
+            return list(self._answer(lambda: files.get_file_info(selector)))
 
     def names(self) -> list[str]:
         """Names of the files and folders directly in this folder, sorted; nothing if it is not there."""
+        if self.is_local:
+            with self._reported("read"), contextlib.suppress(FileNotFoundError):
+                return sorted(os.listdir(self.path))
+            return []
         with self._reported("read"):
             files, name = self.filesystem()
             # Arrow does not list the folders in a folder of gs://, but the files below them.
             selector = pyarrow.fs.FileSelector(name, allow_not_found=True, recursive=files.type_name == "gcs")
-            below = (entry.path.removeprefix(name).lstrip("/") for entry in files.get_file_info(selector))
+            listed = self._answer(lambda: files.get_file_info(selector))
+            below = (entry.path.removeprefix(name).lstrip("/") for entry in listed)
             return sorted({path.partition("/")[0] for path in below})
 
     def chunks(self) -> Iterator[bytes]:
         """The file's bytes, piece by piece."""
         with self._reported("read"):
+            if self.is_local:
+                with open_regular(self.path) as file:
+                    while chunk := file.read(CHUNK_BYTES):
+                        yield chunk
+                return
             files, name = self.filesystem()
-            with files.open_input_stream(name) as stream:
-                while chunk := stream.read(CHUNK_BYTES):
+            stream = self._answer(lambda: files.open_input_stream(name))
+            try:
+                while chunk := self._answer(lambda: stream.read(CHUNK_BYTES), size=CHUNK_BYTES):
                     yield chunk
+            finally:
+                self._answer(stream.close)
 
-    def read_bytes(self) -> bytes:
-        return b"".join(self.chunks())
+    def read_bytes(self, limit: int | None = None) -> bytes:
+        """All of the file. Raises :class:`UserError` if it has more than ``limit`` bytes (default: ``READ_BYTES``)."""
+        limit = READ_BYTES if limit is None else limit
+        pieces, size = [], 0
+        for chunk in self.chunks():
+            size += len(chunk)
+            if size > limit:
+                raise UserError(f"{self} has more than the {limit} bytes that such a file may have: give another one.")
+            pieces.append(chunk)
+        return b"".join(pieces)
 
     def sha256(self) -> str:
         digest = hashlib.sha256()
@@ -170,15 +223,18 @@ class Location:
     def write_bytes(self, data: bytes) -> None:
         """Make or replace the file; missing folders are made."""
         if self.is_local:
-            with reported_local(self.path):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as partial, reported_local(self.path):
+            make_folder(self.path.parent)
+            with reported_local(self.path), replacing(self.path) as partial:
                 partial.write_bytes(data)
             return
         with self._reported("written"):
             files, name = self.filesystem()
-            with files.open_output_stream(name) as stream:
-                stream.write(data)
+
+            def write() -> None:
+                with files.open_output_stream(name) as stream:
+                    stream.write(data)
+
+            self._answer(write, size=len(data))
 
     def put(self, source: Path) -> None:
         """Make or replace the file with the local file ``source``, which is moved if it goes to the same disk.
@@ -186,8 +242,8 @@ class Location:
         Missing folders are made. A PUT that is interrupted by an exception is taken back.
         """
         if self.is_local:
+            make_folder(self.path.parent)
             with reported_local(self.path):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
                 if source.stat().st_dev == self.path.parent.stat().st_dev:
                     sync(source)
                     os.replace(source, self.path)
@@ -197,119 +253,109 @@ class Location:
             return
         with open(source, "rb") as file, self._reported("written"):
             files, name = self.filesystem()
-            stream = files.open_output_stream(name)
+            stream = self._answer(lambda: files.open_output_stream(name))
+            size = 0
             try:
                 while chunk := file.read(CHUNK_BYTES):
-                    stream.write(chunk)
+                    size += len(chunk)
+                    self._answer(functools.partial(stream.write, chunk), size=size)
             except BaseException:
                 # Arrow completes an upload when its stream goes away; there is no way to abandon it.
-                stream.close()
-                files.delete_file(name)
+                self._answer(stream.close, size=size)
+                self._answer(lambda: files.delete_file(name))
                 raise
-            stream.close()
+            self._answer(stream.close, size=size)  # Arrow may have kept all of it until now
 
     def delete(self) -> None:
-        """Remove a file."""
+        """Remove a file; a link to one is removed itself."""
         with self._reported("removed"):
+            if self.is_local:
+                os.unlink(self.path)
+            else:
+                files, name = self.filesystem()
+                self._answer(lambda: files.delete_file(name))
+
+    def delete_folder(self) -> None:
+        """Remove an empty folder; one that still holds something, or is not there, stays as it is.
+
+        An object store keeps the name of a folder whose files were deleted one by one, until this is called.
+        """
+        if self.is_local:
+            with contextlib.suppress(OSError):
+                os.rmdir(self.path)
+            return
+        if self.names():
+            return
+        with self._reported("removed"), contextlib.suppress(FileNotFoundError):
             files, name = self.filesystem()
-            files.delete_file(name)
+            if self._answer(lambda: files.get_file_info(name)).type == FileType.Directory:
+                self._answer(lambda: files.delete_dir(name))
 
     def filesystem(self) -> tuple[FileSystem, str]:
         """Arrow's file system for this place, and its path there."""
-        parts = _parse(self.uri)
+        parts = object_stores.parse(self.uri)
         if not parts.scheme:
             return _local(), parts.name
-        options = dict(parts.options)
-        if parts.scheme == "gs":
-            return _gcs(options.get("endpoint_override"), options.get("scheme")), parts.name
-        address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-        endpoint = urlsplit(address)
-        if address and not endpoint.netloc:
-            raise UserError(f"AWS_ENDPOINT_URL is {address!r}: write it as http://HOST:PORT or https://HOST.")
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-        return _s3(
-            parts.bucket,
-            options.get("endpoint_override") or endpoint.netloc or None,
-            options.get("scheme") or endpoint.scheme or None,
-            options.get("region") or region,
-        ), parts.name
+        return object_stores.filesystem(parts, seconds=ANSWER_SECONDS), parts.name
+
+    def _status(self) -> os.stat_result | None:
+        """Of what is at this local path; None if nothing is."""
+        with self._reported("read"):
+            try:
+                return os.stat(self.path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def _answer(self, action: Callable[[], T], *, size: int = 0) -> T:
+        """What a request for ``size`` bytes returns, if its server answers in time."""
+        if self.is_local:
+            return action()
+        server = object_stores.server_of(object_stores.parse(self.uri))
+        seconds = ANSWER_SECONDS + size / SLOWEST
+        return within(seconds, action, what=f"{self} to answer", server=server)
 
     @contextlib.contextmanager
     def _reported(self, deed: str) -> Iterator[None]:
         """Outside failures as one sentence. ``deed``: what could not be done, a participle."""
         if self.is_local:
-            with reported_local(self.path, deed):
-                yield
+            try:
+                with reported_local(self.path, deed):
+                    yield
+            except UnicodeError as error:
+                raise UserError(f"{self.uri!r} is not proper text: give it another name.") from error
             return
         try:
             yield
+        except TooSlowError as error:
+            raise UnreachableError(
+                f"{self} cannot be {deed}: its server is too slow ({error}), check the network and the address."
+            ) from error
         except (OSError, pa.ArrowException) as error:
-            is_missing = isinstance(error, FileNotFoundError)
-            if is_missing and deed != "written":
+            if isinstance(error, FileNotFoundError) and deed != "written":
                 raise
-            text = " ".join(str(error).split())
-            if is_missing or any(word in text for word in NO_BUCKET):
-                reason = f"there is no bucket {_parse(self.uri).bucket}, make it or check its name"
-            elif any(word in text for word in REFUSED):
-                reason = "access is refused, check the credentials in the environment and what they permit"
-            elif any(word in text for word in UNREACHABLE):
-                reason = "its server does not answer, check the network and the address"
-                raise UnreachableError(f"{self} cannot be {deed}: {reason}.") from error
-            else:
-                reason = text
-            raise UserError(f"{self} cannot be {deed}: {reason}.") from error
+            reason, is_unreachable = object_stores.reason_of(error, object_stores.parse(self.uri).bucket)
+            kind = UnreachableError if is_unreachable else UserError
+            raise kind(f"{self} cannot be {deed}: {reason}.") from error
 
 
-class _Parts(NamedTuple):
-    scheme: str
-    """Empty for a local path."""
-    bucket: str
-    name: str
-    """The whole path: it begins with the bucket's name where there is one."""
-    options: tuple[tuple[str, str], ...]
+def make_folder(folder: Path) -> None:
+    """Make a local folder and those above it, as far as they are missing. Raises :class:`UserError`."""
+    try:
+        with reported_local(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # below /proc, or a link to nowhere
+        raise UserError(f"{folder} cannot be made there: give a folder on a disk.") from error
 
 
-@functools.lru_cache(maxsize=4096)
-def _parse(uri: str) -> _Parts:
-    match = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+):/", uri)
-    if match is None:
-        return _Parts("", "", uri, ())
-    address, _, query = uri.partition("?")
-    scheme, _, name = address.partition("://")
-    bucket, name = name.partition("/")[0], name.rstrip("/")
-    if scheme not in ("s3", "gs") or not bucket:
-        raise UserError(f"{uri} is not a place for files: give a local folder, s3://BUCKET/NAME or gs://BUCKET/NAME.")
-    if "@" in bucket:
-        raise UserError(f"{scheme}:// addresses carry no credentials here: put them into the environment.")
-    options = tuple(parse_qsl(query, keep_blank_values=True))
-    unknown = [key for key, _ in options if key not in OPTIONS[scheme]]
-    if unknown:
-        raise UserError(f"{uri} has an unknown option {unknown[0]!r}: use {', '.join(OPTIONS[scheme])}.")
-    return _Parts(scheme, bucket, name, options)
+def _at_home(name: str) -> str:
+    if os.path.lexists(name):
+        return name  # a file here that is called so
+    expanded = os.path.expanduser(name)
+    if expanded.startswith("~"):
+        raise UserError(f"{name} names the home folder of a user who is not known here: give the full path.")
+    return expanded
 
 
 @functools.cache
 def _local() -> FileSystem:
     return pyarrow.fs.LocalFileSystem()
-
-
-@functools.lru_cache(maxsize=16)
-def _s3(bucket: str, endpoint: str | None, scheme: str | None, region: str | None) -> FileSystem:
-    # Another server has no regions to speak of; Amazon answers only at a bucket's own.
-    region = region or ("us-east-1" if endpoint else pyarrow.fs.resolve_s3_region(bucket))
-    return pyarrow.fs.S3FileSystem(
-        region=region,
-        endpoint_override=endpoint,
-        scheme=scheme,
-        connect_timeout=CONNECT_SECONDS,
-        retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-        allow_delayed_open=True,  # a file of up to 5 MB is a single PUT
-    )
-
-
-@functools.lru_cache(maxsize=16)
-def _gcs(endpoint: str | None, scheme: str | None) -> FileSystem:
-    # An endpoint of one's own is an emulator, which knows no credentials.
-    return pyarrow.fs.GcsFileSystem(
-        anonymous=endpoint is not None, endpoint_override=endpoint, scheme=scheme, retry_time_limit=GCS_RETRY
-    )

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import ray
 from ray.autoscaler.sdk import request_resources
@@ -15,6 +15,7 @@ from ray.exceptions import RpcError
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.cluster.connect import cluster_address, connected
 from tecogan_dist.cluster.internals.ray_data import keep_statistics_here
+from tecogan_dist.cluster.shortage import MODEL, Names, advice, fits
 from tecogan_dist.config.schema import Config
 
 CLUSTER_PATIENCE = 600.0
@@ -33,10 +34,8 @@ class Demand:
     trainings: int = 1
     gpus_per_worker: float = 1.0
     """Where GPUs are used."""
-    fewer_workers: str = "--cluster.workers"
-    fewer_cpus: str = "--cluster.cpus-per-worker"
-    fewer_trainings: str = ""
-    """Names of the settings that would ask for less."""
+    names: Names = field(default_factory=Names)
+    """Of what would ask for less."""
     needs_dashboard: bool = False
     """Of a Ray that is started here. Ray Train asks it which of its starters are gone, whose workers' places it then
     gives back."""
@@ -68,13 +67,17 @@ def connected_for(demand: Demand) -> Iterator[None]:
 
 def _check_machine(demand: Demand) -> None:
     cluster, there = demand.config.cluster, os.cpu_count() or 1
-    workers, cpus_per_worker = cluster.workers, cluster.cpus_per_worker
-    if workers * cpus_per_worker > there:
-        raise UserError(
-            f"this machine has {there} CPUs and the run asks for {workers} workers with {cpus_per_worker} each: use "
-            f"{demand.fewer_workers} {max(1, there // cpus_per_worker)}, fewer CPUs for each "
-            f"({demand.fewer_cpus} 1), or a cluster (--cluster.address)."
-        )
+    workers, cpus_per_worker, names = cluster.workers, cluster.cpus_per_worker, demand.names
+    if workers * cpus_per_worker <= there:
+        return
+    ways = [f"use {names.workers} {there // cpus_per_worker}"] if workers > 1 and there >= cpus_per_worker else []
+    ways += [f"give each worker fewer CPUs ({names.cpus} {max(1, there // workers)})"] if cpus_per_worker > 1 else []
+    number = f"{workers} worker{'s' if workers > 1 else ''}"
+    each = f"{cpus_per_worker} CPU{'s' if cpus_per_worker > 1 else ''}{' each' if workers > 1 else ''}"
+    raise UserError(
+        f"this machine has {there} CPU{'s' if there > 1 else ''} and the run asks for {number} with {each}: "
+        f"{', '.join([*ways, f'or use a cluster ({names.address})'])}."
+    )
 
 
 def resources_per_worker(config: Config, *, use_gpu: bool, gpus: float = 1) -> dict[str, float]:
@@ -101,12 +104,13 @@ def check_cluster(demand: Demand) -> bool:
             f"{there} cannot hold {at_a_time}{needed} workers of "
             f"{_describe(bundle, cluster.accelerator_type)}, plus one CPU per worker for data"
         )
-        advice = _advice(demand, places=places, use_gpu=use_gpu)
+        way_out = _advice(demand, nodes=nodes, bundle=bundle, places=places)
         waited = time.monotonic() - started
         if not cluster_address(cluster.address) or waited > CLUSTER_PATIENCE:
-            raise UserError(f"{sentence}: {advice}.")
+            raise UserError(f"{sentence}: {way_out}.")
         if not before:
-            print(f"{sentence}; waiting {CLUSTER_PATIENCE / 60:.0f} minutes for more machines, or {advice}", flush=True)
+            wait = f"waiting {CLUSTER_PATIENCE / 60:.0f} minutes for more machines"
+            print(f"{sentence}; {wait}, and then: {way_out}", flush=True)
         elif there != before:
             print(f"now {there}, with room for {places} of {needed} workers", flush=True)
         before = there
@@ -116,17 +120,21 @@ def check_cluster(demand: Demand) -> bool:
         time.sleep(2)
 
 
-def _advice(demand: Demand, *, places: int, use_gpu: bool) -> str:
+def _advice(demand: Demand, *, nodes: list[dict[str, float]], bundle: dict[str, float], places: int) -> str:
     cluster = demand.config.cluster
-    trainings = places // cluster.workers
-    advice = f"ask for fewer ({demand.fewer_workers} {max(1, places)})"
-    if demand.trainings > 1 and trainings:
-        advice = f"ask for fewer ({demand.fewer_trainings} {trainings})"
-    if use_gpu:
-        advice += " or train without GPUs (--cluster.device cpu)"
-    elif cluster.device == "auto" and cluster_address(cluster.address):
-        advice += " or for machines with GPUs, of which there are none now (--cluster.device cuda)"
-    return advice
+    on_cluster = bool(cluster_address(cluster.address))
+    words = advice(
+        nodes,
+        _place(demand.config, bundle),
+        places=places,
+        workers=cluster.workers,
+        trainings=demand.trainings,
+        names=demand.names,
+        on_cluster=on_cluster,
+    )
+    if "GPU" not in bundle and cluster.device == "auto" and on_cluster:
+        words += f" or for machines with GPUs, of which there are none now ({demand.names.device} cuda)"
+    return words
 
 
 def _wanted(workers: int, config: Config, bundle: dict[str, float]) -> list[dict[str, float]]:
@@ -156,7 +164,7 @@ def _nodes() -> list[dict[str, float]]:
 def _places(nodes: list[dict[str, float]], config: Config, bundle: dict[str, float]) -> int:
     """How many workers the machines have room for, next to each of which its stream needs a CPU somewhere."""
     place = _place(config, bundle)
-    places = sum(min(int(node.get(name, 0) / count + 1e-9) for name, count in place.items() if count) for node in nodes)
+    places = sum(fits(node, place) for node in nodes)
     cpus = int(sum(node.get("CPU", 0) for node in nodes))
     return min(places, cpus // (config.cluster.cpus_per_worker + 1))
 
@@ -164,7 +172,7 @@ def _places(nodes: list[dict[str, float]], config: Config, bundle: dict[str, flo
 def _place(config: Config, bundle: dict[str, float]) -> dict[str, float]:
     """What a machine must have for a worker: the bundle, and a trace of the GPU model."""
     model = config.cluster.accelerator_type
-    return bundle | ({f"accelerator_type:{model}": 0.001} if model else {})
+    return bundle | ({f"{MODEL}{model}": 0.001} if model else {})
 
 
 def _describe_nodes(nodes: list[dict[str, float]]) -> str:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import socket
+import threading
 from collections.abc import Iterator
-from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
 
+from tecogan_dist.base.console import printable, say
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.cluster.internals.ray_core import address_of_auto, start_no_other_ray
-from tecogan_dist.cluster.tokens import check_token, token_error
+from tecogan_dist.base.signals import keeping_handlers
+from tecogan_dist.cluster.embedded import QUIET, embedded_ray
+from tecogan_dist.cluster.internals.ray_core import ANSWER_SECONDS, address_of_auto, start_no_other_ray
+from tecogan_dist.cluster.tokens import check_mode, check_own_token, check_token, token_error
+
+ADDRESS_BYTES = 300
+"""A longer address is a mistake: a host's name has 253 at most."""
+SILENT_SECONDS = 3.0
+"""After which a line says what is waited for."""
 
 
 @contextlib.contextmanager
@@ -23,23 +30,28 @@ def connected(address: str | None, *, cpus: int, dashboard: bool = False) -> Ite
     """Ray as this process already has it; else the cluster at ``address`` or that the process runs in; else here.
 
     Here it has at least ``cpus`` CPUs, which are numbers for scheduling only, and on request a dashboard, on loopback.
-    Raises :class:`UserError` if no cluster answers, or if it refuses this process's token.
+    Raises :class:`UserError` if no cluster answers, if it refuses this process's token, or if Ray cannot be started.
     """
     if ray.is_initialized():
         yield
         return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = cluster_address(address)
-    if address:
-        check_answers(address)
-        try:
-            ray.init(address, **quiet)
-        except AuthenticationError as error:
-            raise token_error(address) from error
-        except (ConnectionError, ValueError) as error:
-            raise UserError(f"no Ray cluster answers at {address} ({error}): check the address.") from error
-    else:
-        ray.init("local", num_cpus=max(os.cpu_count() or 1, cpus), include_dashboard=dashboard, **quiet)
+    if not address:
+        with embedded_ray(cpus=cpus, dashboard=dashboard):
+            start_no_other_ray()
+            yield
+        return
+    check_answers(address)
+    try:
+        with keeping_handlers():
+            ray.init(address, **QUIET)
+    except AuthenticationError as error:
+        raise token_error(shown(address)) from error
+    except Exception as error:  # Ray raises whatever came up
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(
+            f"no Ray cluster answers at {shown(address)} ({printable(reason.rstrip('.'))}): check the address."
+        ) from error
     start_no_other_ray()
     try:
         yield
@@ -50,19 +62,58 @@ def connected(address: str | None, *, cpus: int, dashboard: bool = False) -> Ite
 def check_answers(address: str) -> None:
     """Raise :class:`UserError` unless a cluster listens there that takes this process's token.
 
-    Ray itself would try for minutes and end the process. ``address`` is ``HOST:PORT``, ``ray://HOST:PORT`` or ``auto``.
+    Ray itself would try for minutes and end the process. ``address`` is ``HOST:PORT``, ``ray://HOST:PORT`` or ``auto``;
+    all else is refused. Takes half a minute at most.
     """
-    place = address_of_auto() if address == "auto" else address
-    match = re.fullmatch(r"(?:ray://)?(?P<host>.+):(?P<port>\d+)", place or "")
-    if place is None or match is None:
-        return  # Ray looks for a cluster on this machine, or says that the address is none
+    check_mode()
+    check_own_token()
+    place = address
+    if address == "auto":
+        try:
+            found = address_of_auto()
+        except (ConnectionError, ValueError, RuntimeError):
+            found = None
+        if found is None:
+            raise UserError("no Ray cluster runs on this machine, which the address auto means: start one, or give its "
+                            "address as HOST:PORT.")  # fmt: skip
+        place = found
+    host, port = _host_and_port(place)
     try:
-        socket.create_connection((match["host"].strip("[]"), int(match["port"])), timeout=10).close()
-    except OSError as error:
-        raise UserError(f"no Ray cluster answers at {place} ({error}): check the address.") from error
-    check_token(place)
+        socket.create_connection((host, port), timeout=10).close()
+    except (OSError, UnicodeError) as error:  # the second for a host that cannot be a name
+        raise UserError(f"no Ray cluster answers at {shown(place)} ({error}): check the address.") from error
+    waiting = threading.Timer(
+        SILENT_SECONDS, say, [f"waiting for {shown(place)} to answer, {ANSWER_SECONDS:.0f} s at most"]
+    )
+    waiting.daemon = True
+    waiting.start()
+    try:
+        check_token(place)
+    finally:
+        waiting.cancel()
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    """Raises :class:`UserError` for what is not an address of a Ray cluster."""
+    match = re.fullmatch(r"(?:ray://)?(?P<host>\[[0-9a-fA-F:.%\w]+\]|\w[\w.-]*):(?P<port>[0-9]{1,5})", address)
+    if match is None or len(address) > ADDRESS_BYTES or not 0 < int(match["port"]) < 65536:
+        hint = "a dashboard's address is for 'tecogan submit' only; " if address.startswith("http") else ""
+        raise UserError(
+            f"{shown(address)!r} is not the address of a Ray cluster: {hint}give HOST:PORT, where the port is 6379 "
+            "unless it was chosen otherwise, ray://HOST:10001, or auto."
+        )
+    return match["host"].strip("[]"), int(match["port"])
+
+
+def shown(address: str) -> str:
+    """An address as messages have it: without a password, short, and without what could steer a terminal."""
+    return printable(re.sub(r"(?<=//)[^/]*@|^[^/]*@", "", address), limit=80)
 
 
 def cluster_address(address: str | None) -> str | None:
-    """The cluster's address that a user gave, or that Ray's environment names; None: there is none."""
-    return address or os.environ.get("RAY_ADDRESS")
+    """The cluster's address that a user gave, or that Ray's environment names; None: there is none.
+
+    "local" is Ray's word for one inside this process.
+    """
+    place = address or os.environ.get("RAY_ADDRESS")
+    return None if place == "local" else place or None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from tecogan_dist.base.console import printable
 from tecogan_dist.commands.parser import CommandParser
+from tecogan_dist.commands.values import input_path, output_path
 from tecogan_dist.weights.tensorflow.convert import convert
 
 EXAMPLES = (
@@ -14,10 +15,14 @@ EXAMPLES = (
 )
 
 
+KEPT = "nothing was written, and an older output is as it was; the same command begins anew"
+"""What an interruption leaves."""
+
+
 def main(argv: list[str] | None = None) -> None:
     """Convert a checkpoint and print a line about what was written. Raises :class:`UserError`."""
     options = parse(argv)
-    print(convert(options.source, options.output, overwrite=options.overwrite))
+    print(printable(convert(options.source, options.output, overwrite=options.overwrite)))
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -30,9 +35,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        type=Path,
+        type=input_path,
         help="prefix of a checkpoint of the original (model/TecoGAN), its .index file, or TF-slim's vgg_19.ckpt",
     )
-    parser.add_argument("output", metavar="OUTPUT", type=Path, help="the .safetensors file to write")
+    parser.add_argument("output", metavar="OUTPUT", type=output_path, help="the .safetensors file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     return parser.parse_args(argv)

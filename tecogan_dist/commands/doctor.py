@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
 
+from tecogan_dist.base.console import printable
+from tecogan_dist.base.documents import dump_json
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.connect import cluster_address, connected
-from tecogan_dist.commands.parser import CommandParser, whole_number
+from tecogan_dist.commands.parser import CommandParser, input_place, whole_number
 from tecogan_dist.config import load as settings
 from tecogan_dist.diagnosis.examine import Request, examine, interrupted_by_sigterm
 from tecogan_dist.diagnosis.findings import Finding, as_tree, in_order, summary, table, worst
@@ -27,6 +28,11 @@ EXAMPLES = (
     "tecogan doctor --storage runs --train",
     "tecogan doctor --address auto --storage s3://films/doctor --data s3://films/store --train",
 )
+
+
+KEPT = "nothing is kept: what was written to measure with is removed"
+"""What an interruption leaves."""
+MOST_PATIENCE, MOST_WORKERS = 86_400, 100_000
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -46,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
             findings, inventories = examine(machines, request, say=_say)
         findings = in_order([*findings, *notes])
     if options.json:
-        print(json.dumps(as_tree(findings, inventories), indent=2))
+        print(dump_json(as_tree(findings, inventories), indent=2))
     else:
         print("\n".join([*table(findings, machines=len(machines.all)), summary(findings)]))
     if worst(findings) == "fail":
@@ -58,14 +64,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = CommandParser("doctor", description=DESCRIPTION, examples=EXAMPLES)
     add = parser.add_argument
     add("--address", help="Ray cluster to examine, auto on one of its nodes (default: $RAY_ADDRESS, else this machine)")
-    add("--storage", metavar="DIR", help="where runs are to be written: a folder that all nodes share, s3:// or gs://")
     add(
-        "--data", metavar="STORE", help="clip store to decode from, and to train on (default: clips that are made here)"
+        "--storage",
+        type=input_place,
+        metavar="DIR",
+        help="where runs are to be written: a folder that all nodes share, s3:// or gs://",
+    )
+    add(
+        "--data",
+        type=input_place,
+        metavar="STORE",
+        help="clip store to decode from, and to train on (default: clips that are made here)",
     )
     add("--train", action="store_true", help="also train 20 steps on all workers and the same on one, and compare")
     add(
         "--workers",
-        type=whole_number(1),
+        type=whole_number(1, MOST_WORKERS),
         metavar="N",
         help="workers of --train (default: one on each GPU; without GPUs one on each machine, and at least 2)",
     )
@@ -77,7 +91,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add(
         "--patience",
-        type=whole_number(5),
+        type=whole_number(5, MOST_PATIENCE),
         default=120,
         metavar="SECONDS",
         help="how long each machine gets for each answer (default 120)",
@@ -94,7 +108,7 @@ def _place(path: str | None) -> Location | None:
 
 
 def _say(line: str) -> None:
-    print(f"measuring: {line}", file=sys.stderr, flush=True)
+    print(f"measuring: {printable(line, limit=1000)}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

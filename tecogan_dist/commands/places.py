@@ -10,8 +10,8 @@ from pathlib import Path
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.cluster.packing import MOST_BYTES
 from tecogan_dist.commands.parser import hyphenated
+from tecogan_dist.config.leaves import leaves
 from tecogan_dist.config.load import load, preset_names
-from tecogan_dist.config.overrides import leaves
 from tecogan_dist.data.prepare import sources
 
 READ = (

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from pathlib import Path
 
+from tecogan_dist.base.addresses import shown_url
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.progress import Progress
 from tecogan_dist.base.storage import Location
-from tecogan_dist.commands.parser import CommandParser, whole_number
-from tecogan_dist.data.clips import INDEX_NAME, Scene, verify
+from tecogan_dist.commands.parser import CommandParser, input_path, input_place, number, output_place, whole_number
+from tecogan_dist.data.clips import Scene, read_index, verify
+from tecogan_dist.data.index import MOST_FRAMES
 from tecogan_dist.data.prepare.cutting import Event, Finished, News
+from tecogan_dist.data.prepare.fetching import GIGABYTE, Limits
 from tecogan_dist.data.prepare.plan import RESERVED
 from tecogan_dist.data.prepare.run import FIRST_SCENE, INPUTS_AT_A_TIME, Preparation
 from tecogan_dist.data.prepare.scene_plans import InputPlan
@@ -20,6 +22,7 @@ from tecogan_dist.data.prepare.scenes import DETECTED_MINIMUM, WHOLE_MINIMUM
 from tecogan_dist.data.prepare.sources import ORIGINAL_MINIMUM_SIZE, Source, is_list, is_remote, list_names, load, make
 from tecogan_dist.data.writing import ClipStoreWriter
 
+ORDINARY = Limits()
 DESCRIPTION = f"""
 Cut sources into scenes and store them as short clips for training. SOURCE is a YAML list of sources, the name of a
 shipped one ({", ".join(list_names())}), a URL (whatever yt-dlp takes, s3://, gs://), a video, a folder of videos, a
@@ -31,6 +34,10 @@ EXAMPLES = (
     "tecogan prepare films/*.mkv --output clips",
     "tecogan prepare tecogan_vimeo --output clips --downscale 2",
 )
+
+
+KEPT = "finished scenes are kept, and the same command makes what is missing"
+"""What an interruption leaves."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -47,10 +54,12 @@ def main(argv: list[str] | None = None) -> None:
         return
     sources = [source for argument in options.sources for source in _sources(argument, options)]
     with contextlib.ExitStack() as stack:
-        writer, damaged = None, set()
-        if not options.dry_run or (store / INDEX_NAME).exists():
+        writer, known = None, {}
+        if options.dry_run:
+            known = {scene.number: scene for scene in read_index(store) or ()}
+        else:
             writer = stack.enter_context(ClipStoreWriter(store))
-            damaged = _print_damaged(store)[1] if options.verify else set()
+        damaged = _print_damaged(store)[1] if options.verify and (writer or known) else set()
         preparation = Preparation(
             sources,
             store,
@@ -60,6 +69,14 @@ def main(argv: list[str] | None = None) -> None:
             downloads=options.downloads,
             remove_source=options.remove_source,
             dry_run=options.dry_run,
+            scenes=known,
+            thorough=options.verify,
+            remake_changed=options.remake_changed,
+            limits=Limits(
+                bytes=round(options.max_download_gigabytes * GIGABYTE),
+                seconds=options.download_timeout,
+                archive_bytes=round(options.max_archive_gigabytes * GIGABYTE),
+            ),
         )
         try:
             _run(preparation, options)
@@ -71,29 +88,41 @@ def main(argv: list[str] | None = None) -> None:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The options. Raises :class:`UserError` for mistakes."""
     parser = CommandParser("prepare", description=DESCRIPTION, examples=EXAMPLES)
-    add, positive = parser.add_argument, whole_number(1)
-    add("sources", nargs="*", metavar="SOURCE", help="list of sources, URL, video, folder, archive or pattern")
-    add("--output", required=True, metavar="STORE", help="clip store: a folder, s3://BUCKET/NAME or gs://BUCKET/NAME")
+    add, positive, frames = parser.add_argument, whole_number(1), whole_number(1, MOST_FRAMES)
+    add("sources", nargs="*", type=input_place, metavar="SOURCE", help="list of sources, URL, video, folder, archive "
+        "or pattern")  # fmt: skip
+    add("--output", required=True, type=output_place, metavar="STORE", help="clip store: a folder, s3://BUCKET/NAME or "
+        "gs://BUCKET/NAME")  # fmt: skip
     add("--dry-run", action="store_true", help="check links and files and list what would be made; write nothing")
-    add("--verify", action="store_true", help="check every clip's checksum; with sources, make damaged ones again")
+    add("--verify", action="store_true", help="check every clip's checksum; with sources, make damaged ones again, "
+        "and compare every byte of local sources with what they were")  # fmt: skip
+    add("--remake-changed", action="store_true", help="make the scenes of local sources again that hold something else "
+        "than when they were made")  # fmt: skip
     add("--strict", action="store_true", help="end with status 2 if anything of any source could not be made")
     add("--first-scene", type=whole_number(0), default=FIRST_SCENE, metavar="N", help="number of the first scene "
         f"(default {FIRST_SCENE})")  # fmt: skip
-    add("--scene-length", type=positive, default=120, metavar="N", help="frames of a scene (default 120)")
+    add("--scene-length", type=frames, default=120, metavar="N", help="frames of a scene (default 120)")
     add("--cut", choices=["fixed", "detected", "whole"], help="where to cut (see above)")
-    add("--minimum-size", type=positive, metavar="N", help=f"fewest pixels of height and width (default "
+    add("--minimum-size", type=frames, metavar="N", help=f"fewest pixels of height and width (default "
         f"{ORIGINAL_MINIMUM_SIZE}; 1 for what is named here and local)")  # fmt: skip
-    add("--minimum-length", type=positive, metavar="N", help=f"fewest frames of a detected scene (default "
+    add("--minimum-length", type=frames, metavar="N", help=f"fewest frames of a detected scene (default "
         f"{DETECTED_MINIMUM}) or of a video shorter than a scene (default {WHOLE_MINIMUM})")  # fmt: skip
-    add("--max-scenes", type=positive, metavar="N", help=f"most scenes of a source, spread evenly (default {RESERVED} "
+    add("--max-scenes", type=frames, metavar="N", help=f"most scenes of a source, spread evenly (default {RESERVED} "
         "where their number is not known beforehand)")  # fmt: skip
-    add("--downscale", type=positive, default=1, metavar="F", help="average F x F pixels; 2 hides softness")
+    add("--downscale", type=frames, default=1, metavar="F", help="average F x F pixels; 2 hides softness")
     add("--encoding", choices=["lossy", "lossless", "original"], default="lossy", help="lossy: visually lossless "
         "(default); original: keep the bytes of videos that are one scene")  # fmt: skip
-    add("--start-frame", type=whole_number(0), default=0, metavar="A", help="first frame of every source to use")
-    add("--end-frame", type=positive, metavar="B", help="frame to stop before (default: the end)")
-    add("--downloads", type=Path, metavar="DIR", help="folder for downloads, shared if machines are to resume each "
-        "other's (default: STORE/downloads, ./downloads for a remote store)")  # fmt: skip
+    add("--start-frame", type=whole_number(0, MOST_FRAMES), default=0, metavar="A", help="first frame of every source "
+        "to use")  # fmt: skip
+    add("--end-frame", type=frames, metavar="B", help="frame to stop before (default: the end)")
+    add("--downloads", type=input_path, metavar="DIR", help="folder for downloads, shared if machines are to resume "
+        "each other's (default: STORE/downloads, ./downloads for a remote store)")  # fmt: skip
+    add("--max-download-gigabytes", type=number(1e-6, 1e9), default=ORDINARY.bytes / GIGABYTE, metavar="N",
+        help="largest download (default %(default)g)")  # fmt: skip
+    add("--download-timeout", type=number(1, 1e9), default=ORDINARY.seconds, metavar="SECONDS", help="time of one "
+        "download, further attempts included; it goes on with the same command (default %(default)g)")  # fmt: skip
+    add("--max-archive-gigabytes", type=number(1e-6, 1e9), default=ORDINARY.archive_bytes / GIGABYTE, metavar="N",
+        help="most that is unpacked of an archive (default %(default)g)")  # fmt: skip
     add("--remove-source", action="store_true", help="delete a download when its scenes are made")
     add("--workers", type=positive, metavar="N", help=f"sources at a time; 1: in this process, more: on Ray (default "
         f"{INPUTS_AT_A_TIME} where something is fetched or on a cluster, else 1)")  # fmt: skip
@@ -123,7 +152,7 @@ def _sources(argument: str, options: argparse.Namespace) -> list[Source]:
     if not is_remote(argument):
         # What a user names is taken as it is.
         settings = {"minimum_size": 1, **settings, "cut": options.cut or "fixed"}
-    return [make({"source": argument}, name=argument, **settings)]
+    return [make({"source": argument}, name=shown_url(argument), **settings)]
 
 
 def _print_damaged(store: Location) -> tuple[int, set[int]]:
@@ -175,7 +204,12 @@ def _print_table(preparation: Preparation, store: Location, *, is_dry: bool) -> 
         name = remark if remark.startswith(plan.name) else f"{plan.name}{': ' if remark else ''}{remark}"
         print("{:>7} {:>7} {:>7}  ".format(*counts) + name)
     count = len(preparation.scenes())
-    print(f"{store} holds {count} scene{'' if count == 1 else 's'}.", flush=True)
+    failed = sum(bool(result.problem) for result in preparation.results.values())
+    rest = ""
+    if failed:
+        total = len(preparation.results)
+        rest = f"; {failed} of {total} inputs could not be used in full, see the table (--strict makes that an error)"
+    print(f"{store} holds {count} scene{'' if count == 1 else 's'}{rest}.", flush=True)
 
 
 def _check(preparation: Preparation, options: argparse.Namespace) -> None:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Sequence
 
+import torch
+
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.memory import in_words, machine_memory
 from tecogan_dist.base.storage import Location
 from tecogan_dist.commands.parser import CommandParser
+from tecogan_dist.commands.values import input_place, is_judged_elsewhere
 from tecogan_dist.config import load as settings
 from tecogan_dist.config.overrides import check_names, full_help, override, short_help
 from tecogan_dist.config.schema import REQUIRED, Config
+from tecogan_dist.models.sizes import FLOATS, parameter_count, training_memory
+
+LARGEST_MACHINE = 64 * 10**12
+"""Bytes of memory that no machine which trains has: those of a cluster, or of a GPU, are not known before."""
 
 
 def add_settings(parser: CommandParser) -> None:
@@ -19,8 +28,18 @@ def add_settings(parser: CommandParser) -> None:
     add = parser.add_argument
     add("-h", "--help", action="store_true", help="show this, and the names of all settings")
     add("--help-all", action="store_true", help="also show what each setting means")
-    add("--config", metavar="PRESET|FILE", help=f"{', '.join(settings.preset_names())}, or a YAML file of your own")
-    add("--data", metavar="STORE", help="clip store made by 'tecogan prepare': a folder, s3:// or gs://")
+    add(
+        "--config",
+        type=input_place,
+        metavar="PRESET|FILE",
+        help=f"{', '.join(settings.preset_names())}, or a YAML file of your own",
+    )
+    add(
+        "--data",
+        type=input_place,
+        metavar="STORE",
+        help="clip store made by 'tecogan prepare': a folder, s3:// or gs://",
+    )
 
 
 def read_settings(
@@ -43,9 +62,35 @@ def read_settings(
     if missing:
         raise UserError(f"give {' and '.join(missing)}: '{parser.prog} --help' says what for.")
     config = override(settings.load(options.config), overrides)
+    check_size(config)
     if config.steps < 1:
         raise UserError("steps must be at least 1: there is nothing to train in 0 steps.")
     return options, config
+
+
+def check_size(config: Config) -> None:
+    """Raise :class:`UserError` for networks and windows that no machine has the memory for, or not this one.
+
+    Where training runs on this machine's CPUs that is judged by its memory; networks are built here in any case.
+    """
+    network = parameter_count(config.model) * FLOATS
+    if network > machine_memory() and not is_judged_elsewhere():
+        raise UserError(
+            f"the model needs {in_words(network)} of memory for its weights, and this machine has "
+            f"{in_words(machine_memory())}: lower model.channels, model.blocks or model.flow_width."
+        )
+    size, workers = training_memory(config), config.cluster.workers
+    is_here = not (
+        config.cluster.address or os.environ.get("RAY_ADDRESS") or is_judged_elsewhere() or torch.cuda.is_available()
+    )
+    have, where = (machine_memory(), "this machine") if is_here else (LARGEST_MACHINE, "the largest machine there is")
+    needed = size * workers if is_here else size
+    if needed > have:
+        whose = "training" if is_here else "a worker"
+        raise UserError(
+            f"{whose} needs {in_words(needed)} of memory with these settings, and {where} has {in_words(have)}: lower "
+            "model.channels, model.blocks, batch_size, data.crop_size or data.sequence_length."
+        )
 
 
 def with_initial_weights(config: Config, *, source: str) -> Config:

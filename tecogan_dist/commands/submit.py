@@ -5,22 +5,25 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tecogan_dist.base.console import printable
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.spelling import meant
 from tecogan_dist.cluster import jobs
 from tecogan_dist.cluster.packing import pack
 from tecogan_dist.cluster.stopping import STOP_WAIT
-from tecogan_dist.commands.parser import CommandParser, nearest, whole_number
+from tecogan_dist.commands.parser import CommandParser, judged_elsewhere, whole_number
 from tecogan_dist.commands.places import travelling
 
 COMMANDS = ("prepare", "train", "tune", "upscale", "evaluate", "convert", "doctor")
 """What can be submitted."""
-STOP_SECONDS = 600
+STOP_SECONDS, MOST_STOP_SECONDS = 600, 86_400
 DESCRIPTION = """
 Run COMMAND, any other one of tecogan's, as a job of a Ray cluster. This package and small files that are named by
 relative paths travel with it; data and outputs are on storage that all nodes share, or on s3:// or gs://. The same
@@ -50,6 +53,10 @@ FILES = (
 """Variables about files of this machine, which the cluster does not have."""
 
 
+KEPT = "a job that was sent goes on without this command, and the same command tells of it"
+"""What an interruption leaves."""
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises :class:`UserError`, and ``SystemExit`` for a followed job that did not succeed: 1 if it
     failed, 130 if it was stopped.
@@ -63,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     output = getattr(parsed, "output", None)
     output = None if output is None else str(output)
     client = jobs.connect(options.address)
-    address = client.get_address()
+    address = jobs.shown_address(client)
     there = output and jobs.running_job(client, output=output)
     if there:
         raise UserError(
@@ -103,16 +110,26 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--address", metavar="URL", help="dashboard of the cluster's head (default: $RAY_API_SERVER_ADDRESS, "
         f"$RAY_ADDRESS, else {jobs.DEFAULT_ADDRESS})")  # fmt: skip
-    add("--id", metavar="NAME", help="the job's name, which no other may have had (default: made of the output's)")
+    add(
+        "--id",
+        metavar="NAME",
+        help="the job's name, which no other may have had (default: made of the output's)",
+    )
     add("--follow", action="store_true", help="show the job's log and end with it: status 0 done, 1 failed, 130 "
         "stopped. Ctrl-C ends only this")  # fmt: skip
     add("--env", nargs="+", action="extend", default=[], metavar="NAME", help="more environment variables to pass, by "
         f"name; passed anyway: {', '.join(SETTINGS)}, and the secrets {', '.join(SECRETS)}")  # fmt: skip
     add("--no-secrets", action="store_true", help="pass no secrets but what --env names: the cluster has its own")
-    add("--stop-wait", type=whole_number(1), default=STOP_SECONDS, metavar="SECONDS", help="how long a job that is "
-        "asked to stop may take for its last step and a checkpoint before it is killed (default "
-        f"{STOP_SECONDS}; Ray's own is 3)")  # fmt: skip
-    return parser.parse_args(argv)
+    add("--stop-wait", type=whole_number(1, MOST_STOP_SECONDS), default=STOP_SECONDS, metavar="SECONDS",
+        help="how long a job that is asked to stop may take for its last step and a checkpoint before it is killed "
+        f"(default {STOP_SECONDS}; Ray's own is 3)")  # fmt: skip
+    options = parser.parse_args(argv)
+    if options.id is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", options.id):
+        raise UserError(
+            f"--id {printable(repr(options.id), limit=120)} cannot be a job's name: give up to 100 letters, digits and "
+            "_.- beginning with a letter or digit."
+        )
+    return options
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], str, list[str]]:
@@ -120,22 +137,21 @@ def _split(words: Sequence[str]) -> tuple[list[str], str, list[str]]:
     own, command = list(words), []
     if "--" in words:
         own, command = list(words[: words.index("--")]), list(words[words.index("--") + 1 :])
-    if "-h" in own or "--help" in own:
+    if {"-h", "--help", "--version"} & set(own):
         parse(own)
     if not command:
         raise UserError("give the command after --, as in: tecogan submit --follow -- train --config frvsr ...")
     name, *arguments = command
     if name not in COMMANDS:
-        raise UserError(
-            f"{name!r} cannot be submitted: did you mean {nearest(name, COMMANDS)}? These can: {', '.join(COMMANDS)}."
-        )
+        raise UserError(f"{name!r} cannot be submitted{meant(name, COMMANDS)} these can: {', '.join(COMMANDS)}.")
     return own, name, arguments
 
 
 def _check(command: str, arguments: list[str]) -> argparse.Namespace:
     """The arguments as the command itself reads them, so that its mistakes are told before anything is sent."""
     # Imported only now, as tecogan's own names are: a command should not wait for what the others need.
-    parsed = importlib.import_module(f"tecogan_dist.commands.{command}").parse(arguments)
+    with judged_elsewhere():
+        parsed = importlib.import_module(f"tecogan_dist.commands.{command}").parse(arguments)
     return parsed[0] if isinstance(parsed, tuple) else parsed
 
 
@@ -181,7 +197,7 @@ def _again(options: argparse.Namespace, address: str) -> list[str]:
 
 def _follow(client: jobs.JobClient, name: str) -> None:
     """Show the log until the job ends. Raises ``SystemExit`` unless it succeeded."""
-    address = client.get_address()
+    address = jobs.shown_address(client)
 
     def write(text: str) -> None:
         print(text, end="", flush=True)
@@ -201,5 +217,5 @@ def _follow(client: jobs.JobClient, name: str) -> None:
         print(f"job {name} was stopped")
         raise SystemExit(130)
     else:
-        print(f"error: the job {name} failed: {end.reason}.", file=sys.stderr)
+        print(f"error: the job {name} failed: {printable(end.reason)}.", file=sys.stderr)
         raise SystemExit(1)

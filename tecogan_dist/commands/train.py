@@ -12,15 +12,20 @@ from tecogan_dist.cluster.stopping import warn_of_short_stops
 from tecogan_dist.commands.parser import CommandParser
 from tecogan_dist.commands.settings import add_settings, read_settings, with_initial_weights
 from tecogan_dist.commands.signals import stopping_by_signal
+from tecogan_dist.commands.values import input_place, output_place
 from tecogan_dist.config.schema import REQUIRED, Config
-from tecogan_dist.runs.checkpoints import read_state
-from tecogan_dist.runs.folder import AUTO, NEVER, open_run_folder, write_run_file
-from tecogan_dist.training.begin import build_networks
+from tecogan_dist.data.cache_folder import check_wanted
+from tecogan_dist.runs.checkpoints import checkpoint_step, read_state
+from tecogan_dist.runs.folder import AUTO, NEVER, RUN_FILE, RunFolder, holds_run, open_run_folder, write_run_file
+from tecogan_dist.runs.owner import Ownership
+from tecogan_dist.runs.records import check_records
+from tecogan_dist.training.begin import build_networks, check_origin
 from tecogan_dist.training.ray.display import Display, clock
 from tecogan_dist.training.ray.failures import same_command
 from tecogan_dist.training.ray.launch import Launch
 from tecogan_dist.training.task import Networks, TrainingTask, read_networks, select_scenes
 
+KEPT = "what the run had saved is kept, and the same command goes on from there"
 EXAMPLES = (
     "tecogan train --config frvsr --data STORE --output runs/frvsr",
     "tecogan train --config tecogan --data STORE --output runs/tecogan --initial-weights runs/frvsr "
@@ -33,32 +38,56 @@ def main(argv: list[str] | None = None) -> None:
     options, config = parse(argv)
     warn_of_short_stops()
     output, data = (Location.of(path).absolute() for path in (options.output, options.data))
+    check_wanted(config.data.cache_dir)
     folder = open_run_folder(output, config=config, data=data, resume=options.resume)
-    begun = folder.checkpoint or folder.resume_from
-    if begun is not None:
-        done = read_state(begun).state.step
-        if done >= config.steps and folder.checkpoint is None:
-            raise UserError(f"{begun} has done {done} steps: ask for more than that (--steps).")
+    if _is_trained(folder, config):
+        return
+    with Ownership(output, made=RUN_FILE) as ownership:
+        if holds_run(output):
+            ownership.take()  # from now on it does not change; a new run makes its folder when all has been checked
+            folder = open_run_folder(output, config=config, data=data, resume=options.resume)
+        begun = folder.checkpoint or folder.resume_from
+        if begun is None:
+            build_networks(config, initial_weights=config.initial_weights)  # do they fit?
+        else:
+            check_origin(begun, config)
+        check_records(output)
+        training_scenes, validation_scenes = select_scenes(data, config)
+        task = TrainingTask(
+            config=config,
+            data=data,
+            training_scenes=training_scenes,
+            validation_scenes=validation_scenes,
+            output=output,
+            resume_from=folder.resume_from,
+        )
+        networks = read_networks(task)
+        is_new = not holds_run(output)
+        ownership.take()
+        if is_new and holds_run(output):
+            raise UserError(f"another command has begun a run in {output} meanwhile: the same command goes on with it.")
+        demand = Demand(config)
+        with connected_for(demand):
+            use_gpu = check_cluster(demand)
+            ownership.check()
+            write_run_file(folder, config=config, data=data)
+            task = dataclasses.replace(task, owner=ownership.word)
+            run(task, networks=networks, use_gpu=use_gpu)
+
+
+def _is_trained(folder: RunFolder, config: Config) -> bool:
+    """Whether nothing is left to do, which is said. Raises :class:`UserError` if nothing could be done."""
+    if folder.checkpoint is not None:
+        if checkpoint_step(folder.checkpoint) < config.steps:
+            return False
+        done = read_state(folder.checkpoint).state.step
+        print(f"{folder.path} is trained: {done} steps are done, the checkpoint is {folder.checkpoint}")
+        return True
+    if folder.resume_from is not None:
+        done = read_state(folder.resume_from).state.step
         if done >= config.steps:
-            print(f"{output} is trained: {done} steps are done, the checkpoint is {begun}")
-            return
-    training_scenes, validation_scenes = select_scenes(data, config)
-    if begun is None:
-        build_networks(config, initial_weights=config.initial_weights)  # do they fit?
-    task = TrainingTask(
-        config=config,
-        data=data,
-        training_scenes=training_scenes,
-        validation_scenes=validation_scenes,
-        output=output,
-        resume_from=folder.resume_from,
-    )
-    networks = read_networks(task)
-    demand = Demand(config)
-    with connected_for(demand):
-        use_gpu = check_cluster(demand)
-        write_run_file(folder, config=config, data=data)
-        run(task, networks=networks, use_gpu=use_gpu)
+            raise UserError(f"{folder.resume_from} has done {done} steps: ask for more than that (--steps).")
+    return False
 
 
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Config]:
@@ -72,9 +101,15 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Config]:
     )
     add_settings(parser)
     add = parser.add_argument
-    add("--output", metavar="DIR", help="the run's folder; on a cluster one that all nodes share, or s3:// or gs://")
+    add(
+        "--output",
+        type=output_place,
+        metavar="DIR",
+        help="the run's folder; on a cluster one that all nodes share, or s3:// or gs://",
+    )
     add(
         "--resume",
+        type=input_place,
         default=AUTO,
         metavar="auto|never|PATH",
         help="auto: go on if the output folder holds this run (default). never: refuse to. PATH: begin from another "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,22 +13,24 @@ from pathlib import Path
 import torch
 
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.base.lock import WriterLock
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.capacity import Demand, check_cluster, connected_for, trainings_at_a_time
 from tecogan_dist.cluster.connect import cluster_address
+from tecogan_dist.cluster.shortage import Names
 from tecogan_dist.cluster.stopping import warn_of_short_stops
 from tecogan_dist.commands.parser import CommandParser
-from tecogan_dist.commands.settings import add_settings, read_settings, with_initial_weights
+from tecogan_dist.commands.settings import add_settings, check_size, read_settings, with_initial_weights
 from tecogan_dist.commands.signals import stopping_by_signal
+from tecogan_dist.commands.values import input_path, output_place
 from tecogan_dist.config.schema import Config
 from tecogan_dist.metrics.protocol import OFFICIAL
 from tecogan_dist.pages.sweep import PAGE_FILE, write_sweep_page
 from tecogan_dist.pages.sweep_pictures import Showing, bicubic_scores, showings
 from tecogan_dist.runs.find import verified, weights_file
+from tecogan_dist.runs.owner import Ownership
 from tecogan_dist.training.begin import build_networks
 from tecogan_dist.training.task import Networks, TrainingTask, measured_scenes, read_networks, select_scenes
-from tecogan_dist.tuning.checks import check_space, check_weights
+from tecogan_dist.tuning.checks import check_space, check_values, check_weights
 from tecogan_dist.tuning.configs import (
     compared_trainings,
     largest_perceptual,
@@ -36,12 +39,13 @@ from tecogan_dist.tuning.configs import (
     trial_config,
 )
 from tecogan_dist.tuning.display import SweepDisplay
-from tecogan_dist.tuning.folder import check_sweep_folder, write_sweep_file
+from tecogan_dist.tuning.folder import INITIAL_FILE, SWEEP_FILE, check_sweep_folder, write_sweep_file
 from tecogan_dist.tuning.ledger import Event
 from tecogan_dist.tuning.ranking import summarise
 from tecogan_dist.tuning.reading import read_space
 from tecogan_dist.tuning.records import SweepResults, TrialRecord
 from tecogan_dist.tuning.results import failures, front_line, plain_table, table, training_command, write_results
+from tecogan_dist.tuning.segments import check_segments
 from tecogan_dist.tuning.space import Space
 from tecogan_dist.tuning.study import StudyFile, study_of
 from tecogan_dist.tuning.sweep import Stopped, Sweep
@@ -58,7 +62,8 @@ EXAMPLES = (
     "tecogan tune --space tune_spaces/smoke.yaml --config smoke_tecogan --data demo/store --output sweeps/smoke "
     "--initial-weights demo/frvsr --data.validation-scenes 2003 2003",
 )
-INITIAL_FILE = "initial.safetensors"
+KEPT = "trials on record are kept, and the same command goes on from there"
+"""What an interruption leaves."""
 STUDY_FILE = "study.log"
 """Optuna's view of the search, for optuna-dashboard."""
 
@@ -71,7 +76,8 @@ def main(argv: list[str] | None = None) -> None:
     space = read_space(options.space)
     check_space(space, base, source=options.space)
     check_weights(space, source=options.space)
-    check_sweep_folder(output, space=space, config=base, data=data)
+    if check_sweep_folder(output, space=space, config=base, data=data):
+        check_segments(output, fits=functools.partial(check_values, space, base))
     task = _training_task(space, base, data=data, output=output)
     networks = read_networks(_with_most_losses(task, space))
     if (cluster_address(base.cluster.address) or "").startswith("ray://"):
@@ -83,36 +89,37 @@ def main(argv: list[str] | None = None) -> None:
         ),
         trainings=min(space.concurrent or 1, most),
         gpus_per_worker=1.0 if space.trial.gpus_per_worker is None else space.trial.gpus_per_worker,
-        fewer_workers="trial.workers",
-        fewer_cpus="trial.cpus_per_worker",
-        fewer_trainings="concurrent",
+        names=Names(
+            workers="trial.workers",
+            cpus="trial.cpus_per_worker",
+            resources="trial.resources_per_worker",
+            trainings="concurrent",
+        ),
         needs_dashboard=space.trial.workers > 1,
     )
-    with WriterLock(output), connected_for(demand):
-        use_gpu = check_cluster(demand)
-        if space.trial.gpus_per_worker and not use_gpu:
-            raise UserError(
-                f"{options.space}: trial.gpus_per_worker is {space.trial.gpus_per_worker:g} and no GPU is used here: "
-                "leave it out, or give --cluster.address."
+    with Ownership(output, made=SWEEP_FILE) as ownership:
+        ownership.take()
+        with connected_for(demand):
+            use_gpu = _check_machines(demand, space, source=options.space)
+            ownership.check()
+            known = check_sweep_folder(output, space=space, config=base, data=data)
+            write_sweep_file(output, space=space, config=base, data=data)
+            concurrent = min(space.concurrent or trainings_at_a_time(demand, use_gpu=use_gpu), most)
+            bicubic = bicubic_scores(task, networks.lpips)
+            _announce(space, concurrent=concurrent, known=known, scenes=len(measured_scenes(task)))
+            trials_base = _for_trials(base, output)
+            sweep_task = SweepTask(
+                space=space,
+                base=trials_base,
+                data=data,
+                output=output,
+                training_scenes=task.training_scenes,
+                validation_scenes=task.validation_scenes,
+                use_gpu=use_gpu,
             )
-        known = check_sweep_folder(output, space=space, config=base, data=data)
-        write_sweep_file(output, space=space, config=base, data=data)
-        concurrent = min(space.concurrent or trainings_at_a_time(demand, use_gpu=use_gpu), most)
-        bicubic = bicubic_scores(task, networks.lpips)
-        _announce(space, concurrent=concurrent, known=known, scenes=len(measured_scenes(task)))
-        trials_base = _for_trials(base, output)
-        sweep_task = SweepTask(
-            space=space,
-            base=trials_base,
-            data=data,
-            output=output,
-            training_scenes=task.training_scenes,
-            validation_scenes=task.validation_scenes,
-            use_gpu=use_gpu,
-        )
-        records = run(sweep_task, networks=networks, concurrent=concurrent)
-        full = dataclasses.replace(base, initial_weights=trials_base.initial_weights)
-        _conclude(task, _summary(task, space, records, bicubic=bicubic), base=full)
+            records = run(sweep_task, networks=networks, concurrent=concurrent)
+            full = dataclasses.replace(base, initial_weights=trials_base.initial_weights)
+            _conclude(task, _summary(task, space, records, bicubic=bicubic), base=full)
 
 
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Config]:
@@ -125,9 +132,14 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Config]:
         usage="tecogan tune --space SPACE --config PRESET|FILE --data STORE --output DIR [--SETTING VALUE ...]",
     )
     add_settings(parser)
-    parser.add_argument("--space", metavar="FILE", help="the search as a YAML file: see tune_spaces/README.md")
     parser.add_argument(
-        "--output", metavar="DIR", help="the sweep's folder; on a cluster one that all nodes share, or s3:// or gs://"
+        "--space", type=input_path, metavar="FILE", help="the search as a YAML file: see tune_spaces/README.md"
+    )
+    parser.add_argument(
+        "--output",
+        type=output_place,
+        metavar="DIR",
+        help="the sweep's folder; on a cluster one that all nodes share, or s3:// or gs://",
     )
     options, config = read_settings(parser, argv, required=("space", "config", "data", "output"))
     return options, with_initial_weights(config, source=options.config)
@@ -136,6 +148,7 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Config]:
 def _training_task(space: Space, base: Config, *, data: Location, output: Location) -> TrainingTask:
     """The preset's training, as the sweep has it. Raises :class:`UserError` for scenes or weights that do not fit."""
     config = trial_config(base, space, {})
+    check_size(dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, address=base.cluster.address)))
     training_scenes, validation_scenes = select_scenes(data, config)
     task = TrainingTask(
         config=config, data=data, training_scenes=training_scenes, validation_scenes=validation_scenes, output=output
@@ -145,8 +158,21 @@ def _training_task(space: Space, base: Config, *, data: Location, output: Locati
             f"no held-out scene can be measured: the official protocol needs {OFFICIAL.minimum_frames} frames or more "
             "of at least 48x48 pixels; give others with --data.validation-scenes."
         )
-    build_networks(config, initial_weights=config.initial_weights)  # do they fit?
+    copy = output / INITIAL_FILE
+    has_copy = config.initial_weights is not None and copy.exists()
+    build_networks(config, initial_weights=str(copy) if has_copy else config.initial_weights)  # do they fit?
     return task
+
+
+def _check_machines(demand: Demand, space: Space, *, source: Path) -> bool:
+    """Whether trials take GPUs. Raises :class:`UserError` if the connected Ray has less than a sweep needs."""
+    use_gpu = check_cluster(demand)
+    if space.trial.gpus_per_worker and not use_gpu:
+        raise UserError(
+            f"{source}: trial.gpus_per_worker is {space.trial.gpus_per_worker:g} and no GPU is used here: leave it "
+            "out, or give --cluster.address."
+        )
+    return use_gpu
 
 
 def _for_trials(base: Config, output: Location) -> Config:

@@ -9,17 +9,24 @@ from typing import Any
 
 import pydantic
 
-from tecogan_dist.base.documents import parse_yaml, read_text, validated
+from tecogan_dist.base.documents import parse_yaml, quoted, read_text, validated
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.spelling import meant
 from tecogan_dist.base.storage import Location
+from tecogan_dist.config.leaves import leaves
 from tecogan_dist.config.schema import Config, ModelConfig
 
 RENAMED = {"tracking.validation_scenes": "tracking.validation_scene_count"}
 """Settings of earlier versions: understood in files that those wrote; whoever writes one is told the new name."""
 
+SMALLEST_SEEN = 8
+"""High-resolution pixels of a side that the discriminator sees at the least."""
+
 _CONFIG_ADAPTER = pydantic.TypeAdapter(Config)
 _MODEL_ADAPTER = pydantic.TypeAdapter(ModelConfig)
 _KNOWN = "'tecogan train --help' lists all"
+_NAMES = tuple(name for name, _ in leaves(Config()))
+_MODEL_NAMES = tuple(name for name, _ in leaves(ModelConfig()))
 
 
 def preset_names() -> list[str]:
@@ -40,8 +47,8 @@ def load(preset_or_file: str) -> Config:
         place = Location(preset_or_file)
         file = place.path if place.is_local else place
     missing = (
-        f"no preset or file is named {preset_or_file!r}: presets are {', '.join(preset_names())}, anything else is the "
-        "path of a YAML file."
+        f"no preset or file is named {quoted(preset_or_file)}{meant(preset_or_file, preset_names())} presets are "
+        f"{', '.join(preset_names())}, anything else is the path of a YAML file."
     )
     return from_yaml(read_text(file, missing=missing), source=preset_or_file)
 
@@ -54,10 +61,12 @@ def from_yaml(text: str, *, source: str) -> Config:
 
 def from_tree(tree: Any, *, source: str) -> Config:
     """A validated config from plain nested dictionaries. Raises :class:`UserError`."""
+    if not isinstance(tree, dict):
+        raise UserError(f"{source}: settings are keys with values, such as 'steps: 4000', not {quoted(tree)}.")
     for old, new in RENAMED.items():
         if _take(copy.deepcopy(tree), old) is not None:
             raise UserError(f"{source}: {old} is called {new} now: rename it.")
-    config = validated(_CONFIG_ADAPTER, tree, source=source, known=_KNOWN)
+    config = validated(_CONFIG_ADAPTER, tree, source=source, known=_KNOWN, names=_NAMES)
     check(config)
     return config
 
@@ -88,7 +97,7 @@ def _section(tree: Any, name: str) -> Any:
 
 def model_from_tree(tree: Any, *, source: str) -> ModelConfig:
     """The model's settings alone, as weights files carry them."""
-    return validated(_MODEL_ADAPTER, tree, source=source, known=_KNOWN)
+    return validated(_MODEL_ADAPTER, tree, source=source, known=_KNOWN, names=_MODEL_NAMES)
 
 
 def to_tree(config: Config | ModelConfig) -> dict[str, Any]:
@@ -106,6 +115,16 @@ def check(config: Config) -> None:
         problems.append(f"data.crop_size must be a multiple of 8 for the flow network, not {config.data.crop_size}")
     if config.loss.adversarial == 0 and config.loss.feature_match > 0:
         problems.append("loss.feature_match needs the discriminator: set it to 0, or loss.adversarial above 0")
+    seen = int(config.data.crop_size * config.model.scale * config.discriminator.temporal_crop)
+    if config.loss.adversarial > 0 and seen < SMALLEST_SEEN:
+        problems.append(
+            f"discriminator.temporal_crop leaves {seen} pixels of a frame's side, and {SMALLEST_SEEN} are needed: "
+            "raise it, or data.crop_size"
+        )
+    for name in ("train_scenes", "validation_scenes"):
+        first, last = getattr(config.data, name) or (0, 0)
+        if first > last:
+            problems.append(f"data.{name} begins with {first} and ends with {last}: write the first scene first")
     if config.data.train_scenes and config.data.validation_scenes:
         (first, last), (held_first, held_last) = config.data.train_scenes, config.data.validation_scenes
         if first <= held_last and held_first <= last:

@@ -10,15 +10,28 @@ import dataclasses
 from typing import Annotated, Literal
 
 import pydantic
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tecogan_dist.config.degradations import LrOrigin
+from tecogan_dist.config.scalars import (
+    Amount,
+    Count,
+    Decay,
+    Divisor,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    Number,
+    PositiveFloat,
+    PositiveFraction,
+    PositiveInt,
+    Seconds,
+    Switch,
+    Text,
+)
 
 STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 REQUIRED = "required"
 RANDOM = "random"
-Fraction = Annotated[float, pydantic.Field(ge=0, le=1)]
-Decay = Annotated[float, pydantic.Field(ge=0, lt=1)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +49,7 @@ class ModelConfig:
     """Feature channels of the generator."""
     flow_width: PositiveInt = 32
     """Channels of the flow network's first level; deeper levels are multiples of it."""
-    output_init_scale: float = 1.0
+    output_init_scale: Number = 1.0
     """Factor on the initial weights of the generator's last convolution; small values start at the bicubic skip."""
 
 
@@ -46,15 +59,15 @@ class DiscriminatorConfig:
 
     __pydantic_config__ = STRICT
 
-    temporal_only: bool = False
+    temporal_only: Switch = False
     """True: it sees warped triplets only (9 channels) instead of warped, unwarped and low-resolution ones (27)."""
-    temporal_crop: Annotated[PositiveFloat, pydantic.Field(le=1)] = 0.75
+    temporal_crop: PositiveFraction = 0.75
     """Central part of a warped frame that is shown, as a fraction of its side; the rest moves out of sight."""
-    balance_threshold: float = 0.4
+    balance_threshold: Number = 0.4
     """The discriminator is updated only while the running balance (real and fake log-scores) is below this."""
     learning_rate_scale: PositiveFloat = 1.0
     """Its learning rate as a multiple of the generator's (0.3 in the original when temporal_only)."""
-    global_batch_norm: bool = True
+    global_batch_norm: Switch = True
     """Batch-norm statistics over the global batch of all workers; False: over each worker's own windows."""
 
 
@@ -74,13 +87,13 @@ class LossConfig:
     """Ping-pong loss; when positive, windows are played forth and back (2n - 1 frames)."""
     feature_match: NonNegativeFloat = 0.02
     """Distance of the discriminator's four feature layers between real and generated triplets."""
-    feature_match_norms: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (12.0, 14.0, 24.0, 100.0)
+    feature_match_norms: tuple[Divisor, Divisor, Divisor, Divisor] = (12.0, 14.0, 24.0, 100.0)
     """Divisor of each layer's distance."""
-    fade_in_start: float = 1.0
+    fade_in_start: Number = 1.0
     """Factor on adversarial and feature-match losses at step 0 ..."""
-    fade_in_increment: float = 0.0
+    fade_in_increment: Number = 0.0
     """... what it grows by each step ..."""
-    fade_in_maximum: float = 1.0
+    fade_in_maximum: Number = 1.0
     """... and where it stops."""
 
 
@@ -90,7 +103,7 @@ class PerceptualConfig:
 
     __pydantic_config__ = STRICT
 
-    weights: str | None = None
+    weights: Text | None = None
     """A torchvision VGG19 state dict (.pth, .safetensors), a file made by ``tecogan convert`` from the TF-slim
     checkpoint, or the word ``random`` (for smoke runs only)."""
     chunk: PositiveInt = 16
@@ -111,13 +124,13 @@ class OptimizerConfig:
     """Decay of the first moments."""
     beta2: Decay = 0.999
     """Decay of the second moments."""
-    epsilon: PositiveFloat = 1e-8
+    epsilon: Divisor = 1e-8
     """Added to the root of the second moments."""
-    decay_rate: PositiveFloat = 1.0
+    decay_rate: PositiveFraction = 1.0
     """Exponential decay: learning_rate * decay_rate ** (step / decay_steps); 1 is no decay."""
     decay_steps: PositiveInt = 500_000
     """Steps in which the learning rate falls by ``decay_rate``."""
-    decay_staircase: bool = True
+    decay_staircase: Switch = True
     """Decay in steps of ``decay_steps`` instead of smoothly."""
     gradient_clipping: NonNegativeFloat = 0.0
     """The upscaler's gradients, and the discriminator's, are scaled down to this norm; 0: never, as in the original."""
@@ -133,34 +146,34 @@ class DataConfig:
 
     __pydantic_config__ = STRICT
 
-    sequence_length: int = 10
+    sequence_length: PositiveInt = 10
     """Frames of a window."""
-    crop_size: int = 32
+    crop_size: PositiveInt = 32
     """Side of the low-resolution crop; the high-resolution one is model.scale times that, cut with the margin that the
     degradation needs."""
     degradation: LrOrigin = "BD"
     """How low resolution is made. BD: Gaussian blur of sigma 1.5, then every 4th pixel (model.scale 2: every 2nd). BI:
     MATLAB's bicubic imresize, rounded to uint8. pairs: the scenes' own low-resolution clips. For the last two the
     networks' fixed resamplings follow the half-pixel alignment of MATLAB's."""
-    flip: bool = True
+    flip: Switch = True
     """Mirror half of the windows left to right."""
     moving_first_frame: Fraction = 0.3
     """Probability that a window is its first frame moved along a random walk."""
-    train_scenes: tuple[int, int] | None = None
+    train_scenes: tuple[NonNegativeInt, NonNegativeInt] | None = None
     """First and last scene number used for training; none: all that are not for validation."""
-    validation_scenes: tuple[int, int] | None = None
+    validation_scenes: tuple[NonNegativeInt, NonNegativeInt] | None = None
     """First and last scene number kept for validation; none: there is no validation."""
-    windows_per_decode: PositiveInt = 8
+    windows_per_decode: Count = 8
     """Windows taken each time a scene is decoded: more is faster, fewer is more diverse."""
-    scenes_in_mix: PositiveInt = 16
+    scenes_in_mix: Count = 16
     """Scenes that consecutive samples rotate through."""
-    cache_dir: str | None = None
+    cache_dir: Text | None = None
     """Local folder of a machine for the clips of a remote store and for decoded frames; none: below the system's
     temporary folder. It can be removed at any time between runs."""
-    decoded_cache: bool = False
+    decoded_cache: Switch = False
     """Keep the decoded frames of scenes in cache_dir, about 100 times a clip's bytes, for when decoding is the
     bottleneck. Samples are the same."""
-    cache_gigabytes: PositiveFloat = 50.0
+    cache_gigabytes: Annotated[PositiveFloat, pydantic.Field(le=1e9)] = 50.0
     """Size that cache_dir may grow to on each machine."""
 
 
@@ -170,35 +183,35 @@ class ClusterConfig:
 
     __pydantic_config__ = STRICT
 
-    address: str | None = None
+    address: Text | None = None
     """Ray address to connect to; none: the cluster this process runs in, or an embedded local Ray."""
-    workers: PositiveInt = 1
+    workers: Count = 1
     """Processes that train together, a GPU each where there are any."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda when the cluster has GPUs."""
-    cpus_per_worker: PositiveInt = 1
+    cpus_per_worker: Count = 1
     """CPUs reserved for a worker; its torch threads on a CPU run."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast of convolutions; weights, losses and optimiser stay in fp32."""
     zero_stage: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO stage of both engines."""
-    activation_checkpointing: bool = False
+    activation_checkpointing: Switch = False
     """Compute each frame's activations again in the backward pass: long windows in little memory, a third slower."""
-    overlap_communication: bool = False
+    overlap_communication: Switch = False
     """Reduce gradients beside the backward pass (ZeRO 1 to 3 on NCCL)."""
-    bucket_megabytes: PositiveInt = 200
+    bucket_megabytes: Annotated[PositiveInt, pydantic.Field(le=10_000)] = 200
     """Gradients that are reduced in one message (ZeRO 1 to 3)."""
-    min_workers: PositiveInt | None = None
+    min_workers: Count | None = None
     """Go on with as few workers as this while machines are missing, and grow again; none: wait for all."""
-    resources_per_worker: dict[str, float] = dataclasses.field(default_factory=dict)
+    resources_per_worker: dict[Text, Amount] = dataclasses.field(default_factory=dict)
     """Further Ray resources that each worker reserves, by name."""
-    accelerator_type: str | None = None
+    accelerator_type: Text | None = None
     """Ray's name of the GPU model that workers must have, e.g. A100."""
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     """How Ray distributes the workers: PACK on few machines, SPREAD over many; STRICT_: not otherwise."""
     max_failures: NonNegativeInt = 3
     """How often lost workers are replaced before the run ends."""
-    step_timeout: PositiveFloat = 1800.0
+    step_timeout: Seconds = 1800.0
     """Seconds without a finished step after which a worker counts as hung and is replaced."""
 
 
@@ -224,9 +237,9 @@ class TrackingConfig:
     """Frames of each that are measured, from the first on."""
     best: Literal["psnr", "ssim", "lpips", "tof", "tlp"] = "psnr"
     """Metric of the validations by which the best checkpoint is kept besides the newest."""
-    wandb_project: str | None = None
+    wandb_project: Text | None = None
     """W&B project; none: W&B is not used. The client's own WANDB_MODE=offline works."""
-    wandb_group: str | None = None
+    wandb_group: Text | None = None
     """W&B's group of runs; none: none, or WANDB_RUN_GROUP's. A sweep's trials are a group of its folder's name."""
 
 
@@ -238,14 +251,14 @@ class Config:
 
     seed: NonNegativeInt = 1
     """Of initial weights and of the samples."""
-    steps: NonNegativeInt = 500_000
+    steps: Annotated[NonNegativeInt, pydantic.Field(le=10**12)] = 500_000
     """Steps after which the run ends."""
     batch_size: PositiveInt = 4
     """Windows of a step, over all workers."""
     accumulation: PositiveInt = 1
     """Micro-batches that a worker splits its windows of a step into, to save memory: they are computed one after the
     other and their gradients add up. The discriminator's batch norm is over a micro-batch."""
-    initial_weights: str | None = None
+    initial_weights: Text | None = None
     """Weights to start anew from: a .safetensors file, a checkpoint or a run. The word ``required`` in a preset asks
     the user for one. Fewer residual blocks than the model has are accepted: the rest keep their initial values."""
     model: ModelConfig = ModelConfig()

@@ -3,29 +3,32 @@
 A machine keeps the clips of a remote store, each fetched once, and on request (``data.decoded_cache``) the decoded
 frames of scenes as memory-mapped files: raw bytes, of which a window reads only its crop. Both are named after the
 checksum of the clip, so that stores share them and a clip that was made again is never confused with the old one. Any
-number of processes may use one folder; it may be removed between runs.
+number of processes may use one folder; it may be removed between runs. What is removed here has a name that the cache
+gave, in a folder that it has marked as its own (:mod:`tecogan_dist.data.cache_folder`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import math
 import os
 import random
-import tempfile
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from tecogan_dist.base.atomic import PARTIAL_SUFFIX, replacing, reported_local
+from tecogan_dist.base.atomic import replacing, reported_local
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location, UnreachableError
 from tecogan_dist.config.schema import DataConfig
+from tecogan_dist.data.cache_folder import CLIPS, DECODED, LOCKS, cache_folder, entries, entry_name
 from tecogan_dist.data.clips import Scene, clip_files, open_clip, open_clip_file
 from tecogan_dist.video.source import FrameSource, Picture
 
@@ -78,14 +81,7 @@ class Cache:
     @classmethod
     def of(cls, data: DataConfig) -> Cache:
         """Raises :class:`UserError` if the folder cannot be used."""
-        folder = Path(tempfile.gettempdir()) / f"tecogan_cache_{os.getuid()}"
-        if data.cache_dir is not None:
-            folder = Path(data.cache_dir).expanduser()
-        with reported_local(folder):
-            for name in ("clips", "decoded", "locks"):
-                (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
-        if data.cache_dir is None and folder.stat().st_uid != os.getuid():
-            raise UserError(f"{folder} belongs to another user: set data.cache_dir to a folder of your own.")
+        folder = cache_folder(data.cache_dir)
         return cls(folder=folder, limit=int(data.cache_gigabytes * 1e9))
 
     @contextlib.contextmanager
@@ -95,26 +91,26 @@ class Cache:
         if store.is_local:
             yield open_clip(store.path, scene, low_resolution=low_resolution)
             return
-        entry = self.folder / "clips" / f"{sha256}{Path(file).suffix}"
+        entry = self.folder / CLIPS / entry_name(CLIPS, sha256, Path(file).suffix)
         while True:
             with _held(entry) as is_there:
                 if is_there:
                     yield open_clip_file(entry, scene, low_resolution=low_resolution)
                     return
             with self._locked(f"clips_{sha256[:2]}"):
-                if not entry.exists():  # another process may have fetched it meanwhile
+                if not _is_there(entry):  # another process may have fetched it meanwhile
                     self._fetch(store / file, entry, sha256)
 
     def decoded(self, store: Location, scene: Scene, *, low_resolution: bool = False) -> np.ndarray | None:
         """All frames of a scene, memory-mapped (N, H, W, 3) uint8, decoded unless they are here; None: no room."""
         _, sha256 = clip_files(scene)[int(low_resolution)]
-        entry = self.folder / "decoded" / f"{sha256}.npy"
-        frames = _mapped(entry)
+        entry = self.folder / DECODED / entry_name(DECODED, sha256, ".npy")
+        frames = _mapped(entry, scene.frames)
         if frames is None:
             with self._locked(f"decoded_{sha256[:2]}"):
-                frames = _mapped(entry)
+                frames = _mapped(entry, scene.frames)
                 if frames is None and self._decode(store, scene, entry, low_resolution=low_resolution):
-                    frames = _mapped(entry)
+                    frames = _mapped(entry, scene.frames)
         return frames
 
     def _fetch(self, clip: Location, entry: Path, sha256: str) -> None:
@@ -159,18 +155,15 @@ class Cache:
         gets its room whatever the limit.
         """
         with self._locked("room"):
-            entries = []
-            for entry in [*(self.folder / "clips").iterdir(), *(self.folder / "decoded").iterdir()]:
-                with contextlib.suppress(FileNotFoundError):
-                    entries.append((entry.stat(), entry))
-            excess = sum(status.st_size for status, _ in entries) + size - self.limit
+            with reported_local(self.folder):
+                found = [*entries(self.folder / CLIPS), *entries(self.folder / DECODED)]
+            excess = sum(status.st_size for _, status, _ in found) + size - self.limit
             if excess > 0 and not always and (size > self.limit or random.random() >= ADMISSION):
                 raise _NoRoomError
-            for status, entry in sorted(entries, key=lambda item: item[0].st_mtime):
-                is_partial = entry.suffix == PARTIAL_SUFFIX
-                if is_partial and time.time() - status.st_mtime < ABANDONED_SECONDS:
+            for entry, status, is_incomplete in sorted(found, key=lambda item: item[1].st_mtime):
+                if is_incomplete and time.time() - status.st_mtime < ABANDONED_SECONDS:
                     continue
-                if (is_partial or excess > 0) and _remove_unused(entry):
+                if (is_incomplete or excess > 0) and _remove_unused(entry):
                     excess -= status.st_size
             if excess > 0 and not always:
                 raise _NoRoomError
@@ -180,8 +173,12 @@ class Cache:
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
         """One process at a time; when a process ends its lock is released."""
-        with open(self.folder / "locks" / name, "wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        path = self.folder / LOCKS / name
+        with contextlib.ExitStack() as stack:
+            with reported_local(path):
+                file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+                stack.callback(os.close, file)
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
 
@@ -189,14 +186,23 @@ class _NoRoomError(Exception):
     """The cache is full."""
 
 
-def _mapped(entry: Path) -> np.ndarray | None:
-    """The array of an entry, marked as used; it outlives the entry's removal."""
+def _mapped(entry: Path, count: int) -> np.ndarray | None:
+    """The array of an entry with so many frames, marked as used; it outlives the entry's removal.
+
+    None if there is none, or one that was damaged: it is decoded again.
+    """
     try:
-        frames = np.asarray(np.load(entry, mmap_mode="r"))
-        os.utime(entry)
+        with _opened(entry) as file:
+            frames = np.asarray(np.load(entry, mmap_mode="r"))
+            os.utime(file.fileno())
     except FileNotFoundError:
         return None
-    return frames
+    except OSError:
+        raise
+    except Exception:  # numpy reads the header as Python's literals, which fails in as many ways
+        return None
+    is_whole = frames.dtype == np.uint8 and frames.ndim == 4 and frames.shape[0] == count and frames.shape[3] == 3
+    return frames if is_whole else None
 
 
 @contextlib.contextmanager
@@ -204,10 +210,10 @@ def _held(entry: Path) -> Iterator[bool]:
     """Whether there is such an entry; if so it is marked as used, and not removed inside the block."""
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(open(entry, "rb"))
+            file = stack.enter_context(_opened(entry))
             fcntl.flock(file, fcntl.LOCK_SH)
-            os.utime(entry)
-            is_there = os.path.samestat(os.fstat(file.fileno()), entry.stat())
+            os.utime(file.fileno())
+            is_there = os.path.samestat(os.fstat(file.fileno()), os.lstat(entry))
         except FileNotFoundError:
             is_there = False
         yield is_there
@@ -215,12 +221,35 @@ def _held(entry: Path) -> Iterator[bool]:
 
 def _remove_unused(entry: Path) -> bool:
     try:
-        with open(entry, "rb") as file:
+        with _opened(entry) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(file.fileno()), os.lstat(entry)):
+                return False
             entry.unlink()
     except (FileNotFoundError, BlockingIOError):
         return False
     return True
+
+
+def _is_there(entry: Path) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(entry).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _opened(entry: Path) -> BinaryIO:
+    """An entry, opened. Raises ``FileNotFoundError`` if none is there: a link or a FIFO of that name is none."""
+    try:
+        file = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise FileNotFoundError(str(entry)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise FileNotFoundError(str(entry))
+    return os.fdopen(file, "rb")
 
 
 def _verify(file: Location, sha256: str, *, named: Location) -> None:

@@ -10,66 +10,16 @@ whatever happens while a store is written, it stays a valid store of the scenes 
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
+from tecogan_dist.data.index import CLIPS, INDEX_NAME, SCHEMA, Encoding, Scene, read_index
 from tecogan_dist.video.open import open_video
 from tecogan_dist.video.source import FrameSource
 
-INDEX_NAME = "index.parquet"
-CLIPS = "clips"
-Encoding = Literal["lossy", "lossless", "original"]
-SCHEMA = pa.schema(
-    [
-        ("number", pa.int64()),
-        ("file", pa.string()),
-        ("frames", pa.int64()),
-        ("height", pa.int64()),
-        ("width", pa.int64()),
-        ("rate", pa.string()),
-        ("source", pa.string()),
-        ("source_start", pa.int64()),
-        ("downscale", pa.int64()),
-        ("sha256", pa.string()),
-        ("encoding", pa.string()),
-        ("lr_file", pa.string()),
-        ("lr_sha256", pa.string()),
-    ]
-)
-"""Columns of the index, the fields of :class:`Scene`."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Scene:
-    """A row of the index: ``frames`` frames without a cut, and where they came from."""
-
-    number: int
-    file: str
-    """Path of the clip below the store."""
-    frames: int
-    height: int
-    width: int
-    rate: str
-    """Frames a second as a fraction, e.g. ``30000/1001``."""
-    source: str
-    source_start: int
-    """Position of the scene's first frame in the source: where it was cut."""
-    downscale: int
-    """Factor by which the source's frames were reduced."""
-    sha256: str
-    """Of the clip's bytes."""
-    encoding: Encoding = "lossy"
-    """lossy: visually lossless H.264. lossless: H.264 that preserves every bit. original: the source's own bytes."""
-    lr_file: str | None = None
-    """Path below the store of the clip with the scene's own low-resolution frames, always lossless; None: no such."""
-    lr_sha256: str | None = None
+__all__ = ["CLIPS", "INDEX_NAME", "SCHEMA", "ClipStore", "Encoding", "Scene", "read_index"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +61,8 @@ def clip_files(scene: Scene) -> list[tuple[str, str]]:
     """(path below the store, sha256) of the scene's clip and, if it has one, of its low-resolution clip."""
     files = [(scene.file, scene.sha256)]
     if scene.lr_file is not None:
-        assert scene.lr_sha256 is not None
+        if scene.lr_sha256 is None:
+            raise UserError(f"the index has no checksum of {scene.lr_file}: it is damaged, make the store again.")
         files.append((scene.lr_file, scene.lr_sha256))
     return files
 
@@ -159,17 +110,3 @@ def verify(store: str | Path | Location) -> Iterator[tuple[Scene, str | None]]:
             except FileNotFoundError:
                 problem = f"{file} is missing."
         yield scene, problem
-
-
-def read_index(location: Location) -> tuple[Scene, ...] | None:
-    """The rows of a store's index, in order; None if there is none. Raises :class:`UserError` for any other file."""
-    index = location / INDEX_NAME
-    try:
-        table = pq.read_table(io.BytesIO(index.read_bytes()))
-    except FileNotFoundError:
-        return None
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{index} cannot be read ({str(error).splitlines()[0]}).") from error
-    if not table.schema.equals(SCHEMA):
-        raise UserError(f"{index} is not the index of a clip store of this version: make the store again.")
-    return tuple(Scene(**row) for row in table.to_pylist())

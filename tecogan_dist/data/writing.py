@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -23,13 +25,30 @@ import pyarrow.parquet as pq
 
 from tecogan_dist.base.atomic import reported_local
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.base.lock import LOCK_NAME, WriterLock
+from tecogan_dist.base.invariants import require
+from tecogan_dist.base.lock import WriterLock
 from tecogan_dist.base.storage import Location
-from tecogan_dist.data.clips import CLIPS, INDEX_NAME, SCHEMA, Encoding, Scene, read_index
+from tecogan_dist.data.clips import clip_files
+from tecogan_dist.data.index import (
+    CLIPS,
+    INDEX_NAME,
+    SCHEMA,
+    Encoding,
+    Scene,
+    clip_name,
+    low_clip_name,
+    read_index,
+)
 from tecogan_dist.video.formats import READABLE_SUFFIXES
 from tecogan_dist.video.writer import FrameWriter
 
+MARKER = ".tecogan_store"
+"""The file that makes a folder a clip store: in a folder of others nothing is written, replaced or removed."""
+MARKER_TEXT = b"This folder is a clip store of tecogan_dist, which replaces clips/scene_* and index.parquet here.\n"
+MARKER_START = MARKER_TEXT.partition(b",")[0]
 PARTIAL_PREFIX = ".partial_"
+_PARTIAL = re.compile(rf"{re.escape(PARTIAL_PREFIX)}[a-z0-9_]{{8}}")
+_IN_PARTIAL = re.compile(r"\.?scene_[0-9]{4,19}(_lr)?(\.partial)?\.[a-z0-9]{2,4}")
 # Visually lossless at full colour resolution: 42 dB, about 1/100 of raw for Big Buck Bunny's 720p, 1/60 at half the
 # size, where it is sharper. fastdecode leaves out what makes decoding slow (1.5 times faster, 0.6 dB less). A keyframe
 # a second keeps a damaged or partly read clip usable.
@@ -53,26 +72,28 @@ def write_clip(
     encoding: Encoding = "lossy",
     original: Path | None = None,
     lr_frames: Iterable[np.ndarray] | None = None,
+    content: str | None = None,
 ) -> Scene:
     """Put (height, width, 3) uint8 frames into the store as a clip, and return the row that the index needs for it.
 
     Any process may do this, on any machine that reaches the store: the index and its lock are not touched. A clip of
     the same number is replaced. ``rate`` is frames a second. With ``encoding`` "original" the bytes of the local video
     ``original`` become the clip; ``frames`` are all of its frames, which are only counted. ``lr_frames``: the scene's
-    own low-resolution frames, one for each of ``frames``, kept without loss.
+    own low-resolution frames, one for each of ``frames``, kept without loss. ``content`` identifies what the source
+    holds.
 
     An error while frames are produced leaves the store as it was. Raises :class:`UserError` if the store cannot be
     written, and for low-resolution frames that do not fit.
     """
     location = Location.of(store)
-    assert (encoding == "original") == (original is not None), (encoding, original)
+    require((encoding == "original") == (original is not None), "only an original clip keeps a video's bytes")
     suffix = ".mp4"
     if original is not None:
         suffix = original.suffix.lower()
-        assert suffix in READABLE_SUFFIXES, original
-        assert (source_start, downscale) == (0, 1), (source_start, downscale)
-    file = f"{CLIPS}/scene_{number:04d}{suffix}"
-    lr_file = None if lr_frames is None else f"{CLIPS}/scene_{number:04d}_lr.mp4"
+        require(suffix in READABLE_SUFFIXES, f"{original} is a video")
+        require((source_start, downscale) == (0, 1), "an original clip is its whole video")
+    file = clip_name(number, suffix)
+    lr_file = None if lr_frames is None else low_clip_name(number)
     with _work_folder(location) as folder:
         clip = folder / Path(file).name
         if original is not None:
@@ -109,6 +130,7 @@ def write_clip(
         encoding=encoding,
         lr_file=lr_file,
         lr_sha256=lr_sha256,
+        content=content,
     )
 
 
@@ -116,6 +138,8 @@ def write_clip(
 def _work_folder(location: Location) -> Iterator[Path]:
     """A temporary folder, on the store's own disk if the store is local."""
     parent = location.path / CLIPS if location.is_local else Path(tempfile.gettempdir())
+    if location.is_local:
+        _check_no_link(parent)
     with reported_local(parent):
         parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(prefix=PARTIAL_PREFIX, dir=parent, ignore_cleanup_errors=True)
@@ -139,15 +163,23 @@ def _measure(frames: Iterable[np.ndarray]) -> tuple[int, int, int]:
     count = height = width = 0
     for frame in frames:
         count, (height, width, _) = count + 1, frame.shape
-    assert count, "a scene without frames"
+    if not count:
+        raise UserError("a scene has no frames: its video has fewer than it says, take another copy.")
     return count, height, width
+
+
+def _check_no_link(clips: Path) -> None:
+    """Raise :class:`UserError` for a link: where it leads to, other files of such names may be."""
+    if clips.is_symlink():
+        raise UserError(f"{clips} is a symbolic link, through which no clip is written: put the folder itself there.")
 
 
 class ClipStoreWriter:
     """The right to enter scenes into a store's index, one process's at a time; makes the store if it does not exist.
 
-    Use it as a context manager. ``scenes`` is the index, by number. Raises :class:`UserError` if another process is
-    writing, or if the folder holds something else.
+    Use it as a context manager. ``scenes`` is the index, by number. Only a new or empty folder, and one that is a store
+    already, is ever written to. Raises :class:`UserError` if the folder holds something else, before anything of it is
+    touched, or if another process is writing.
     """
 
     def __init__(self, store: str | Path | Location) -> None:
@@ -156,14 +188,13 @@ class ClipStoreWriter:
         self._lock = WriterLock(self.location)
 
     def __enter__(self) -> Self:
-        names = {entry.base_name for entry in self.location.entries()}
-        if names and not names & {INDEX_NAME, LOCK_NAME}:
-            raise UserError(f"{self.location} is not empty and not a clip store: give a new folder.")
+        if not _is_store(self.location):
+            (self.location / MARKER).write_bytes(MARKER_TEXT)
         self._lock.__enter__()
         try:
             if self.location.is_local:
-                for left_over in (self.location.path / CLIPS).glob(f"{PARTIAL_PREFIX}*"):  # by a killed process
-                    shutil.rmtree(left_over, ignore_errors=True)
+                _check_no_link(self.location.path / CLIPS)
+                _remove_partial(self.location.path / CLIPS)
             scenes = read_index(self.location)
             if scenes is None:
                 self._write_index({})
@@ -185,9 +216,54 @@ class ClipStoreWriter:
         self._write_index(scenes)
         self.scenes = scenes
 
+    def remove(self, numbers: Collection[int]) -> None:
+        """Take scenes out of the index, and their clips out of the store."""
+        removed = [scene for number, scene in self.scenes.items() if number in numbers]
+        scenes = {number: scene for number, scene in self.scenes.items() if number not in numbers}
+        self._write_index(scenes)
+        self.scenes = scenes
+        for scene in removed:
+            for file, _ in clip_files(scene):
+                with contextlib.suppress(FileNotFoundError):
+                    (self.location / file).delete()
+
     def _write_index(self, scenes: dict[int, Scene]) -> None:
         self._lock.check()
         rows = [dataclasses.asdict(scenes[number]) for number in sorted(scenes)]
         table = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), table)
         (self.location / INDEX_NAME).write_bytes(table.getvalue())
+
+
+def _is_store(location: Location) -> bool:
+    """Whether the folder bears the mark of a store; False for one that may become one: empty, or an earlier version's.
+
+    Raises :class:`UserError` for any other. Writes nothing.
+    """
+    names = {name for name in location.names() if name}
+    if not names:
+        return False
+    if MARKER in names:
+        if not (location / MARKER).read_bytes(2**16).startswith(MARKER_START):
+            raise UserError(f"{location / MARKER} is not the mark of a clip store: give a new folder, or remove it.")
+        return True
+    # The index of a foreign kind is refused by its reader.
+    if INDEX_NAME not in names or read_index(location) is None:
+        raise UserError(f"{location} is not empty and not a clip store: give a new folder.")
+    return False
+
+
+def _remove_partial(clips: Path) -> None:
+    """Remove what killed processes have left: files of our own naming in folders of our own naming, and nothing else.
+
+    Failures are not reported: what is left is in nobody's way.
+    """
+    with contextlib.suppress(OSError):
+        for folder in [entry for entry in os.scandir(clips) if _PARTIAL.fullmatch(entry.name)]:
+            with contextlib.suppress(OSError):
+                if not folder.is_dir(follow_symlinks=False):
+                    continue
+                for entry in os.scandir(folder):
+                    if _IN_PARTIAL.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                        os.unlink(entry)
+                os.rmdir(folder)

@@ -14,6 +14,7 @@ from typing import Any
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.capacity import Demand, connected_for
+from tecogan_dist.cluster.shortage import Names
 from tecogan_dist.config.schema import Config
 from tecogan_dist.data.clips import ClipStore
 from tecogan_dist.data.stream.fits import check_scenes
@@ -28,6 +29,14 @@ from tecogan_dist.diagnosis.network import examine_network
 from tecogan_dist.diagnosis.storage_speed import examine_storage, remove_folder
 from tecogan_dist.diagnosis.trial_training import examine_training, make_store, trial_config
 
+NAMES = Names(
+    workers="--workers",
+    cpus="cluster.cpus_per_worker of --config",
+    resources="cluster.resources_per_worker of --config",
+    device="in --config cluster.device",
+    model="cluster.accelerator_type of --config",
+    address="--address",
+)
 ROUND_TRIPS = 5
 """Of which the quickest tells a clock best."""
 
@@ -154,7 +163,7 @@ def _training(
     if store is None:
         store = folder / "store"
         make_store(store, config)
-    demand = Demand(config, fewer_workers="--workers")
+    demand = Demand(config, names=NAMES)
     # Ray has set its own meanwhile.
     with connected_for(demand), interrupted_by_sigterm():
         return examine_training(config, store=store, folder=folder, use_gpu=use_gpu)

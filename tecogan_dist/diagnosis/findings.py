@@ -6,11 +6,16 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from tecogan_dist.base.console import printable
+from tecogan_dist.base.invariants import require
+
 Status = Literal["fail", "warn", "note", "ok"]
 ORDER: tuple[Status, ...] = ("fail", "warn", "note", "ok")
 FORMAT = 1
 """Of the JSON. It grows when a name is changed or goes; new names may come at any time."""
 NAMED_MACHINES = 3
+LONGEST = 1000
+"""Characters of a line."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +34,7 @@ class Finding:
     """The numbers behind the text, for programs."""
 
     def __post_init__(self) -> None:
-        assert self.advice or self.status in ("note", "ok"), f"{self.subject} says nothing to do"
+        require(bool(self.advice) or self.status in ("note", "ok"), f"{self.subject} says what to do")
 
 
 def not_checked(subject: str, why: str) -> Finding:
@@ -66,7 +71,9 @@ def table(findings: Sequence[Finding], *, machines: int) -> list[str]:
     for finding in findings:
         where = f"{_named(finding.machines, machines)}: " if finding.machines else ""
         advice = f" -> {finding.advice}" if finding.advice else ""
-        lines.append(f"{finding.status:4}  {finding.subject:{width}}  {where}{finding.text}{advice}")
+        # Names of machines, and what they say, come from outside.
+        said = printable(f"{where}{finding.text}{advice}", limit=LONGEST)
+        lines.append(f"{finding.status:4}  {finding.subject:{width}}  {said}")
     return lines
 
 

@@ -139,7 +139,7 @@ def judge_gpus(inventories: Inventories) -> list[Finding]:
         return [Finding(status="note", subject="GPUs", text="none: training runs on CPUs")]
     if len(kinds) > 1:
         text = "different models train together: " + ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
-        advice = "expect the speed of the slowest, or choose one (--cluster.accelerator-type)"
+        advice = "expect the speed of the slowest, or choose one (train's --cluster.accelerator-type)"
         findings.append(Finding(status="warn", subject="GPUs", text=text, advice=advice, figures=dict(kinds)))
     elif kinds:
         ((kind, count),) = kinds.items()

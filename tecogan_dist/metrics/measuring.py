@@ -21,6 +21,7 @@ from tecogan_dist.metrics.perceptual import Lpips, Trunk
 from tecogan_dist.metrics.protocol import Images, Protocol, check_sizes, match_size
 from tecogan_dist.metrics.sequence import Meter
 from tecogan_dist.metrics.summary import SequenceValues
+from tecogan_dist.video.numbering import check_pairing
 from tecogan_dist.video.open import open_video
 from tecogan_dist.video.source import FrameSource
 
@@ -84,6 +85,8 @@ class OpenSequence:
     profile_results: list[Images] = field(default_factory=list)
     profile_targets: list[Images] = field(default_factory=list)
     count: int = 0
+    note: str = ""
+    """What the user should know of how its frames were paired; mostly nothing."""
 
     @property
     def column(self) -> int:
@@ -140,11 +143,14 @@ class OpenSequence:
         )
 
 
-def open_sequences(results: Sequence[str], targets: Sequence[str], protocol: Protocol) -> list[OpenSequence]:
+def open_sequences(
+    results: Sequence[str], targets: Sequence[str], protocol: Protocol, *, allow_gaps: bool = False
+) -> list[OpenSequence]:
     """Open each result with its target, and check what can be known before reading.
 
-    A sequence is named after its target, or after its result where two targets have one name. Raises
-    :class:`UserError` for what cannot be opened or does not belong together.
+    A sequence is named after its target, or after its result where two targets have one name. ``allow_gaps``: numbers
+    may be missing in a folder's names, if they are missing on both sides. Raises :class:`UserError` for what cannot be
+    opened or does not belong together.
     """
     if len(results) != len(targets):
         raise UserError(
@@ -156,14 +162,14 @@ def open_sequences(results: Sequence[str], targets: Sequence[str], protocol: Pro
     names = [Path(path).resolve().stem for path in targets]
     if len(set(names)) < len(names):
         names = [Path(path).resolve().stem for path in results]
-    return [_open(*each, protocol) for each in zip(names, results, targets, strict=True)]
+    return [_open(*each, protocol, allow_gaps) for each in zip(names, results, targets, strict=True)]
 
 
-def _open(name: str, result: str, target: str, protocol: Protocol) -> OpenSequence:
+def _open(name: str, result: str, target: str, protocol: Protocol, allow_gaps: bool) -> OpenSequence:
     if Path(result).resolve() == Path(target).resolve():
         raise UserError(f"{result} is given as a result and as its own target: give what it is to be compared with.")
-    sequence = OpenSequence(name, open_video(result), open_video(target), protocol)
-    ours, theirs = sequence.results, sequence.targets
+    ours, theirs = (open_video(path, allow_gaps=allow_gaps) for path in (result, target))
+    sequence = OpenSequence(name, ours, theirs, protocol)
     check_sizes((ours.height, ours.width), (theirs.height, theirs.width), f"{result} against {target}")
     protocol.region(theirs.height, theirs.width)
     if ours.count != theirs.count and ours.count is not None and theirs.count is not None:
@@ -171,6 +177,8 @@ def _open(name: str, result: str, target: str, protocol: Protocol) -> OpenSequen
         counts = [_count(source) for source in (ours, theirs)]
         if counts[0] != counts[1]:
             raise different_counts(ours, counts[0], theirs, counts[1])
+    if ours.names is not None and theirs.names is not None:
+        sequence.note = check_pairing(ours.names, theirs.names, our_path=result, their_path=target)
     return sequence
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.base.state_dicts import read_state_dict
+from tecogan_dist.base.state_dicts import read_state_dict, select
 from tecogan_dist.metrics.protocol import Images
 
 Net = Literal["alex", "squeeze", "vgg"]
@@ -60,12 +60,9 @@ def find_trunk(net: Net = "alex", path: str | Path | None = None) -> Trunk:
             f"--lpips-weights or ${WEIGHTS_VARIABLE}; or leave both out with --metrics psnr,ssim,tof."
         )
     state = read_state_dict(chosen, how_to_get=how_to_get)
-    wanted = {_torchvision_name(name): tensor for name, tensor in _empty(net).net.state_dict().items()}
-    for name, like in wanted.items():
-        if not isinstance(state.get(name), Tensor) or state[name].shape != like.shape:
-            kind = TRUNK_FILES[net].split("-")[0]
-            raise UserError(f"{chosen} is not a file of {kind}'s weights ({name} does not fit): {how_to_get}.")
-    return Trunk(net, {name: state[name].float() for name in wanted}, chosen)
+    wanted = {_torchvision_name(name): tensor.shape for name, tensor in _empty(net).net.state_dict().items()}
+    kind = f"{chosen} is not a file of {TRUNK_FILES[net].split('-')[0]}'s weights"
+    return Trunk(net, select(state, wanted, kind=kind, advice=how_to_get), chosen)
 
 
 class Lpips:

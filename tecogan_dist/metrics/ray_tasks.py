@@ -20,6 +20,11 @@ from tecogan_dist.metrics.measuring import Chunk, MeasureChunks, Row, Settings, 
 from tecogan_dist.metrics.perceptual import Lpips
 from tecogan_dist.metrics.sequence import Meter
 
+SOME_WORKERS, WORKERS_OF_CPU = 8, 4
+"""How many processes one machine may be asked for: some on any, and so many a CPU. Each takes a third of a gigabyte."""
+MOST_WORKERS = 4096
+"""Of a cluster, which may grow."""
+
 
 @contextlib.contextmanager
 def measuring(settings: Settings, *, workers: int | None, address: str | None) -> Iterator[tuple[MeasureChunks, int]]:
@@ -27,9 +32,14 @@ def measuring(settings: Settings, *, workers: int | None, address: str | None) -
 
     By Ray tasks, on the Ray of this process, on the cluster at ``address`` or that $RAY_ADDRESS names, or else on one
     that is started here; but in this process where a single one is asked for, or there is a single CPU, and no Ray.
-    ``workers``: None for as many as CPUs. Raises :class:`UserError` for CUDA where there is none, and if no cluster
-    answers.
+    ``workers``: None for as many as CPUs. Raises :class:`UserError` for CUDA where there is none, if no cluster
+    answers, and for many more workers than this machine has CPUs.
     """
+    most = max(SOME_WORKERS, WORKERS_OF_CPU * (os.cpu_count() or 1))
+    if workers and workers > most and not cluster_address(address):
+        raise UserError(
+            f"--workers {workers} are too many for the {os.cpu_count()} CPUs here: ask for {most} or fewer."
+        )
     if settings.device == "cuda" and not cluster_address(address) and not torch.cuda.is_available():
         raise UserError("there is no CUDA device here: use --device cpu.")
     if not cluster_address(address) and not ray.is_initialized() and (workers or os.cpu_count()) == 1:
@@ -37,7 +47,7 @@ def measuring(settings: Settings, *, workers: int | None, address: str | None) -
         return
     with connected(address, cpus=workers or 1):
         resources = ray.cluster_resources()
-        workers = workers or int(resources["CPU"])
+        workers = workers or max(1, int(resources.get("CPU", 1)))
         gpus = resources.get("GPU", 0) if settings.device == "cuda" else 0
         if settings.device == "cuda" and not gpus:
             raise UserError("the cluster has no GPU: use --device cpu.")

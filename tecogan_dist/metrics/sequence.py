@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.invariants import require
 from tecogan_dist.metrics.frame import luma, psnr_y, ssim_y
 from tecogan_dist.metrics.names import METRICS, NEED_WEIGHTS
 from tecogan_dist.metrics.perceptual import Features, Lpips, t_lp
@@ -52,8 +53,8 @@ class Meter:
     """Measures consecutive (result, target) pairs of one sequence."""
 
     def __init__(self, *, protocol: Protocol, metrics: Collection[str], lpips: Lpips | None) -> None:
-        assert set(metrics) <= set(METRICS), metrics
-        assert lpips is not None or not set(metrics) & set(NEED_WEIGHTS), "lpips and tlp need weights"
+        require(set(metrics) <= set(METRICS), f"{metrics} are names of metrics")
+        require(lpips is not None or not set(metrics) & set(NEED_WEIGHTS), "lpips and tlp have weights")
         self._protocol, self._metrics, self._lpips = protocol, frozenset(metrics), lpips
         self._previous: _Seen | None = None
 
@@ -67,21 +68,14 @@ class Meter:
         values = self._spatial(result, target)
         previous, self._previous = self._previous, self._seen(result, target)
         now = self._previous
-        if "lpips" in self._metrics:
-            assert self._lpips is not None
-            assert now.features is not None
+        if self._lpips is not None and "lpips" in self._metrics and now.features is not None:
             values["lpips"] = self._lpips.distance(*now.features)
         if previous is None:
             return values
-        if "tof" in self._metrics:
-            assert now.greys is not None
-            assert previous.greys is not None
+        if previous.greys is not None and now.greys is not None:
             flows = [optical_flow(*greys) for greys in zip(previous.greys, now.greys, strict=True)]
             values["tof"] = t_of(*flows, protocol=self._protocol)
-        if "tlp" in self._metrics:
-            assert self._lpips is not None
-            assert now.features is not None
-            assert previous.features is not None
+        if self._lpips is not None and "tlp" in self._metrics and previous.features and now.features:
             steps = [self._lpips.distance(*pair) for pair in zip(previous.features, now.features, strict=True)]
             values["tlp"] = t_lp(*steps)
         return values
@@ -99,8 +93,7 @@ class Meter:
     def _seen(self, result: Images, target: Images) -> _Seen:
         greys = (grey(result), grey(target)) if "tof" in self._metrics else None
         features = None
-        if self._metrics & set(NEED_WEIGHTS):
-            assert self._lpips is not None
+        if self._lpips is not None and self._metrics & set(NEED_WEIGHTS):
             crop = self._protocol.crop
             features = (self._lpips.features(crop(result)), self._lpips.features(crop(target)))
         return _Seen(greys, features)

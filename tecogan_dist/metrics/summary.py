@@ -77,7 +77,8 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Everything, in full precision. Keys of ``per_frame`` and ``averages`` are those of :meth:`to_csv`.
 
-        An infinite PSNR is the token ``Infinity``, as Python's json writes and reads it.
+        The PSNR of frames that are equal is infinite, and an average without values is not a number: in JSON, which
+        knows neither, both are null (:func:`tecogan_dist.base.documents.dump_json`).
         """
         per_frame = {
             f"{COLUMN[metric]}_{number:02}": sequence.values[metric]

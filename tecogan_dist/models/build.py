@@ -9,6 +9,8 @@ from tecogan_dist.models.recurrent import RecurrentUpscaler
 
 TRIPLET_CHANNELS = 9
 """Three frames of three colours."""
+WIDEST = 1 << 16
+"""Channels that a file may ask for: a thousand times the published ones, and no size computed from it overflows."""
 
 
 def build_upscaler(

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tecogan_dist.base.invariants import require
 from tecogan_dist.models import layers
 from tecogan_dist.models.layers import Conv3x3, DoublingConv3x3
 from tecogan_dist.ops.images import to_signed
@@ -28,7 +29,7 @@ class Generator(nn.Module):
         scale: int = 4,
         centred: bool = False,
     ) -> None:
-        assert scale in (2, 4)
+        require(scale in (2, 4), "the generator doubles once or twice")
         super().__init__()
         self.scale = scale
         self.centred = centred

@@ -6,8 +6,6 @@ policy forbids it to load anything. The markup is in evaluation.html, where ever
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +14,8 @@ from pathlib import Path
 
 import jinja2
 
-from tecogan_dist.base.atomic import replacing, reported_local
-from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.documents import dump_json
+from tecogan_dist.base.together import write_together
 from tecogan_dist.metrics.measuring import OpenSequence
 from tecogan_dist.metrics.names import HIGHER_IS_BETTER
 from tecogan_dist.metrics.summary import Evaluation, SequenceValues
@@ -34,6 +32,8 @@ from tecogan_dist.pages.pictures import (
 )
 from tecogan_dist.video.source import FrameSource
 
+FILES = ("metrics.csv", "metrics.json", "report.html")
+"""What an evaluation leaves."""
 BLAME_ORDER = ("tof", "lpips", "psnr", "ssim", "tlp")
 """The first of these that was measured says which frames are the worst."""
 
@@ -90,19 +90,13 @@ def write_evaluation(
         [(sequence.results, sequence.targets) for sequence in sequences],
         note=note,
     )
+    table, numbers, page = FILES
     contents = {
-        "metrics.csv": evaluation.to_csv(),
-        "metrics.json": json.dumps({**evaluation.to_json(), "measured_with": note}, indent=2) + "\n",
-        "report.html": report,
+        table: evaluation.to_csv(),
+        numbers: dump_json({**evaluation.to_json(), "measured_with": note}, indent=2) + "\n",
+        page: report,
     }
-    for name in contents:
-        if (folder / name).is_dir():  # which would be found out when other files have their names already
-            raise UserError(f"{folder / name} is a folder: rename it, or give another --output.")
-    with reported_local(folder), contextlib.ExitStack() as stack:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in contents.items():
-            stack.enter_context(replacing(folder / name)).write_text(text, encoding="utf-8")
-    return [folder / name for name in contents]
+    return write_together(folder, contents)
 
 
 def render_report(

@@ -114,7 +114,8 @@ def _importance(level: _Level, title: str) -> Section:
         part = visualization.plot_param_importances(level.study(metric), evaluator=evaluator)
         part.update_traces(name=LABEL[metric], marker={"color": colour})
         figure = part if figure is None else figure.add_traces(part.data)
-    assert figure is not None
+    if figure is None:
+        return section(reading="The trials differ in none of the metrics: no setting matters to them.")
     figure.update_xaxes(title_text="share of the importance", range=[0, 1.08])
     figure.update_yaxes(title_text="")
     bars = len(level.sweep.results.space.settings) * (1 + 0.6 * (len(metrics) - 1))

@@ -3,7 +3,8 @@
 A checkpoint is a folder of the run: ``weights.safetensors`` (what ``upscale`` and ``--initial-weights`` read),
 ``moments.safetensors`` (Adam's), with ``optimizer.ema_decay`` also ``weights_ema.safetensors``, and ``state.json``,
 which comes last and has the checksums of the others: without it a folder is not a checkpoint. Nothing in it depends on
-the number of workers or on the ZeRO stage.
+the number of workers or on the ZeRO stage. Only what has exactly the names that are written here counts as the run's
+own, and only that is ever removed.
 """
 
 from __future__ import annotations
@@ -12,36 +13,54 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
+import re
+import stat
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+import pydantic
+
+from tecogan_dist.base.documents import parse_json
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.inputs import open_regular
 from tecogan_dist.base.storage import Location
 
 WEIGHTS_FILE = "weights.safetensors"
 STATE_FILE = "state.json"
 MOMENTS_FILE = "moments.safetensors"
 EMA_FILE = "weights_ema.safetensors"
+OWN_FILES = (STATE_FILE, WEIGHTS_FILE, EMA_FILE, MOMENTS_FILE)
+"""All files of a checkpoint; the first is removed first."""
 CHECKPOINT_PREFIX = "checkpoint_"
+STATE_BYTES = 2**20
+STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+_NAME = re.compile(rf"{CHECKPOINT_PREFIX}([0-9]{{8}}|[1-9][0-9]{{8,17}})")
+_INCOMPLETE = re.compile(rf"\.({'|'.join(map(re.escape, OWN_FILES))})\.[0-9a-f]{{8}}\.partial")
+_FILES = rf"^({'|'.join(map(re.escape, OWN_FILES[1:]))})$"
+_DIGEST = "^[0-9a-f]{64}$"
+_Count = Annotated[int, pydantic.Field(strict=True, ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingState:
     """Where a run is. Everything else follows from the config, the weights and ``step``."""
 
-    step: int = 0
+    __pydantic_config__ = STRICT
+
+    step: _Count = 0
     """Steps done."""
-    balance_average: float = 0.0
+    balance_average: Annotated[float, pydantic.Field(strict=True, allow_inf_nan=False)] = 0.0
     """Running average of the discriminator's lead (``ObjectiveResult.losses["balance"]``), decay 0.99, started at 0."""
-    discriminator_updates: int = 0
-    discriminator_skips: int = 0
+    discriminator_updates: _Count = 0
+    discriminator_skips: _Count = 0
     """Steps in which the discriminator was too far ahead to be updated."""
-    bad_steps: int = 0
+    bad_steps: _Count = 0
     """Steps that updated nothing, because a loss or gradient was not finite."""
-    bad_steps_in_a_row: int = 0
+    bad_steps_in_a_row: _Count = 0
     """Of those, the last ones without a good one since."""
 
 
@@ -49,16 +68,21 @@ class TrainingState:
 class StateFile:
     """The content of ``state.json``."""
 
+    __pydantic_config__ = STRICT
+
     state: TrainingState
-    updates: dict[str, int]
+    updates: dict[str, _Count]
     """Adam's count of updates of each network."""
-    average_updates: int
+    average_updates: _Count
     """Updates that went into the average of weights; 0 without one."""
-    files: dict[str, str]
+    files: dict[Annotated[str, pydantic.Field(pattern=_FILES)], Annotated[str, pydantic.Field(pattern=_DIGEST)]]
     """SHA-256 of the checkpoint's other files."""
 
     def to_json(self) -> bytes:
-        return (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode()
+        return (json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n").encode()
+
+
+_STATE = pydantic.TypeAdapter(StateFile)
 
 
 def checkpoint_name(step: int) -> str:
@@ -66,20 +90,28 @@ def checkpoint_name(step: int) -> str:
     return f"{CHECKPOINT_PREFIX}{step:08d}"
 
 
+def is_checkpoint_name(name: str) -> bool:
+    """Whether it is exactly what :func:`checkpoint_name` gives: ``checkpoint_best`` is somebody else's."""
+    return _NAME.fullmatch(name) is not None
+
+
 def checkpoint_step(checkpoint: Location) -> int:
-    """The steps that are done in a checkpoint, by its name."""
-    return int(checkpoint.name.removeprefix(CHECKPOINT_PREFIX))
+    """The steps that are done in a checkpoint, by its name. Raises :class:`UserError` for another name."""
+    match = _NAME.fullmatch(checkpoint.name)
+    if match is None:
+        raise UserError(f"{checkpoint} is not named as a checkpoint is ({checkpoint_name(1)}): give it its name back.")
+    return int(match[1])
 
 
 def checkpoints(run: Location) -> list[Location]:
     """The complete checkpoints of a run's folder, by step."""
-    names = [name for name in run.names() if name.startswith(CHECKPOINT_PREFIX)]
-    return [run / name for name in sorted(names) if (run / name / STATE_FILE).exists()]
+    found = [run / name for name in run.names() if is_checkpoint_name(name)]
+    return sorted((place for place in found if (place / STATE_FILE).is_file()), key=checkpoint_step)
 
 
 def newest_checkpoint(run: Location) -> Location | None:
     """The complete checkpoint with the most steps."""
-    return max(checkpoints(run), key=lambda checkpoint: checkpoint.name, default=None)
+    return max(checkpoints(run), key=checkpoint_step, default=None)
 
 
 def find_checkpoint(place: Location) -> Location:
@@ -98,23 +130,28 @@ def find_checkpoint(place: Location) -> Location:
 def read_state(checkpoint: Location) -> StateFile:
     """Where a checkpoint is. Raises :class:`UserError` if that cannot be read."""
     try:
-        text = (checkpoint / STATE_FILE).read_bytes()
+        text = (checkpoint / STATE_FILE).read_bytes(limit=STATE_BYTES)
     except FileNotFoundError as error:
         raise UserError(
             f"{checkpoint} is not a checkpoint any more: it was removed meanwhile, as training does with older "
             "ones; try again."
         ) from error
+    file = checkpoint / STATE_FILE
+    instead = "resume from an earlier checkpoint, or move this one away"
     try:
-        values: dict[str, Any] = json.loads(text)
-        state = TrainingState(**values["state"])
-        updates = {str(part): int(count) for part, count in values["updates"].items()}
-        files = {str(name): str(digest) for name, digest in values["files"].items()}
-        return StateFile(state, updates, int(values["average_updates"]), files)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        found = _STATE.validate_python(parse_json(text, source=file))
+    except pydantic.ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(name) for name in problem["loc"]) or "all of it"
+        raise UserError(f"{file} is damaged, or of another version ({key[:200]}): {instead}.") from error
+    except UserError as error:
+        raise UserError(f"{file} is damaged ({str(error).rstrip('.')}): {instead}.") from error
+    if is_checkpoint_name(checkpoint.name) and found.state.step != checkpoint_step(checkpoint):
         raise UserError(
-            f"{checkpoint / STATE_FILE} is damaged, or of another version ({error!r}): resume from an earlier "
-            "checkpoint, or move this one away."
-        ) from error
+            f"{checkpoint} is named after another step than its {STATE_FILE} has ({found.state.step}): give it its "
+            "name back, or move it away."
+        )
+    return found
 
 
 @contextlib.contextmanager
@@ -142,9 +179,36 @@ def opened(checkpoint: Location, *, only: Collection[str] | None = None) -> Iter
         yield folder
 
 
+def remove_checkpoint(checkpoint: Location) -> None:
+    """Remove the files that a checkpoint has, and its folder if nothing else is in it.
+
+    It is not a checkpoint any more as soon as the first of them is gone. Other files stay, and so does a link.
+    """
+    if not is_checkpoint_name(checkpoint.name) or (checkpoint.is_local and checkpoint.path.is_symlink()):
+        return
+    there = checkpoint.names()
+    remove_files(checkpoint, [name for name in OWN_FILES if name in there])
+    remove_files(checkpoint, [name for name in there if _INCOMPLETE.fullmatch(name)])
+    checkpoint.delete_folder()
+
+
+def remove_files(folder: Location, names: Iterable[str]) -> None:
+    """Remove files, and never a folder, that have these names."""
+    for name in names:
+        file = folder / name
+        with contextlib.suppress(FileNotFoundError):
+            if not (file.is_local and stat.S_ISDIR(os.lstat(file.path).st_mode)):
+                file.delete()
+
+
+def is_own_file(name: str) -> bool:
+    """Whether a checkpoint's file has this name, or had it while it was being written."""
+    return name in OWN_FILES or _INCOMPLETE.fullmatch(name) is not None
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a local file."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

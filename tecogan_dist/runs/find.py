@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +11,18 @@ from pathlib import Path
 import torch
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.inputs import check_regular
 from tecogan_dist.base.storage import Location
 from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.runs.checkpoints import (
     CHECKPOINT_PREFIX,
     EMA_FILE,
+    OWN_FILES,
     STATE_FILE,
     WEIGHTS_FILE,
     checkpoint_name,
+    is_checkpoint_name,
     newest_checkpoint,
     opened,
 )
@@ -45,6 +49,8 @@ def weights_file(place: str | Path | Location) -> Location:
                 f"{location} is not a {SUFFIX} file: make one of a TensorFlow checkpoint with 'tecogan convert'."
             )
         return location
+    if location.is_local and os.path.lexists(location.path) and not os.path.isdir(location.path):
+        check_regular(location.path, what="weights file")  # a FIFO, a device, a link to nothing: it says which
     checkpoint = location if (location / STATE_FILE).exists() else newest_checkpoint(location)
     if checkpoint is None:
         raise _no_weights(location)
@@ -76,10 +82,13 @@ def measured_weights(run: Location, step: int) -> Location:
 @contextlib.contextmanager
 def verified(file: Location) -> Iterator[Path]:
     """A weights file here on a local disk, its checksum verified if it is a checkpoint's. Raises :class:`UserError`."""
+    file = file.absolute()  # links and a command that runs inside the checkpoint's folder lead there too
     checkpoint = file.parent
     if (checkpoint / STATE_FILE).exists():
         with opened(checkpoint, only=(file.name,)) as folder:
             yield folder / file.name
+    elif is_checkpoint_name(checkpoint.name) and file.name in OWN_FILES:
+        raise _cut_off(checkpoint)
     elif file.is_local:
         yield file.path
     else:
@@ -90,11 +99,14 @@ def verified(file: Location) -> Iterator[Path]:
 
 def _no_weights(place: Location) -> UserError:
     if (place / WEIGHTS_FILE).exists():
-        return UserError(
-            f"{place} is a checkpoint that was not written to its end ({STATE_FILE} is missing): give another one, or "
-            f"{place / WEIGHTS_FILE} itself."
-        )
+        return _cut_off(place)
     return UserError(
         f"no weights are at {place}: give a {SUFFIX} file, a complete checkpoint folder (with {STATE_FILE} and "
         f"{WEIGHTS_FILE} in it) or a run's folder (with folders {CHECKPOINT_PREFIX}* in it)."
+    )
+
+
+def _cut_off(checkpoint: Location) -> UserError:
+    return UserError(
+        f"{checkpoint} is a checkpoint that was not written to its end ({STATE_FILE} is missing): give another one."
     )

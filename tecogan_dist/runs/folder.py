@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
-from tecogan_dist.base.documents import parse_yaml
+from tecogan_dist.base.documents import dump_yaml, parse_yaml
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.config.load import from_record, to_tree
 from tecogan_dist.config.schema import Config
-from tecogan_dist.runs.checkpoints import find_checkpoint, newest_checkpoint
+from tecogan_dist.runs.checkpoints import find_checkpoint, is_checkpoint_name, newest_checkpoint
+from tecogan_dist.runs.owner import OWN_NAMES
 
 RUN_FILE = "run.yaml"
 """The resolved config of the run, the clip store it reads and what it was resumed from."""
+RUN_BYTES = 2**20
 CHANGEABLE = ("steps", "cluster", "tracking", "data.cache_dir", "data.decoded_cache", "data.cache_gigabytes")
 """Settings that may change while a run goes on: they do not change what a step computes."""
 AUTO, NEVER = "auto", "never"
@@ -38,15 +38,14 @@ def open_run_folder(output: Location, *, config: Config, data: Location, resume:
     :class:`UserError` for everything else.
     """
     elsewhere = find_checkpoint(Location.of(resume).absolute()) if resume not in (AUTO, NEVER) else None
-    if output.is_local and output.path.is_file():
-        raise UserError(f"{output} is a file: give --output a folder.")
-    if not output.entries():
+    check_output(output)
+    if set(output.names()) <= set(OWN_NAMES):
         return RunFolder(path=output, checkpoint=None, resume_from=elsewhere)
-    if not (output / RUN_FILE).exists():
+    if not holds_run(output):
         raise UserError(f"{output} holds files but no run (no {RUN_FILE}): give --output a new or empty folder.")
     if resume == NEVER:
         raise UserError(f"{output} already holds a run: give --output a new folder, or --resume auto to go on with it.")
-    settings, their_data, begun_from = _read_run_file(output / RUN_FILE)
+    settings, their_data, begun_from = read_run_file(output / RUN_FILE)
     if elsewhere is not None and begun_from != str(elsewhere):
         raise UserError(
             f"{output} already holds a run that did not begin from {elsewhere}: give --output a new folder."
@@ -64,14 +63,42 @@ def open_run_folder(output: Location, *, config: Config, data: Location, resume:
     )
 
 
-def _read_run_file(file: Location) -> tuple[dict[str, Any], str, str | None]:
+def holds_run(output: Location) -> bool:
+    """Whether a run was begun there."""
+    return (output / RUN_FILE).exists()
+
+
+def check_output(output: Location) -> None:
+    """Raise :class:`UserError` for what cannot be a run's folder: a file, a whole bucket, a link in its place."""
+    if not output.is_local:
+        if output.is_bucket:
+            raise UserError(f"{output} is a whole bucket: give --output a folder in it.")
+        return
+    if output.path.is_symlink() and not output.exists():
+        raise UserError(f"{output} is a symbolic link to what is not there: mend it, or give --output another folder.")
+    if output.is_file():
+        raise UserError(f"{output} is a file: give --output a folder.")
+    if output.exists() and not output.path.is_dir():
+        raise UserError(f"{output} is not a folder: give --output a folder.")
+    for name in output.names() if output.exists() else ():
+        if is_checkpoint_name(name) and (output / name).path.is_symlink():
+            raise UserError(
+                f"{output / name} is a symbolic link in a checkpoint's place: put the folder itself there, or move the "
+                "link away."
+            )
+
+
+def read_run_file(file: Location) -> tuple[dict[str, Any], str, str | None]:
     """The settings of the run, its clip store, and what it was resumed from. Raises :class:`UserError`."""
-    text = file.read_bytes()
     try:
-        before = parse_yaml(text, source=file)
+        before = parse_yaml(file.read_bytes(limit=RUN_BYTES), source=file)
         tree, data, begun_from = before["config"], before["data"], before["resume_from"]
+        if not (isinstance(tree, dict) and isinstance(data, str) and isinstance(begun_from, str | None)):
+            raise TypeError("a setting has another type")
+        Location(data if begun_from is None else begun_from)
     except (UserError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged: give --output a new folder.") from error
+        reason = str(error).rstrip(".") if isinstance(error, UserError) else "it is not what 'tecogan train' writes"
+        raise UserError(f"{file} is damaged ({reason}): put it right, or give --output a new folder.") from error
     # Settings that are newer than the run have their defaults in it.
     return to_tree(from_record(tree, source=str(file))), data, begun_from
 
@@ -80,7 +107,7 @@ def write_run_file(folder: RunFolder, *, config: Config, data: Location) -> None
     """Claim the folder for this run, or bring its record up to date."""
     begun_from = None if folder.resume_from is None else str(folder.resume_from)
     tree = {"data": str(data), "resume_from": begun_from, "config": to_tree(config)}
-    (folder.path / RUN_FILE).write_bytes(yaml.safe_dump(tree, sort_keys=False).encode())
+    (folder.path / RUN_FILE).write_bytes(dump_yaml(tree).encode())
 
 
 def first_difference(

@@ -1,48 +1,150 @@
-"""What a run records while it trains: ``metrics.jsonl`` and the scores of held-out scenes."""
+"""What a run records while it trains: ``metrics.jsonl`` and the scores of held-out scenes, both strict JSON.
+
+A value that is not finite is written as null, and read as NaN.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from tecogan_dist.base.atomic import write_text
+from tecogan_dist.base.atomic import replacing, reported_local
+from tecogan_dist.base.documents import parse_json
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.metrics.names import HIGHER_IS_BETTER
 
 METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+LINE_BYTES = 2**20
+SCORES_FILE = "scores.json"
+"""In the run's folder: what was measured on held-out scenes, by step."""
+SCORES_BYTES = 2**28
+MAX_STEP = 2**63
+
+
+def metrics_line(step: int, values: Mapping[str, float]) -> bytes:
+    """A line of ``metrics.jsonl``: what was measured after ``step`` steps."""
+    return (json.dumps({"step": step, **_writable(values)}, allow_nan=False) + "\n").encode()
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of a local run's ``metrics.jsonl``; none if it has not been written yet."""
-    path = folder / METRICS_FILE
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    """The lines of a local run's ``metrics.jsonl``; none if it has not been written yet.
+
+    Half a line at the end, which a killed process may leave, is left out. Raises :class:`UserError` for a damaged one.
+    """
+    return [values for _, values in _lines(Location.of(folder / METRICS_FILE))]
+
+
+def check_records(run: Location) -> None:
+    """Raise :class:`UserError`, which names file and line, if what a run's folder has recorded is damaged."""
+    for _ in _lines(run / METRICS_FILE):
+        pass
+    read_scores(run)
+    folder = run / TENSORBOARD_FOLDER
+    if run.is_local and folder.exists() and not folder.path.is_dir():
+        raise UserError(f"{folder} is in the place of a folder for TensorBoard: move it away.")
 
 
 def drop_after(path: Path, step: int) -> None:
-    """Take the lines of later steps out of a ``metrics.jsonl``, and half a line, which a killed process may leave."""
+    """Take the lines of later steps out of a ``metrics.jsonl``, and half a line, which a killed process may leave.
+
+    Raises :class:`UserError`, and leaves the file as it is, if another line is damaged.
+    """
     if path.exists():
-        lines = [line for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
-        write_text(path, "".join(line for line in lines if json.loads(line)["step"] <= step))
+        with reported_local(path), replacing(path) as partial, open(partial, "wb") as file:
+            file.writelines(line for line, values in _lines(Location.of(path)) if values["step"] <= step)
 
 
-SCORES_FILE = "scores.json"
-"""In the run's folder: what was measured on held-out scenes, by step."""
+def _lines(file: Location) -> Iterator[tuple[bytes, dict[str, float]]]:
+    """The whole lines of a ``metrics.jsonl``, each with what it says; nothing if there is none."""
+    number, rest = 0, b""
+    try:
+        for chunk in file.chunks():
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                number += 1
+                yield line + b"\n", _values(line, number, file)
+            if len(rest) > LINE_BYTES:
+                raise _damaged_line(file, number + 1, f"it has more than {LINE_BYTES} bytes")
+    except FileNotFoundError:
+        return
+    if rest:
+        try:
+            values = _values(rest, number + 1, file)
+        except UserError:
+            return  # a process was killed while it wrote
+        yield rest + b"\n", values
+
+
+def _values(line: bytes, number: int, file: Location) -> dict[str, float]:
+    try:
+        found = parse_json(line, source=f"line {number}")
+    except UserError as error:
+        raise _damaged_line(file, number, str(error).rstrip(".")) from error
+    if not isinstance(found, dict) or not _is_step(found.get("step")):
+        raise _damaged_line(file, number, "it has no step")
+    values = _numbers(found)
+    if values is None:
+        raise _damaged_line(file, number, "a value in it is not a number")
+    return values
+
+
+def _damaged_line(file: Location, number: int, why: str) -> UserError:
+    return UserError(
+        f"{file} is damaged in line {number} ({why}): mend or remove that line, or move the file away; the run goes on "
+        "from its checkpoint either way."
+    )
 
 
 def best_step(scores: dict[int, dict[str, float]], metric: str) -> int | None:
     """The step with the best ``metric``; the earliest of equals; None if it was never measured."""
     sign = 1 if metric in HIGHER_IS_BETTER else -1
-    measured = {step: sign * values[metric] for step, values in scores.items() if metric in values}
+    measured = {
+        step: sign * values[metric]
+        for step, values in scores.items()
+        if metric in values and not math.isnan(values[metric])
+    }
     return max(measured, key=lambda step: (measured[step], -step), default=None)
+
+
+def scores_text(scores: Mapping[int, Mapping[str, float]]) -> bytes:
+    """The content of ``scores.json``, for :func:`read_scores`."""
+    content = {str(step): _writable(values) for step, values in sorted(scores.items())}
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
 
 
 def read_scores(output: Location) -> dict[int, dict[str, float]]:
     """What a run's folder says was measured, by step. Raises :class:`UserError` if its file is damaged."""
+    file = output / SCORES_FILE
     try:
-        content = json.loads((output / SCORES_FILE).read_bytes())
-        return {int(step): {str(k): float(v) for k, v in values.items()} for step, values in content.items()}
+        content = parse_json(file.read_bytes(limit=SCORES_BYTES), source=file)
     except FileNotFoundError:
         return {}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{output / SCORES_FILE} is damaged: move it away.") from error
+    except UserError as error:
+        raise UserError(f"{file} is damaged ({str(error).rstrip('.')}): mend it, or move it away.") from error
+    scores = {}
+    for step, values in content.items() if isinstance(content, dict) else [("", None)]:
+        numbers = _numbers(values) if isinstance(values, dict) else None
+        if not (step.isascii() and step.isdecimal() and _is_step(int(step[:20]))) or numbers is None:
+            raise UserError(f"{file} is damaged (at {step[:100]!r}): mend it, or move it away.")
+        scores[int(step)] = numbers
+    return scores
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_STEP
+
+
+def _writable(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, float] | None:
+    """As they were before :func:`_writable`, NaN for what was not finite; None if another value is among them."""
+    if any(isinstance(value, bool) or not isinstance(value, int | float | None) for value in values.values()):
+        return None
+    return {name: math.nan if value is None else value for name, value in values.items()}

@@ -18,6 +18,7 @@ from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.runs.checkpoints import (
     EMA_FILE,
     MOMENTS_FILE,
+    STATE_FILE,
     WEIGHTS_FILE,
     StateFile,
     newest_checkpoint,
@@ -31,8 +32,8 @@ from tecogan_dist.training.engines.pair import EnginePair
 from tecogan_dist.training.engines.plain import PlainPair
 from tecogan_dist.training.step import TrainingStep
 from tecogan_dist.training.task import TrainingTask
-from tecogan_dist.weights.format import read_tensors
 from tecogan_dist.weights.initial import load_initial
+from tecogan_dist.weights.tensors import read_tensors
 from tecogan_dist.weights.vgg import VggWeights
 
 T = TypeVar("T")
@@ -74,19 +75,37 @@ def begin(task: TrainingTask, device: torch.device, vgg: VggWeights | None) -> t
     return TrainingStep(config, pair, device=device, vgg=vgg, average=_average(pair, config)), sentence
 
 
+def check_origin(origin: Location, config: Config) -> None:
+    """Raise :class:`UserError` for a checkpoint that a run cannot go on from: damaged, or of other networks."""
+    upscaler, discriminator, _ = build_networks(config, initial_weights=None)
+    with opened(origin) as folder:
+        _load_networks(folder, origin, upscaler, discriminator)
+
+
+def _load_networks(
+    folder: Path, origin: Location, upscaler: RecurrentUpscaler, discriminator: Discriminator | None
+) -> None:
+    """Fill the networks from an opened checkpoint."""
+    files = read_state(origin).files
+    for name in (WEIGHTS_FILE, MOMENTS_FILE):
+        if name not in files:
+            raise UserError(f"{origin} is damaged, its {STATE_FILE} knows no {name}: move it away.")
+    weights = read_weights(folder / WEIGHTS_FILE)
+    if discriminator is not None and weights.discriminator is None:
+        raise UserError(
+            f"{origin} has no discriminator to go on with: begin a new run from its weights with "
+            f"--initial-weights {origin / WEIGHTS_FILE}."
+        )
+    _load(upscaler, weights.upscaler, origin)
+    if discriminator is not None and weights.discriminator is not None:
+        _load(discriminator, weights.discriminator, origin)
+
+
 def _resume(origin: Location, config: Config, device: torch.device, vgg: VggWeights | None) -> tuple[TrainingStep, str]:
     upscaler, discriminator, _ = build_networks(config, initial_weights=None)
     checkpoint = read_state(origin)
     with opened(origin) as folder:
-        weights = read_weights(folder / WEIGHTS_FILE)
-        if discriminator is not None and weights.discriminator is None:
-            raise UserError(
-                f"{origin} has no discriminator to go on with: begin a new run from its weights with "
-                f"--initial-weights {origin / WEIGHTS_FILE}."
-            )
-        _load(upscaler, weights.upscaler, origin)
-        if discriminator is not None and weights.discriminator is not None:
-            _load(discriminator, weights.discriminator, origin)
+        _load_networks(folder, origin, upscaler, discriminator)
         pair = build_pair(upscaler, discriminator, config, device)
         _load_moments(folder, checkpoint, pair)
         average = _average(pair, config)

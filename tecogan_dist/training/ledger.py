@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from tecogan_dist.base.invariants import require
+
 
 class Flags(NamedTuple):
     """What workers tell each other with every step."""
@@ -62,7 +64,7 @@ class Ledger:
 
         A request that has just been agreed on is not sent again: it is about to be met.
         """
-        assert self._pending is None, "settle the step before first"
+        require(self._pending is None, "the step before is settled first")
         flags = {
             name: wanted and not agreed
             for name, wanted, agreed in zip(Flags._fields, requests, self.agreed, strict=True)

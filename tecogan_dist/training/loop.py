@@ -12,8 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.state_dicts import not_finite
 from tecogan_dist.data.stream.stream import training_stream
 from tecogan_dist.data.stream.windows import window_config
+from tecogan_dist.models.probe import gives_pictures
 from tecogan_dist.runs.checkpoints import TrainingState, newest_checkpoint
 from tecogan_dist.runs.records import read_scores
 from tecogan_dist.training.begin import begin, the_first_workers
@@ -22,7 +25,8 @@ from tecogan_dist.training.device import prepare_device, to_device
 from tecogan_dist.training.ledger import Flags
 from tecogan_dist.training.rank_zero import RankZero, SilentRank
 from tecogan_dist.training.reporter import Reporter
-from tecogan_dist.training.saving import take_snapshot
+from tecogan_dist.training.saving import Snapshot, take_snapshot
+from tecogan_dist.training.step import ADVICE, NotFinite
 from tecogan_dist.training.task import Networks, TrainingTask
 from tecogan_dist.training.validation import Validator
 
@@ -39,11 +43,12 @@ def train(
     stream: Stream = training_stream,
     heartbeat: Callable[[], None] = lambda: None,
 ) -> TrainingState:
-    """Train to ``config.steps`` and return where the run is then; the last step always leaves a checkpoint.
+    """Train to ``config.steps`` and return where the run is then; the last step leaves a checkpoint.
 
     With a process group of torch.distributed this is one of its workers, on DeepSpeed; without one it is alone, on
     plain torch optimisers. ``heartbeat`` is called whenever the worker has got further. Raises :class:`UserError` when
-    too many steps in a row had losses or gradients that are not finite, and when the last checkpoint cannot be written.
+    too many steps in a row had losses or gradients that are not finite, when the last weights are of no use, and when
+    the last checkpoint cannot be written.
     """
     config, every, clock = task.config, task.config.tracking, Clock()
     rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -58,7 +63,10 @@ def train(
         batches = to_device(_windows(task, stream, first_step, rank=rank, workers=workers), device)
         for windows in clock.timed(batches, on_first=lambda seconds: zero.begins(first_step, workers, seconds)):
             # A step.
-            outcome = step(windows, lambda: Flags(*zero.requests(), measured=validator.done))
+            try:
+                outcome = step(windows, lambda: Flags(*zero.requests(), measured=validator.done))
+            except NotFinite as error:
+                raise UserError(f"{error}; {_kept(task, zero, device)}.") from error
             number = step.state.step
             clock.count_step()
             heartbeat()
@@ -87,7 +95,14 @@ def train(
                     validator.collect()  # a score decides which checkpoints are dropped now
                 step.settle()
                 snapshot = take_snapshot(step.state, step.pair, step.average)
-                clock.count_saving(zero.save(snapshot, asked=agreed.save))
+                problem = the_first_workers(_unusable(snapshot, task) if rank == 0 else "", device)
+                if problem and last:
+                    kept = _kept(task, zero, device)
+                    raise UserError(f"the run ends without a checkpoint of step {number}: {problem}; {kept}.")
+                if problem:
+                    zero.say(f"warning: no checkpoint of step {number} is written: {problem}")
+                else:
+                    clock.count_saving(zero.save(snapshot, asked=agreed.save))
 
             # The upscaler is measured on held-out scenes, beside the steps that follow; not where a run is interrupted.
             if number == config.steps or number % (every.validate_every or every.save_every) == 0:
@@ -99,6 +114,28 @@ def train(
         validator.collect()
         zero.finish(step.state)
     return step.state
+
+
+def _unusable(snapshot: Snapshot, task: TrainingTask) -> str:
+    """Why the weights are not worth a checkpoint, half a sentence; empty if they are."""
+    state = snapshot.state
+    if state.step == task.config.steps and state.bad_steps == state.step:
+        return f"not one of its steps was finite: {ADVICE}"
+    for weights in (snapshot.upscaler, snapshot.average or {}, snapshot.discriminator or {}):
+        bad = not_finite(weights)
+        if bad is not None:
+            return f"{bad}: {ADVICE}"
+    for upscaler in filter(None, (snapshot.upscaler, snapshot.average)):
+        if not gives_pictures(upscaler, task.config.model):
+            return f"the upscaler's weights have become so large that it gives no picture: {ADVICE}"
+    return ""
+
+
+def _kept(task: TrainingTask, zero: RankZero | SilentRank, device: torch.device) -> str:
+    """What there is of a run that cannot go on, half a sentence. All workers call it."""
+    zero.settle()
+    newest = the_first_workers(newest_checkpoint(task.output), device)
+    return "no checkpoint is written yet" if newest is None else f"the newest checkpoint, {newest}, is kept"
 
 
 def _lacks_score(task: TrainingTask, step: int) -> bool:

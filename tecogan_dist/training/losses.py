@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tecogan_dist.base.invariants import require
 from tecogan_dist.models.vgg import FEATURES, Vgg19
 from tecogan_dist.ops.resampling import warp
 
@@ -79,7 +80,7 @@ class _Perceptual(torch.autograd.Function):
     def forward(ctx: Any, sr_frames: Tensor, hr_frames: Tensor, vgg: Vgg19, chunk: int) -> tuple[Tensor, Tensor]:
         n, t = sr_frames.shape[:2]
         length = hr_frames.shape[1]
-        assert t in (length, 2 * length - 1), f"{t} frames cannot be the mirrored sequence of {length}"
+        require(t in (length, 2 * length - 1), f"{t} frames are {length}, or those mirrored")
         needs_gradient = ctx.needs_input_grad[0]
         gradient = torch.zeros_like(sr_frames) if needs_gradient else None
         cosines = sr_frames.new_zeros(len(FEATURES))

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tecogan_dist.base.invariants import present, require
 from tecogan_dist.config.degradations import is_centred
 from tecogan_dist.config.schema import Config, DiscriminatorConfig
 from tecogan_dist.models.recurrent import Unrolled
@@ -40,7 +41,7 @@ class Objective:
     """The losses that a config asks for. ``vgg`` is needed exactly when ``loss.perceptual`` is positive."""
 
     def __init__(self, config: Config, *, vgg: Vgg19 | None) -> None:
-        assert (vgg is not None) == (config.loss.perceptual > 0)
+        require((vgg is not None) == (config.loss.perceptual > 0), "VGG19 is there exactly when it is needed")
         self.config = config
         self.vgg = vgg
 
@@ -82,7 +83,6 @@ class Objective:
 
         discriminator_loss = None
         if discriminator is not None:
-            assert discriminator_module is not None
             flow = triplet_flow(unrolled)
             lr_triplets = None
             if not self.config.discriminator.temporal_only:
@@ -93,8 +93,9 @@ class Objective:
             real_score, real_features = discriminator(real, update_statistics=update_statistics)
             fake_score, _ = discriminator(fake.detach(), update_statistics=update_statistics)
             discriminator_loss = losses.discrimination(real_score, fake_score)
-            with frozen(discriminator_module):
-                judged_score, judged_features = discriminator_module(fake)
+            judge = present(discriminator_module, "a discriminator comes with its module")
+            with frozen(judge):
+                judged_score, judged_features = judge(fake)
             values["adversarial"] = losses.adversarial(judged_score)
             total = total + fade_in * weights.adversarial * values["adversarial"]
             if weights.feature_match > 0:

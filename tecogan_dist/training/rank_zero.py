@@ -8,7 +8,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from tecogan_dist.base.errors import UserError
 from tecogan_dist.runs.checkpoints import TrainingState
+from tecogan_dist.runs.owner import TakenOverError
 from tecogan_dist.training.reporter import Reporter
 from tecogan_dist.training.saving import CheckpointWriter, Snapshot
 from tecogan_dist.training.step import StepOutcome
@@ -21,8 +23,12 @@ class RankZero:
 
     def __init__(self, task: TrainingTask, reporter: Reporter, *, first_step: int) -> None:
         self._reporter = reporter
-        self._writer = CheckpointWriter(task.output, task.config, say=reporter.say)
-        self._tracker = Tracker(task.output, task.config, first_step=first_step, say=reporter.say)
+        self._writer = CheckpointWriter(task.output, task.config, say=reporter.say, owner=task.owner)
+        self._writer.check_owner()
+        self._is_local = task.output.is_local
+        self._tracker = Tracker(
+            task.output, task.config, first_step=first_step, say=reporter.say, may_publish=self._writer.check_owner
+        )
         self._steps = task.config.steps
 
     def __enter__(self) -> Self:
@@ -49,6 +55,7 @@ class RankZero:
 
     def progress(self, step: int, metrics: dict[str, float]) -> None:
         """Record the metrics after a step, and show them."""
+        self._check_owner()
         self._tracker.metrics(step, metrics)
         self._reporter.log(step, metrics)
 
@@ -65,6 +72,16 @@ class RankZero:
         self._reporter.measured(step, values)
         self.say(f"step {step}: held-out scenes  " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
+    def _check_owner(self) -> None:
+        """Before a record is written. Of another output than a local one, records stay here until a checkpoint."""
+        if self._is_local:
+            try:
+                self._writer.check_owner()
+            except TakenOverError:
+                raise
+            except UserError:
+                pass  # storage that fails for a moment costs records, not the run
+
     def save(self, snapshot: Snapshot, *, asked: bool) -> float:
         """Write a checkpoint beside training; returns the seconds for which the one before it was waited for.
 
@@ -76,6 +93,10 @@ class RankZero:
             self._reporter.saved()
         self._tracker.publish()
         return waited
+
+    def settle(self) -> None:
+        """Wait until the checkpoint that is being written is there, or has failed."""
+        self._writer.wait()
 
     def finish(self, state: TrainingState) -> None:
         """The last step is done. Raises :class:`UserError` if the last checkpoint could not be written."""
@@ -119,6 +140,9 @@ class SilentRank:
 
     def save(self, snapshot: Snapshot, *, asked: bool) -> float:  # noqa: ARG002
         return 0.0
+
+    def settle(self) -> None:
+        pass
 
     def finish(self, state: TrainingState) -> None:
         pass

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import shutil
+import os
+import re
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,11 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tecogan_dist.base.atomic import reported_local
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.config.schema import Config
 from tecogan_dist.runs.checkpoints import (
-    CHECKPOINT_PREFIX,
     EMA_FILE,
     MOMENTS_FILE,
     STATE_FILE,
@@ -29,15 +30,22 @@ from tecogan_dist.runs.checkpoints import (
     checkpoint_name,
     checkpoints,
     file_digest,
+    is_checkpoint_name,
+    is_own_file,
+    remove_checkpoint,
 )
-from tecogan_dist.runs.records import SCORES_FILE, best_step, read_scores
+from tecogan_dist.runs.owner import TakenOverError, check_owner
+from tecogan_dist.runs.records import SCORES_FILE, best_step, read_scores, scores_text
 from tecogan_dist.training.engines.ema import WeightAverage
 from tecogan_dist.training.engines.pair import EnginePair, Moments
-from tecogan_dist.weights.format import save_weights, write_tensors
+from tecogan_dist.weights.format import save_weights
+from tecogan_dist.weights.tensors import write_tensors
 
 PATIENCE = 60.0
 """Seconds for which a checkpoint that cannot be written is tried again; the next one is a new chance."""
 STAGING_PREFIX = ".staging_"
+_STAGING = re.compile(rf"{re.escape(STAGING_PREFIX)}[a-z0-9_]{{8}}")
+"""As Python's module for temporary folders names them."""
 PAUSES = (1.0, 3.0, 10.0)
 
 
@@ -75,16 +83,20 @@ class CheckpointWriter:
     """Writes a run's checkpoints, one at a time in a thread. Only the first worker has one.
 
     A failure is reported, and the run goes on: the next checkpoint is a new attempt, only the last one has to succeed.
+    Raises :class:`TakenOverError` where the run is another command's by now, whose ``owner`` is not this one's.
     """
 
-    def __init__(self, output: Location, config: Config, *, say: Callable[[str], None]) -> None:
-        self._output, self._config, self._say = output, config, say
+    def __init__(
+        self, output: Location, config: Config, *, say: Callable[[str], None], owner: str | None = None
+    ) -> None:
+        self._output, self._config, self._say, self._owner = output, config, say, owner
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._running: Future[None] | None = None
         self._scores = read_scores(output)
         if output.is_local:
-            for left in output.path.glob(f"{STAGING_PREFIX}*"):  # by an attempt that was killed
-                shutil.rmtree(left)
+            for name in output.names():
+                if _STAGING.fullmatch(name):
+                    _clear_staging(output.path / name)  # left by an attempt that was killed
 
     def save(self, snapshot: Snapshot) -> float:
         """Start writing; returns the seconds for which the one before it was waited for."""
@@ -100,11 +112,17 @@ class CheckpointWriter:
     def score(self, step: int, measured: dict[str, float]) -> None:
         """Record what was measured of the weights after ``step`` steps; it decides which checkpoint is the best."""
         self._scores[step] = measured
-        content = {str(step): values for step, values in sorted(self._scores.items())}
         try:
-            (self._output / SCORES_FILE).write_bytes((json.dumps(content, indent=2) + "\n").encode())
+            self.check_owner()
+            (self._output / SCORES_FILE).write_bytes(scores_text(self._scores))
+        except TakenOverError:
+            raise
         except UserError as error:
             self._say(f"warning: the scores could not be written ({_words(error)})")
+
+    def check_owner(self) -> None:
+        """Raise :class:`TakenOverError` if the run is another command's by now."""
+        check_owner(self._output, self._owner)
 
     def finish(self) -> None:
         """Wait for the last checkpoint. Raises :class:`UserError` if it could not be written."""
@@ -116,6 +134,8 @@ class CheckpointWriter:
             return
         try:
             self._running.result()
+        except TakenOverError:
+            raise
         except (UserError, OSError) as error:
             if last:
                 raise UserError(f"the last checkpoint could not be written: {error}") from error
@@ -130,6 +150,8 @@ class CheckpointWriter:
         for attempt, pause in enumerate((*PAUSES, *[PAUSES[-1]] * 1000)):
             try:
                 self._write(snapshot)
+            except TakenOverError:
+                raise
             except (UserError, OSError) as error:
                 if time.monotonic() - started + pause > PATIENCE:
                     raise
@@ -146,14 +168,17 @@ class CheckpointWriter:
 
     def _write(self, snapshot: Snapshot) -> None:
         folder = self._output / checkpoint_name(snapshot.state.step)
+        self.check_owner()
         with _staging(self._output) as local:
             self._write_files(local, snapshot)
             files = {path.name: file_digest(path) for path in sorted(local.iterdir())}
+            self.check_owner()  # again: that took its time
             if (folder / STATE_FILE).exists():
                 (folder / STATE_FILE).delete()  # from here on the replaced one is not a checkpoint
             for name in files:
                 (folder / name).put(local / name)
         content = StateFile(snapshot.state, snapshot.updates, snapshot.average_updates, files)
+        self.check_owner()
         (folder / STATE_FILE).write_bytes(content.to_json())
         self._drop_outdated(newest=snapshot.state.step)
 
@@ -174,18 +199,17 @@ class CheckpointWriter:
         write_tensors(local / MOMENTS_FILE, snapshot.moments, {})
 
     def _drop_outdated(self, *, newest: int) -> None:
-        """Remove what is neither among the newest nor the best; and folders of attempts that were never completed."""
+        """Remove what is neither among the newest nor the best; and folders of attempts that were never completed.
+
+        What the run did not name itself is not counted, and stays.
+        """
         complete = checkpoints(self._output)
         kept = {checkpoint.name for checkpoint in complete[-self._config.tracking.keep_checkpoints :]}
         best = self.best_step()
         kept |= {checkpoint_name(newest)} | ({checkpoint_name(best)} if best is not None else set())
         for name in self._output.names():
-            if name.startswith(CHECKPOINT_PREFIX) and name not in kept:
-                folder = self._output / name
-                if (folder / STATE_FILE).exists():
-                    (folder / STATE_FILE).delete()  # from here on it is not a checkpoint
-                files, path = folder.filesystem()
-                files.delete_dir(path)  # an object store would keep the name of a folder that was emptied
+            if is_checkpoint_name(name) and name not in kept:
+                remove_checkpoint(self._output / name)
 
     def best_step(self) -> int | None:
         """The step whose weights measured best, if any was measured."""
@@ -206,6 +230,17 @@ def _staging(output: Location) -> Iterator[Path]:
         beside = output.path
     with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=beside) as folder:
         yield Path(folder)
+
+
+def _clear_staging(folder: Path) -> None:
+    """Remove what an attempt that was killed left in its folder of unfinished files, and that if it is empty then."""
+    with reported_local(folder, "removed"):
+        if not stat.S_ISDIR(os.lstat(folder).st_mode):
+            return
+        for path in folder.iterdir():
+            if is_own_file(path.name) and not stat.S_ISDIR(os.lstat(path).st_mode):
+                path.unlink()
+    Location.of(folder).delete_folder()
 
 
 def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

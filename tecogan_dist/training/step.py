@@ -25,8 +25,16 @@ from tecogan_dist.training.objective import Objective, ObjectiveResult
 from tecogan_dist.training.schedules import fade_in_at, learning_rate_at
 from tecogan_dist.weights.vgg import VggWeights, build_vgg
 
+ADVICE = (
+    "lower optimizer.learning_rate or the weight of the loss that grew (metrics.jsonl), or check the clips and the "
+    "initial weights"
+)
 BALANCE_DECAY = 0.99
 """Of the running average of the discriminator's lead (lib/Teco.py: tf.train.ExponentialMovingAverage)."""
+
+
+class NotFinite(UserError):
+    """Numbers grew until they were no numbers. Its text lacks what is kept of the run, which the loop knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +94,7 @@ class TrainingStep:
         """Do the next step with this worker's ``windows``, (N, T, H, W, 3) uint8 on the device. All workers call it.
 
         ``requests`` are asked for when the losses are known and travel with them: with the next step all workers know
-        what they agreed on. Raises :class:`UserError` when too many steps in a row were left out.
+        what they agreed on. Raises :class:`NotFinite` when too many steps in a row were left out.
         """
         config, pair = self._config, self.pair
         updates, losses = False, []
@@ -101,7 +109,7 @@ class TrainingStep:
             losses.append(result.losses)
         agreed, mean_losses = self._ledger.agreed, mean_of(losses)
         self._ledger.record(self.state.step, mean_losses, requests())
-        finite = pair.update(learning_rate=self.learning_rate, update_discriminator=updates)
+        finite = pair.update(learning_rate=self._checked_learning_rate(), update_discriminator=updates)
         if finite and self.average is not None:
             self.average.update()
         self._advance(updates=updates, finite=finite)
@@ -206,12 +214,18 @@ class TrainingStep:
         self.settle()
         problem = self._ledger.problem or f"a gradient was not finite in step {self.state.step}"
         if self.state.bad_steps_in_a_row >= self._config.optimizer.max_bad_steps:
-            raise UserError(
-                f"{self.state.bad_steps_in_a_row} steps in a row were not finite, the last time {problem}: lower "
-                "optimizer.learning_rate or the weight of the loss that grew (metrics.jsonl), and go on from the last "
-                "checkpoint."
-            )
+            whose = "" if self._ledger.problem else f" (of the {' and the '.join(self.pair.not_finite)})"
+            number = self.state.bad_steps_in_a_row
+            raise NotFinite(f"{number} steps in a row were not finite, the last time {problem}{whose}: {ADVICE}")
         return problem
+
+    def _checked_learning_rate(self) -> float:
+        """That of the next step. Raises :class:`NotFinite` where a weight, of float32, could not move by it."""
+        rate = self.learning_rate
+        largest = rate * max(1.0, self._config.discriminator.learning_rate_scale)
+        if not largest <= torch.finfo(torch.float32).max:
+            raise NotFinite(f"the learning rate of step {self.state.step + 1} would be {largest:.3g}: {ADVICE}")
+        return rate
 
     def _autocast(self) -> torch.autocast:
         enabled = self._config.cluster.precision == "bf16"

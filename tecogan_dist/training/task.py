@@ -29,6 +29,9 @@ class TrainingTask:
     output: Location
     resume_from: Location | None = None
     """Checkpoint of another run to go on from; what the run itself has kept comes first."""
+    owner: str | None = None
+    """The word of the command that trains (:mod:`tecogan_dist.runs.owner`): as long as the output has it, it is this
+    task's. None: nobody else trains there."""
 
 
 def select_scenes(store: Location, config: Config) -> tuple[tuple[Scene, ...], tuple[Scene, ...]]:

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import io
-import json
 import os
 import tempfile
 import time
@@ -27,9 +26,9 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.config.load import to_tree
 from tecogan_dist.config.schema import Config
-from tecogan_dist.runs.records import METRICS_FILE, drop_after
+from tecogan_dist.runs.records import METRICS_FILE, TENSORBOARD_FOLDER, drop_after, metrics_line
+from tecogan_dist.training.wandb_client import finish_wandb, start_wandb
 
-TENSORBOARD_FOLDER = "tensorboard"
 SAMPLES = 4
 """Windows in an animation, side by side, as in the original's summaries."""
 FRAMES_PER_SECOND = 3
@@ -39,11 +38,20 @@ class Tracker:
     """The records of one run in its output folder; made by the first worker only.
 
     ``first_step`` steps are done: what an interrupted attempt recorded beyond them is dropped. A context manager.
-    Records of an output that is not local are made here and go there when they are published.
+    Records of an output that is not local are made here and go there when they are published, unless ``may_publish``
+    raises :class:`UserError`.
     """
 
-    def __init__(self, output: Location, config: Config, *, first_step: int, say: Callable[[str], None]) -> None:
-        self._output, self._say = output, say
+    def __init__(
+        self,
+        output: Location,
+        config: Config,
+        *,
+        first_step: int,
+        say: Callable[[str], None],
+        may_publish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._output, self._say, self._may_publish = output, say, may_publish
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if output.is_local:
             folder = output.path
@@ -60,11 +68,11 @@ class Tracker:
         # TensorBoard forgets what it read beyond this step.
         restart = SessionLog(status=SessionLog.START)
         self._events.add_event(Event(wall_time=time.time(), step=first_step + 1, session_log=restart))
-        self._wandb = _start_wandb(folder, output, config) if config.tracking.wandb_project else None
+        self._wandb = _start_wandb(folder, output, config, say=say) if config.tracking.wandb_project else None
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """One line of ``metrics.jsonl``."""
-        line = (json.dumps({"step": step, **values}) + "\n").encode()
+        line = metrics_line(step, values)
         with self._not_fatal(), self._metrics.open("ab", buffering=0) as file:
             end = file.tell()
             try:
@@ -92,8 +100,11 @@ class Tracker:
         if self._wandb is not None:
             import wandb
 
-            videos = {name: wandb.Video(io.BytesIO(data), format="gif") for name, data in images.items()}
-            self._wandb.log({"step": step, **scalars, **videos})
+            try:
+                videos = {name: wandb.Video(io.BytesIO(data), format="gif") for name, data in images.items()}
+                self._wandb.log({"step": step, **scalars, **videos})
+            except Exception as error:  # whatever the client raises: the run's own records come first
+                self._say(f"warning: W&B has no record of step {step} ({type(error).__name__}: {error})")
 
     @contextlib.contextmanager
     def _not_fatal(self) -> Iterator[None]:
@@ -111,9 +122,19 @@ class Tracker:
 
     def _upload(self) -> None:
         with contextlib.suppress(UserError):
+            self._may_publish()
             for file in (self._folder / METRICS_FILE, *(self._folder / TENSORBOARD_FOLDER).iterdir()):
                 if file.is_file():
                     (self._output / str(file.relative_to(self._folder))).write_bytes(file.read_bytes())
+
+    def _upload_offline_runs(self) -> None:
+        """What W&B has not got: the folder here is about to be removed."""
+        try:
+            for file in (self._folder / "wandb").glob("offline-run-*/**/*"):
+                if file.is_file() and not file.is_symlink():
+                    (self._output / str(file.relative_to(self._folder))).write_bytes(file.read_bytes())
+        except (OSError, UserError) as error:
+            self._say(f"warning: the offline records for W&B did not get to {self._output} ({error})")
 
     def __enter__(self) -> Self:
         return self
@@ -123,9 +144,10 @@ class Tracker:
     ) -> None:
         self._events.close()
         if self._wandb is not None:
-            finish_wandb(self._wandb, failed=error is not None)
+            finish_wandb(self._wandb, say=self._say, failed=error is not None)
         if self._temporary is not None:
             self._upload()
+            self._upload_offline_runs()
             self._temporary.cleanup()
 
 
@@ -140,28 +162,18 @@ def encode_animation(frames: Tensor) -> tuple[bytes, int, int]:
     return file.getvalue(), first.height, first.width
 
 
-def finish_wandb(run: Any, *, failed: bool = False) -> None:
-    """End a W&B run, and wait for W&B's own process: when ``finish`` of wandb 0.31 comes back, the file of an offline
-    run is not written yet, and Ray may end both processes next.
-    """
-    import wandb
-
-    run.finish(exit_code=int(failed))
-    wandb.teardown()
-
-
-def _start_wandb(folder: Path, output: Location, config: Config) -> Any:
-    import wandb
-
+def _start_wandb(folder: Path, output: Location, config: Config, *, say: Callable[[str], None]) -> Any:
     # One folder is one W&B run, whichever attempt writes it.
     identity = hashlib.sha256(str(output.absolute()).encode()).hexdigest()[:16]
-    run = wandb.init(
+    run = start_wandb(
+        folder,
+        place=str(output),
+        say=say,
         project=config.tracking.wandb_project,
         name=output.name,
         group=config.tracking.wandb_group,
         id=identity,
         resume="allow",
-        dir=str(folder),
         config=to_tree(config),
     )
     # An axis of our own: W&B's drops the values of steps that are replayed after a failure.

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pydantic
 
-from tecogan_dist.base.documents import validated
+from tecogan_dist.base.console import printable
+from tecogan_dist.base.documents import QUOTED, validated
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.spelling import meant
+from tecogan_dist.config.leaves import leaves
 from tecogan_dist.config.load import check
-from tecogan_dist.config.overrides import leaves
 from tecogan_dist.config.schema import Config
 from tecogan_dist.metrics.names import HIGHER_IS_BETTER, NEED_WEIGHTS
-from tecogan_dist.tuning.configs import full_config, needed_metrics, number_of_trials, trial_tree
-from tecogan_dist.tuning.space import Fifo, Grid, Optuna, Pb2, Pbt, Space
+from tecogan_dist.tuning.configs import (
+    compared_trainings,
+    full_config,
+    needed_metrics,
+    number_of_trials,
+    trial_config,
+    trial_tree,
+)
+from tecogan_dist.tuning.space import Asha, Fifo, Grid, Optuna, Pb2, Pbt, Space
 from tecogan_dist.tuning.values import corners, ends, setting_type, type_problem
 
 SEARCHABLE = ("loss", "optimizer", "discriminator")
@@ -37,6 +46,14 @@ OWN_KEYS = {
 }
 """Settings that ``fixed`` cannot have, and what to do instead."""
 SMALLEST_POPULATION = 4
+MOST_TRAININGS = 10_000
+"""Of a sweep: each has a folder, and Ray Tune keeps all of them in mind."""
+SMALLEST_REDUCTION = 1.1
+"""Of ASHA: nearer to 1 it has rungs without number."""
+SMALLEST_SHARE = 0.01
+"""Of a GPU."""
+LARGEST_SEED = 2**32 - 1
+"""What Ray Tune draws values with takes no larger one."""
 
 _CONFIG = pydantic.TypeAdapter(Config)
 
@@ -74,18 +91,26 @@ def check_space(space: Space, base: Config, *, source: str = "the space") -> Non
         _searcher_problems(space),
         _scheduler_problems(space),
         _trial_problems(space),
+        _number_problems(space, base),
         _value_problems(space, base, source),
     )
     for problem in problems:
         raise UserError(f"{source}: {problem}.")
 
 
+def check_values(space: Space, base: Config, values: dict[str, Any]) -> None:
+    """Raise :class:`UserError` for values that no trial of a checked space can have."""
+    if values.keys() != space.settings.keys():
+        raise UserError("it has other settings than the space.")
+    trial_config(base, space, values)
+
+
 def _name_problems(space: Space) -> Iterator[str]:
     names = [name for name, _ in leaves(Config())]
     for section, name in [*(("settings", n) for n in space.settings), *(("fixed", n) for n in space.fixed)]:
         if name not in names:
-            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
-            yield f"{section}: there is no setting {name}: did you mean {nearest}? 'tecogan train --help' lists all"
+            shown = printable(name, limit=QUOTED) or "without a name"
+            yield f"{section}: there is no setting {shown}{meant(name, names)} 'tecogan train --help' lists all"
     for name in space.settings:
         if name in space.fixed:
             yield f"{name} is in settings and in fixed: take it out of one"
@@ -207,8 +232,23 @@ def _trial_problems(space: Space) -> Iterator[str]:
             f"trial.gpus_per_worker {trial.gpus_per_worker:g} goes with one worker, and trial.workers is "
             f"{trial.workers}: leave gpus_per_worker out, or set workers to 1"
         )
+    if trial.gpus_per_worker is not None and 0 < trial.gpus_per_worker < SMALLEST_SHARE:
+        yield f"trial.gpus_per_worker {trial.gpus_per_worker:g} is too small a share: take {SMALLEST_SHARE} or more"
     if space.repeat is not None and space.repeat.top > number:
         yield f"repeat.top {space.repeat.top} is above the {number} trials that there are: lower it"
+
+
+def _number_problems(space: Space, base: Config) -> Iterator[str]:
+    number, compared = number_of_trials(space), compared_trainings(space)
+    if number > MOST_TRAININGS:
+        yield f"it has {number} trials, more than the {MOST_TRAININGS} that a sweep may have: try fewer"
+    if compared > MOST_TRAININGS:
+        yield f"repeat asks for {compared} trainings, more than {MOST_TRAININGS}: lower repeat.seeds or repeat.top"
+    if isinstance(space.scheduler, Asha) and space.scheduler.reduction < SMALLEST_REDUCTION:
+        yield f"scheduler.reduction {space.scheduler.reduction} is too near to 1: take {SMALLEST_REDUCTION} or more"
+    last = base.seed + (0 if space.repeat is None else space.repeat.seeds)
+    if last > LARGEST_SEED:
+        yield f"--seed {base.seed} is too large for a sweep, whose seeds go to {LARGEST_SEED}: take a smaller one"
 
 
 def _value_problems(space: Space, base: Config, source: str) -> Iterator[str]:
@@ -224,7 +264,7 @@ def _value_problems(space: Space, base: Config, source: str) -> Iterator[str]:
             check(validated(_CONFIG, trial_tree(base, space, values), source=source, known=known))
         except UserError as error:
             sentence = str(error).rstrip(".")
-            named = [f"{name} {value}" for name, value in values.items() if name in sentence]
+            named = [f"{name} {printable(value, limit=QUOTED)}" for name, value in values.items() if name in sentence]
             if "cluster.workers" in sentence:
                 named.append(f"trial.workers {space.trial.workers}")
             yield f"with {' and '.join(named)}, {sentence}" if named else sentence

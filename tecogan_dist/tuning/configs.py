@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tecogan_dist.base.invariants import present
+from tecogan_dist.config.leaves import leaves
 from tecogan_dist.config.load import from_tree, to_tree
-from tecogan_dist.config.overrides import leaves
 from tecogan_dist.config.schema import Config
 from tecogan_dist.metrics.names import METRICS
 from tecogan_dist.tuning.space import Fifo, Grid, Optuna, Pb2, Pbt, Space
-from tecogan_dist.tuning.values import ends
+from tecogan_dist.tuning.values import ends, setting_type
 
 ALL_CHECKPOINTS = 1_000_000
 
@@ -35,8 +36,7 @@ def number_of_trials(space: Space) -> int:
     """How many trials a checked space's search has: as many as its grid, or ``trials``."""
     if isinstance(space.searcher, Grid):
         return math.prod(len(distribution.values) for distribution in space.settings.values())
-    assert space.trials is not None
-    return space.trials
+    return present(space.trials, "a checked space without a grid says its trials")
 
 
 def compared_trainings(space: Space) -> int:
@@ -86,7 +86,14 @@ def trial_tree(base: Config, space: Space, values: dict[str, Any]) -> dict[str, 
     }
     if space.trial.gpus_per_worker == 0:
         own["cluster.device"] = "cpu"
-    return _changed(base, {**space.fixed, **values, **own})
+    drawn = {name: _as_taken(name, value) for name, value in values.items()}
+    return _changed(base, {**space.fixed, **drawn, **own})
+
+
+def _as_taken(name: str, value: Any) -> Any:
+    """A value as its setting takes it: quniform gives whole numbers as 2.0."""
+    is_whole = isinstance(value, float) and value.is_integer()
+    return int(value) if is_whole and setting_type(name) is int else value
 
 
 def _changed(base: Config, changes: dict[str, Any]) -> dict[str, Any]:

@@ -5,20 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import pydantic
-import yaml
 
-from tecogan_dist.base.documents import parse_yaml
+from tecogan_dist.base.console import printable
+from tecogan_dist.base.documents import YAML_BYTES, dump_yaml, parse_yaml
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.base.lock import LOCK_NAME
 from tecogan_dist.base.storage import Location
+from tecogan_dist.config.leaves import leaves
 from tecogan_dist.config.load import from_record, to_tree
-from tecogan_dist.config.overrides import leaves
 from tecogan_dist.config.schema import Config
-from tecogan_dist.runs.folder import CHANGEABLE, first_difference
+from tecogan_dist.runs.folder import CHANGEABLE, check_output, first_difference
+from tecogan_dist.runs.owner import OWN_NAMES
 from tecogan_dist.tuning.space import Pb2, Pbt, Space
 
 SWEEP_FILE = "sweep.yaml"
 """The space, the resolved config and the clip store of the sweep."""
+INITIAL_FILE = "initial.safetensors"
+"""The starting weights of all trials."""
+TUNE_FOLDER = "tune"
+"""Ray Tune's own notes; each command makes them anew, from what the trials' folders hold."""
 _SPACE = pydantic.TypeAdapter(Space)
 FIXED = (
     *("tracking.validation_scene_count", "tracking.validation_frames"),
@@ -38,10 +42,12 @@ def check_sweep_folder(output: Location, *, space: Space, config: Config, data: 
     More trials may be asked for than before, but of a population. Raises :class:`UserError` for a folder with another
     sweep or other files.
     """
-    if output.is_local and output.path.is_file():
-        raise UserError(f"{output} is a file: give --output a folder.")
+    check_output(output)
+    notes = output / TUNE_FOLDER
+    if notes.is_local and (notes.path.is_symlink() or (notes.path.exists() and not notes.path.is_dir())):
+        raise UserError(f"{notes} is not a folder of its own, and a sweep's notes are made anew there: move it away.")
     if not (output / SWEEP_FILE).exists():
-        if any(name != LOCK_NAME for name in output.names()):
+        if not set(output.names()) <= set(OWN_NAMES):
             raise UserError(
                 f"{output} holds files but no sweep (no {SWEEP_FILE}): give --output a new or empty folder."
             )
@@ -51,8 +57,10 @@ def check_sweep_folder(output: Location, *, space: Space, config: Config, data: 
     difference = first_difference(_read(output / SWEEP_FILE), ours, changeable=free)
     if difference is not None:
         name, before, now = difference
+        theirs, ours_shown = printable(before, limit=80), printable(now, limit=80)
         raise UserError(
-            f"{output} holds a sweep with {name} {before}, not {now}: give --output a new folder, or set it back."
+            f"{output} holds a sweep with {name} {theirs}, not {ours_shown}: give --output a new folder, or set it "
+            "back."
         )
     return True
 
@@ -60,7 +68,7 @@ def check_sweep_folder(output: Location, *, space: Space, config: Config, data: 
 def write_sweep_file(output: Location, *, space: Space, config: Config, data: Location) -> None:
     """Claim the folder for this sweep, or bring its record up to date."""
     tree = _tree(space=space, config=config, data=data)
-    (output / SWEEP_FILE).write_bytes(yaml.safe_dump(tree, sort_keys=False).encode())
+    (output / SWEEP_FILE).write_bytes(dump_yaml(tree).encode())
 
 
 def _tree(*, space: Space, config: Config, data: Location) -> dict[str, Any]:
@@ -68,9 +76,10 @@ def _tree(*, space: Space, config: Config, data: Location) -> dict[str, Any]:
 
 
 def _read(file: Location) -> dict[str, Any]:
-    text = file.read_bytes()
     try:
-        tree = parse_yaml(text, source=file)
+        tree = parse_yaml(file.read_bytes(limit=YAML_BYTES), source=file)
+        if not isinstance(tree["data"], str):
+            raise TypeError("the clip store is not a text")
         space = _SPACE.dump_python(_SPACE.validate_python(tree["space"]), mode="json")
         config = to_tree(from_record(tree["config"], source=str(file)))
         return {"data": tree["data"], "space": space, "config": config}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
+import re
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pydantic
-import yaml
 
-from tecogan_dist.base.documents import parse_yaml, read_text, validated
+from tecogan_dist.base.console import printable
+from tecogan_dist.base.documents import parse_yaml, quoted, read_text, validated
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.spelling import nearest
 from tecogan_dist.tuning.space import Distribution, Kind, Scheduler, Score, Searcher, Space
 
 SHIPPED = Path(__file__).parents[2] / "tune_spaces"
@@ -24,6 +25,10 @@ RANGES: dict[str, tuple[str, ...]] = {
 }
 """The numbers of each range, as they are written."""
 KINDS = get_args(Kind)
+MOST_VALUES = 1000
+"""Of a choice or a grid."""
+MOST_STEPS = 1e9
+"""Of a quniform, so that they can be counted exactly."""
 
 _SPACE = pydantic.TypeAdapter(Space)
 _README = "tune_spaces/README.md lists all"
@@ -42,12 +47,11 @@ def space_from_yaml(text: str, *, source: str) -> Space:
     tree = parse_yaml(text, source=source)
     if tree is not None and not isinstance(tree, dict):
         raise UserError(f"{source}: the top level must be keys with values, such as 'steps: 4000'; {_README}.")
-    _refuse_repeated_keys(text, source=source)
     tree = dict(tree or {})
     _check_keys(tree, Space, source=source)
     settings = tree["settings"]
     if not isinstance(settings, dict):
-        raise UserError(f"{source}: settings must be names with distributions, not {settings!r}.")
+        raise UserError(f"{source}: settings must be names with distributions, not {quoted(settings)}.")
     _refuse_booleans({key: value for key, value in tree.items() if key not in ("settings", "fixed")}, source=source)
     if isinstance(tree["score"], dict):
         _check_keys(tree["score"], Score, source=f"{source}: score")
@@ -67,9 +71,9 @@ def shipped_spaces() -> list[Path]:
 
 def _missing(file: Path) -> str:
     shipped = {path.stem: path for path in shipped_spaces()}
-    nearest = difflib.get_close_matches(file.stem, shipped, n=1)
-    if nearest:
-        path = shipped[nearest[0]]
+    near = nearest(file.stem, list(shipped))
+    if near:
+        path = shipped[near]
         shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         return f"no space is at {file}: did you mean {shown}?"
     names = f", such as {', '.join(sorted(shipped))} of {SHIPPED}" if shipped else ""
@@ -82,8 +86,9 @@ def _check_keys(tree: dict[Any, Any], kind: type, *, source: str) -> None:
     names = [field.name for field in fields]
     for key in tree:
         if key not in names:
-            nearest = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)[0]
-            raise UserError(f"{source}: unknown key {key!r}: did you mean {nearest!r}? {_README}.")
+            near = nearest(str(key), names)
+            suggestion = f"did you mean {near!r}? " if near else ""
+            raise UserError(f"{source}: unknown key {quoted(key)}: {suggestion}{_README}.")
     if "settings" in names and not tree.get("settings"):
         raise UserError(
             f"{source} is an empty space: name what is searched under 'settings', such as "
@@ -93,25 +98,6 @@ def _check_keys(tree: dict[Any, Any], kind: type, *, source: str) -> None:
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if needed and field.name not in tree:
             raise UserError(f"{source}: {field.name} is missing: tune_spaces/README.md says what it is.")
-
-
-def _refuse_repeated_keys(text: str, *, source: str) -> None:
-    """YAML itself takes the last of two values of a key, and says nothing."""
-    nodes, seen = [yaml.compose(text, yaml.SafeLoader)], set()
-    while nodes:
-        node = nodes.pop()
-        if id(node) in seen:  # an alias
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            for (key, value), earlier in zip(node.value, range(len(node.value)), strict=True):
-                if key.value in keys[:earlier]:
-                    line = key.start_mark.line + 1
-                    raise UserError(f"{source}: {key.value} is there twice (again in line {line}): keep one.")
-                nodes.append(value)
-        elif isinstance(node, yaml.SequenceNode):
-            nodes += node.value
 
 
 def _refuse_booleans(node: Any, *, source: str, key: str = "") -> None:
@@ -131,7 +117,7 @@ def _of_kind(tree: Any, union: Any, *, source: str) -> Any:
         raise UserError(f"{source}: write its kind, such as {{kind: {list(members)[1]}}}: {known}.")
     kind = tree["kind"]
     if not isinstance(kind, str) or kind not in members:
-        raise UserError(f"{source}: there is no kind {kind!r}: {known}.")
+        raise UserError(f"{source}: there is no kind {quoted(kind)}: {known}.")
     options = [field.name for field in dataclasses.fields(members[kind]) if field.name != "kind"]
     return validated(
         pydantic.TypeAdapter(members[kind]),
@@ -147,18 +133,19 @@ def _distribution(tree: Any, *, where: str) -> Distribution:
     if not isinstance(tree, dict) or not tree:
         raise UserError(f"{where}: write a distribution, such as {{uniform: [0.0, 1.0]}}: {known}.")
     if len(tree) > 1:
-        raise UserError(f"{where}: has several keys ({', '.join(map(str, tree))}): write one distribution; {known}.")
+        keys = printable(", ".join(map(str, tree)), limit=100)
+        raise UserError(f"{where}: has several keys ({keys}): write one distribution; {known}.")
     [(kind, values)] = tree.items()
     if kind not in KINDS:
-        raise UserError(f"{where}: {kind!r} is no distribution: {known}.")
+        raise UserError(f"{where}: {quoted(kind)} is not a distribution: {known}.")
     form = f"[{', '.join(RANGES.get(kind, ('a', 'b', '...')))}]"
     if not isinstance(values, list):
-        raise UserError(f"{where}: {kind} takes {form}, not {values!r}.")
+        raise UserError(f"{where}: {kind} takes {form}, not {quoted(values)}.")
     for value in values:
-        if isinstance(value, str) and (number := _as_number(value)):
-            raise UserError(f"{where}: {value!r} is text to YAML: write {number}.")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{where}: {value} is not a finite number: take it out.")
+        if isinstance(value, str) and _holds_number(value):
+            raise UserError(f"{where}: {quoted(value)} is text to YAML: write plain digits, without quotes.")
+        if isinstance(value, str) and re.fullmatch(r"[-+]?\.?(inf|infinity|nan)", value.lower()):
+            raise UserError(f"{where}: {value.lstrip('.')} is not a finite number: take it out.")
     problem = _range_problem(kind, values) if kind in RANGES else _list_problem(values)
     if problem:
         raise UserError(f"{where}: {kind} {problem}.")
@@ -174,7 +161,7 @@ def _range_problem(kind: str, values: list[Any]) -> str | None:
     whole = kind == "randint"
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-            return f"takes {'whole ' if whole else ''}numbers, not {value!r}"
+            return f"takes {'whole ' if whole else ''}numbers, not {quoted(value)}"
     low, high = values[:2]
     if low >= high:
         return f"takes a low end below the high one, not {low} and {high}"
@@ -184,6 +171,8 @@ def _range_problem(kind: str, values: list[Any]) -> str | None:
         step = values[2]
         if step <= 0:
             return f"takes a step above 0, not {step}"
+        if max(abs(low), abs(high)) > MOST_STEPS * step:
+            return f"takes ends that are at most {MOST_STEPS:.0e} steps from 0, not so small a step as {step}"
         for end in (low, high):
             if not math.isclose(end / step, round(end / step)):  # Ray's own condition
                 return f"takes ends that are multiples of the step {step}, not {end}"
@@ -193,27 +182,21 @@ def _range_problem(kind: str, values: list[Any]) -> str | None:
 def _list_problem(values: list[Any]) -> str | None:
     if not values:
         return "has no values: list at least one"
+    if len(values) > MOST_VALUES:
+        return f"has {len(values)} values, more than {MOST_VALUES}: list fewer"
     seen: set[tuple[bool, Any]] = set()
     for value in values:
         if not isinstance(value, (bool, int, float, str)):
-            return f"takes numbers, true, false and words, not {value!r}"
+            return f"takes numbers, true, false and words, not {quoted(value)}"
         key = (isinstance(value, bool), value)
         if key in seen:
-            return f"has {value!r} twice: keep one"
+            return f"has {quoted(value)} twice: keep one"
         seen.add(key)
     return None
 
 
-def _as_number(text: str) -> str | None:
-    """How YAML wants the number written that a text holds: 5.0e-5 for '5e-5'; None if it holds none."""
+def _holds_number(text: str) -> bool:
     try:
-        if not math.isfinite(float(text)):
-            return None
+        return math.isfinite(float(text))
     except ValueError:
-        return None
-    mantissa, e, exponent = text.lower().partition("e")
-    if not e:
-        return text
-    point = "" if "." in mantissa else ".0"
-    sign = "" if exponent[0] in "+-" else "+"
-    return f"{mantissa}{point}e{sign}{exponent}"
+        return False

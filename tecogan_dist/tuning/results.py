@@ -10,8 +10,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import yaml
-
+from tecogan_dist.base.documents import dump_yaml
+from tecogan_dist.base.invariants import present
 from tecogan_dist.base.storage import Location
 from tecogan_dist.config.load import to_tree
 from tecogan_dist.config.schema import Config
@@ -69,7 +69,7 @@ def best_config(output: Location, results: SweepResults, *, base: Config, data: 
     command = textwrap.indent(training_command(output, data=data), "  ")
     header = textwrap.indent(f"{comment}\n{command}\n", "# ")
     config = full_config(base, results.space, best.values)
-    return header + yaml.safe_dump(to_tree(config), sort_keys=False)
+    return header + dump_yaml(to_tree(config))
 
 
 def training_command(output: Location, *, data: Location) -> str:
@@ -80,8 +80,8 @@ def training_command(output: Location, *, data: Location) -> str:
 
 def _weights(best: TrialRecord) -> bytes:
     """The content of the file whose weights were ranked."""
-    assert best.folder is not None, "a trial that was measured has a folder"
-    with verified(measured_weights(best.folder, best.step)) as file:
+    folder = present(best.folder, "a trial that was measured has a folder")
+    with verified(measured_weights(folder, best.step)) as file:
         return file.read_bytes()
 
 

@@ -8,20 +8,27 @@ trains only what is missing.
 from __future__ import annotations
 
 import dataclasses
-import json
+import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
+import pydantic
+
+from tecogan_dist.base.documents import dump_json, parse_json
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
-from tecogan_dist.runs.checkpoints import checkpoint_step, newest_checkpoint
-from tecogan_dist.runs.records import read_scores
+from tecogan_dist.runs.checkpoints import checkpoint_step, newest_checkpoint, read_state
+from tecogan_dist.runs.folder import RUN_FILE, read_run_file
+from tecogan_dist.runs.records import check_records, read_scores
 from tecogan_dist.tuning.records import trial_name
 
 TRIALS_FOLDER = "trials"
 SEGMENT_SUFFIX = ".json"
 """Of the file beside a segment's run folder."""
+NOTE_BYTES = 2**20
+_NAME = re.compile(rf"([0-9]{{4,9}}|preset)(_seed[0-9]{{1,19}})?(_part[0-9]{{1,9}})?{re.escape(SEGMENT_SUFFIX)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +46,31 @@ class Pointer:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        return cls(**json.loads(text))
+        """Of what :meth:`to_json` gave."""
+        return cls(**parse_json(text, source="Ray Tune's note of a checkpoint"))
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
+        return dump_json(dataclasses.asdict(self))
+
+
+_Step = Annotated[int, pydantic.Field(ge=0, lt=2**63)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Note:
+    """The file beside a segment's run folder."""
+
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    values: dict[str, Any]
+    origin: Pointer | None
+    began: float
+    times: dict[_Step, float]
+    passed: _Step
+    stopped: _Step | None
+
+
+_NOTE = pydantic.TypeAdapter(_Note)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,29 +117,22 @@ class SegmentFolder:
             "passed": self.passed,
             "stopped": self.stopped,
         }
-        _note(self.folder).write_bytes((json.dumps(tree, indent=2) + "\n").encode())
+        _note(self.folder).write_bytes((dump_json(tree, indent=2) + "\n").encode())
 
     @classmethod
     def read(cls, folder: Location) -> Self | None:
         """None where there is none. Raises :class:`UserError` for a damaged file."""
+        file = _note(folder)
         try:
-            tree = json.loads(_note(folder).read_bytes())
-            origin = tree["origin"]
-            return cls(
-                folder=folder,
-                values=tree["values"],
-                origin=None if origin is None else Pointer(**origin),
-                began=float(tree["began"]),
-                times={int(step): float(seconds) for step, seconds in tree["times"].items()},
-                passed=int(tree["passed"]),
-                stopped=None if tree["stopped"] is None else int(tree["stopped"]),
-            )
+            text = file.read_bytes(limit=NOTE_BYTES)
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{_note(folder)} is damaged: move it and {folder} away, and the trial starts again."
-            ) from error
+        try:
+            note = _NOTE.validate_python(parse_json(text, source=file))
+        except (UserError, pydantic.ValidationError) as error:
+            raise _damaged(folder) from error
+        facts = {field.name: getattr(note, field.name) for field in dataclasses.fields(note)}
+        return cls(folder=folder, **facts)
 
 
 def open_segment(sweep: Location, trial: str, *, values: dict[str, Any], origin: Pointer | None) -> SegmentFolder:
@@ -131,6 +152,11 @@ def open_segment(sweep: Location, trial: str, *, values: dict[str, Any], origin:
     return segment
 
 
+def _damaged(folder: Location, why: str = "") -> UserError:
+    reason = f" ({why})" if why else ""
+    return UserError(f"{_note(folder)} is damaged{reason}: move it and {folder} away, and the trial starts again.")
+
+
 def _note(folder: Location) -> Location:
     return folder.parent / f"{folder.name}{SEGMENT_SUFFIX}"
 
@@ -142,6 +168,28 @@ def _is_within(origin: Pointer | None, segment: SegmentFolder) -> bool:
 def segment_folder(sweep: Location, trial: str, number: int) -> Location:
     """Of the first segment the trial's name, then with a number."""
     return sweep / TRIALS_FOLDER / (trial if number == 1 else f"{trial}_part{number}")
+
+
+def check_segments(sweep: Location, *, fits: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
+    """Raise :class:`UserError` for a damaged record of a trial: before a Ray is started for it.
+
+    ``fits`` raises one for values that the sweep's trials cannot have.
+    """
+    folder = sweep / TRIALS_FOLDER
+    for name in folder.names():
+        segment = SegmentFolder.read(folder / name.removesuffix(SEGMENT_SUFFIX)) if _NAME.fullmatch(name) else None
+        if segment is None:
+            continue
+        try:
+            fits(segment.values)
+        except UserError as error:
+            raise _damaged(segment.folder, str(error).rstrip(".")) from error
+        if (segment.folder / RUN_FILE).exists():
+            read_run_file(segment.folder / RUN_FILE)
+        check_records(segment.folder)
+        newest = newest_checkpoint(segment.folder)
+        if newest is not None:
+            read_state(newest)
 
 
 def recorded_values(sweep: Location) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ import dataclasses
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from tecogan_dist.config.scalars import Amount, Count, Fraction, Number, PositiveFloat, PositiveInt, Steps, Text
 
 STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 Metric = Literal["psnr", "ssim", "lpips", "tof", "tlp"]
@@ -38,7 +39,7 @@ class Score:
     """one: the only metric. ranks: the weighted sum of the ranks in each. pareto: all at once."""
     weights: dict[Metric, PositiveFloat] = dataclasses.field(default_factory=dict)
     """Of the metrics' ranks; 1 for those that are not named."""
-    limits: dict[Metric, float] = dataclasses.field(default_factory=dict)
+    limits: dict[Metric, Number] = dataclasses.field(default_factory=dict)
     """What a trial has to keep: at most this of tOF, tLP, LPIPS, at least this of PSNR, SSIM. Those that do not come
     after all that do, by how far they are off."""
 
@@ -61,9 +62,9 @@ class Asha:
     kind: Literal["asha"]
     metric: Metric | None = None
     """What it compares; none: the score's only metric, with its limits."""
-    grace_steps: PositiveInt | None = None
+    grace_steps: Steps | None = None
     """Steps before the first rung; none: one measuring interval."""
-    reduction: Annotated[float, pydantic.Field(gt=1)] = 3.0
+    reduction: Annotated[Number, pydantic.Field(gt=1)] = 3.0
     """One in so many goes on; rungs are this factor of steps apart."""
 
 
@@ -75,7 +76,7 @@ class Median:
 
     kind: Literal["median"]
     metric: Metric | None = None
-    grace_steps: PositiveInt | None = None
+    grace_steps: Steps | None = None
     minimum_trials: PositiveInt = 3
     """Trials that must have got as far before one is stopped."""
 
@@ -88,11 +89,11 @@ class Pbt:
 
     kind: Literal["pbt"]
     metric: Metric | None = None
-    interval_steps: PositiveInt | None = None
+    interval_steps: Steps | None = None
     """Steps between exchanges; none: one measuring interval. A multiple of it otherwise."""
-    quantile: Annotated[float, pydantic.Field(gt=0, le=0.5)] = 0.25
+    quantile: Annotated[PositiveFloat, pydantic.Field(le=0.5)] = 0.25
     """Part of the population that is replaced, and that is copied from."""
-    resample: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.25
+    resample: Fraction = 0.25
     """Probability that a setting is drawn anew instead of being multiplied by 1.2 or 0.8."""
 
 
@@ -104,8 +105,8 @@ class Pb2:
 
     kind: Literal["pb2"]
     metric: Metric | None = None
-    interval_steps: PositiveInt | None = None
-    quantile: Annotated[float, pydantic.Field(gt=0, le=0.5)] = 0.25
+    interval_steps: Steps | None = None
+    quantile: Annotated[PositiveFloat, pydantic.Field(le=0.5)] = 0.25
 
 
 Scheduler = Annotated[Fifo | Asha | Median | Pbt | Pb2, pydantic.Field(discriminator="kind")]
@@ -151,12 +152,12 @@ class TrialResources:
 
     __pydantic_config__ = STRICT
 
-    workers: PositiveInt = 1
+    workers: Count = 1
     """1: it trains in one process, the trial's own. More: Ray Train's workers."""
-    cpus_per_worker: PositiveInt = 1
-    gpus_per_worker: Annotated[float, pydantic.Field(ge=0, le=1)] | None = None
+    cpus_per_worker: Count = 1
+    gpus_per_worker: Fraction | None = None
     """Below 1, of a trial with one worker: so many trials share a GPU. none: 1 where the cluster has GPUs."""
-    resources_per_worker: dict[str, NonNegativeFloat] = dataclasses.field(default_factory=dict)
+    resources_per_worker: dict[Text, Amount] = dataclasses.field(default_factory=dict)
     """Further Ray resources, by name."""
 
 
@@ -167,7 +168,7 @@ class Repeat:
     __pydantic_config__ = STRICT
 
     top: PositiveInt = 3
-    seeds: Annotated[int, pydantic.Field(ge=2)] = 3
+    seeds: Annotated[PositiveInt, pydantic.Field(ge=2)] = 3
     """Trainings of each, with seeds that the search did not use."""
 
 
@@ -186,11 +187,11 @@ class Space:
     searcher: Searcher = Random()
     trials: PositiveInt | None = None
     """How many; none: as many as a grid has."""
-    concurrent: PositiveInt | None = None
+    concurrent: Count | None = None
     """How many at a time; none: as many as the cluster has room for."""
     trial: TrialResources = TrialResources()
-    steps: PositiveInt
+    steps: Steps
     """Steps of a trial that is not stopped early."""
-    measure_every: PositiveInt
+    measure_every: Steps
     """Steps between measurements of the held-out scenes; ``steps`` is a multiple of it."""
     repeat: Repeat | None = None

@@ -28,6 +28,7 @@ from tecogan_dist.training.ray.launch import storage_of
 from tecogan_dist.training.task import Networks
 from tecogan_dist.tuning.board import TrialNews, start_board
 from tecogan_dist.tuning.configs import preset_values, trial_config
+from tecogan_dist.tuning.folder import TUNE_FOLDER
 from tecogan_dist.tuning.ledger import Event, Ledger
 from tecogan_dist.tuning.ranking import rank
 from tecogan_dist.tuning.records import Segment, TrialRecord, trial_name
@@ -36,8 +37,6 @@ from tecogan_dist.tuning.segments import recorded_values
 from tecogan_dist.tuning.space import Pb2, Pbt
 from tecogan_dist.tuning.trial import JOB, Job, SweepTask, SweepTrial
 
-TUNE_FOLDER = "tune"
-"""Ray Tune's own notes; each command makes them anew, from what the trials' folders hold."""
 HEAD = "node:__internal_head__"
 """A resource that Ray gives to one machine, once."""
 LIMIT_SHARE = 0.95

@@ -27,6 +27,7 @@ from tecogan_dist.config.schema import Config
 from tecogan_dist.data.clips import Scene
 from tecogan_dist.runs.checkpoints import STATE_FILE, WEIGHTS_FILE, checkpoint_name, read_state
 from tecogan_dist.runs.folder import AUTO, open_run_folder, write_run_file
+from tecogan_dist.runs.owner import claim
 from tecogan_dist.tuning.board import TrialLine, TrialProgress
 from tecogan_dist.tuning.configs import needed_metrics, trial_config
 from tecogan_dist.tuning.ranking import merit
@@ -200,6 +201,7 @@ class SweepTrial(tune.Trainable):
             validation_scenes=task.validation_scenes,
             output=segment.folder,
             resume_from=run.resume_from,
+            owner=claim(segment.folder),  # a trial of an earlier command that lives on writes nothing more
         )
         ray.get(self._board.trains.remote(self._name, True))
         start = train_here if task.space.trial.workers == 1 else train_on_workers

@@ -44,12 +44,22 @@ def ends(distribution: Distribution) -> tuple[Any, ...]:
 
 
 def corners(settings: dict[str, Distribution]) -> Iterator[dict[str, Any]]:
-    """Values that trials can have: any two settings at any of their ends, the others at their first."""
-    found = {name: ends(distribution) for name, distribution in settings.items()}
+    """Values that trials can have: any two settings at any of their ends, the others at their first.
+
+    Of many numbers the ends are the smallest, the largest and 0: rules between settings ask for nothing else.
+    """
+    found = {name: _extremes(ends(distribution)) for name, distribution in settings.items()}
     first = {name: values[0] for name, values in found.items()}
     for names in itertools.combinations(settings, min(2, len(settings))):
         for values in itertools.product(*(found[name] for name in names)):
             yield {**first, **dict(zip(names, values, strict=True))}
+
+
+def _extremes(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(values) < 4 or not all(type(value) in (int, float) for value in values):
+        return values
+    kept = {values[0], min(values), max(values), 0}
+    return tuple(value for value in values if value in kept)
 
 
 def within(space: Space, values: dict[str, Any]) -> dict[str, Any]:

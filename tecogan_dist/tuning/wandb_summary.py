@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from pathlib import Path
 
 from tecogan_dist.base.storage import Location
-from tecogan_dist.training.tracking import finish_wandb
+from tecogan_dist.training.wandb_client import finish_wandb, start_wandb
 from tecogan_dist.tuning.records import SweepResults
 from tecogan_dist.tuning.results import table, winner
 
@@ -21,14 +22,16 @@ def write_summary_run(output: Location, results: SweepResults, *, project: str, 
     identity = hashlib.sha256(f"{output.absolute()} summary".encode()).hexdigest()[:16]
     with tempfile.TemporaryDirectory(prefix="tecogan_wandb_") as temporary:
         folder = str(output.path) if output.is_local else temporary
-        run = wandb.init(
+        run = start_wandb(
+            Path(folder),
+            place=folder,
+            say=print,
             project=project,
             group=group,
             job_type="sweep",
             name="summary",
             id=identity,
             resume="allow",
-            dir=folder,
         )
         head, *rows = table(results)
         run.log({"ranking": wandb.Table(columns=list[str | int](head), data=rows)})
@@ -37,5 +40,5 @@ def write_summary_run(output: Location, results: SweepResults, *, project: str, 
             run.summary.update({f"best/{name}": value for name, value in best.last.items()})
             run.summary.update({"best/trial": best.number, "verdict": results.verdict})
         url = run.url or ""
-        finish_wandb(run)
+        finish_wandb(run, say=print)
         return url

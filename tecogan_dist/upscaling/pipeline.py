@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.memory import in_words, machine_memory
 from tecogan_dist.config.degradations import Degradation, is_centred
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.ops.resampling import resize_bicubic
@@ -49,10 +51,11 @@ def upscale_video(
     writers have been entered, and what they have written appears when the caller leaves them. ``advance`` is called
     after each frame.
 
-    Raises :class:`UserError` for a range without frames, for frames that are too small, and what reading and writing
-    raise.
+    Raises :class:`UserError` for a range without frames, for frames that are too small or too large for the memory
+    here, and what reading and writing raise.
     """
     height, width = source.height, source.width
+    check_memory(model, height, width, degrade=degrade, device=device, precision=precision)
     if degrade is None:
         height, width = model.scale * height, model.scale * width
     centred = model.centred if degrade is None else is_centred(degrade)
@@ -88,6 +91,31 @@ def upscale_video(
                 truth = {} if degrade is None else {"truth": truths.popleft()}
                 to_comparison.put({"bicubic": bicubic[0], "model": result, **truth})
             advance()
+
+
+def check_memory(
+    model: RecurrentUpscaler,
+    height: int,
+    width: int,
+    *,
+    degrade: Degradation | None,
+    device: torch.device,
+    precision: Precision,
+) -> None:
+    """Raise :class:`UserError` if frames of this size certainly need more memory than there is.
+
+    Whatever else is in memory, the generator's last features are there twice, before and after they are rectified.
+    """
+    enlargement = 1 if degrade else model.scale**2
+    number_bytes = 2 if precision == "bf16" else 4
+    needed = 2 * number_bytes * model.generator.output.weight.shape[1] * enlargement * height * width
+    is_cuda = device.type == "cuda"
+    there = torch.cuda.get_device_properties(device).total_memory if is_cuda else machine_memory()
+    if needed > there:
+        raise UserError(
+            f"frames of {width}x{height} need more than {in_words(needed)} of memory to be upscaled, and "
+            f"{'the GPU' if is_cuda else 'this machine'} has {in_words(there)}: give smaller frames."
+        )
 
 
 @contextlib.contextmanager

@@ -21,6 +21,19 @@ class Damaged(UserError):
     """A file that is not what it was when it was made."""
 
 
+MOST_PIXELS = 2**27
+"""Of a frame: 16K video (15360x8640) has fewer."""
+
+
+def check_pixels(width: int, height: int, name: object) -> None:
+    """Raise :class:`UserError`, which names ``name``, for a size that a header claims and no frame has."""
+    if width * height > MOST_PIXELS:
+        raise UserError(
+            f"{name} has {width}x{height} pixels, and a frame may have {MOST_PIXELS // 10**6} million: give a smaller "
+            "one."
+        )
+
+
 class Picture(Protocol):
     """A frame of which only parts are wanted: an array, or a decoded frame that is converted where it is looked at."""
 

@@ -5,6 +5,7 @@ An output appears under its name only when it is complete: a failure leaves what
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
@@ -19,9 +20,19 @@ from PIL import Image
 
 from tecogan_dist.base.atomic import replacing
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.video.formats import FOLDER_RATE, IMAGE_SUFFIXES, READABLE_SUFFIXES, WRITABLE_SUFFIXES
+from tecogan_dist.base.inputs import NAME_BYTES, advice, check_name
+from tecogan_dist.base.invariants import require
+from tecogan_dist.video.formats import (
+    FOLDER_RATE,
+    IMAGE_SUFFIXES,
+    OTHER_IMAGE_SUFFIXES,
+    READABLE_SUFFIXES,
+    WRITABLE_SUFFIXES,
+)
 
 AVCOL_SPC_BT709 = 1
+MOST_CRF = 51
+"""x264's coarsest; it takes larger numbers for this one."""
 # Rounding that does not depend on the processor's vector units, so that machines of one cluster agree on every pixel.
 EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
@@ -39,7 +50,8 @@ class FrameWriter:
     51. "rgb24" with a ``crf`` of 0 gives back every bit, since no colours are converted; few players show it.
     ``preset`` and ``tune`` are x264's; ``keyframe_interval`` is in frames.
 
-    Raises :class:`UserError` if the output cannot be made there, or if the disk fills up in the middle.
+    Raises :class:`UserError` if the output cannot be made there, or if the disk fills up in the middle. That nobody
+    else writes to ``path`` meanwhile is the caller's to see to (:func:`tecogan_dist.base.lock.output_lock`).
     """
 
     def __init__(
@@ -54,30 +66,26 @@ class FrameWriter:
         keyframe_interval: int = 250,
     ) -> None:
         self.path = Path(path)
+        check_name(str(path))
+        if self.path.name in ("", ".."):
+            raise UserError(f"{path} is not the name of an output: name a video file, or a folder to make.")
         self.count = 0
         self._rate, self._pix_fmt = rate, pix_fmt
         self._options = {"crf": str(crf), "preset": preset, "g": str(keyframe_interval)}
         if tune is not None:
             self._options["tune"] = tune
         self._is_video = self.path.suffix.lower() in WRITABLE_SUFFIXES
-        self._partial = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
+        ending = f".partial{self.path.suffix}"
+        stem = os.fsencode(self.path.stem)[: NAME_BYTES - 1 - len(os.fsencode(ending))].decode("utf-8", "ignore")
+        self._partial = self.path.with_name(f".{stem}{ending}")
         self._stack = ExitStack()
         self._shape: tuple[int, ...] = ()
         self._container: Any = None
         self._stream: Any = None
 
     def __enter__(self) -> Self:
-        if not self._is_video and self.path.suffix.lower() in (*IMAGE_SUFFIXES, *READABLE_SUFFIXES, ".gif"):
-            raise UserError(
-                f"{self.path} cannot be written: use {', '.join(WRITABLE_SUFFIXES)}, or a folder's name for PNG images."
-            )
-        if self._is_video and self.path.is_dir():
-            raise UserError(f"{self.path} is a folder: give the name of a video file.")
-        if not self._is_video and self.path.is_file():
-            raise UserError(f"{self.path} is a file: give a folder's name, or a video file's with its suffix.")
-        if not self._is_video and self.path.is_dir() and any(self.path.iterdir()):
-            raise UserError(f"{self.path} is not empty: give a new or an empty folder for the images.")
         with self._reported(), ExitStack() as stack:
+            self._check()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(replacing(self.path, partial=self._partial))
             if self._is_video:
@@ -88,22 +96,47 @@ class FrameWriter:
             self._stack = stack.pop_all()
         return self
 
+    def _check(self) -> None:
+        """Raise :class:`UserError` for what could not take the output's name in the end, or would lose something."""
+        path, is_folder = self.path, self.path.is_dir()
+        if not self._is_video and path.suffix.lower() in (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES, *READABLE_SUFFIXES):
+            raise UserError(
+                f"{path} cannot be written: use {', '.join(WRITABLE_SUFFIXES)}, or a folder's name for PNG images."
+            )
+        if self._is_video and is_folder:
+            raise UserError(f"{path} is a folder: give the name of a video file.")
+        if not self._is_video and path.is_file():
+            raise UserError(f"{path} is a file: give a folder's name, or a video file's with its suffix.")
+        if path.exists() and not is_folder and not path.is_file():
+            raise UserError(f"{path} is neither a file nor a folder: give the name of one.")
+        if path.is_file() and not os.access(path, os.W_OK):
+            raise UserError(f"{path} is protected from writing: change its permissions, or name another output.")
+        if is_folder and any(path.iterdir()):
+            raise UserError(f"{path} is not empty: give a new or an empty folder for the images.")
+        if is_folder and (path.is_symlink() or path.is_mount()):  # the images' folder could not take its name
+            raise UserError(f"{path} is a link or a disk of its own: give the name of a new folder in it.")
+        if self._partial.is_dir() and any(entry.suffix != ".png" for entry in self._partial.iterdir()):
+            raise UserError(f"{self._partial} is in the way and holds more than images: move it away.")
+
     def write(self, frame: np.ndarray, name: str | None = None) -> None:
         """Append a (height, width, 3) uint8 RGB frame; all must be of one size.
 
         ``name`` is the image's name without suffix in a folder (default ``frame_0000``); a video has no use for it.
         """
-        assert frame.dtype == np.uint8, frame.dtype
-        assert frame.ndim == 3, frame.shape
-        assert frame.shape[2] == 3, frame.shape
+        require(frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3, "frames are RGB in uint8")
         self._shape = self._shape or frame.shape
-        assert frame.shape == self._shape, f"frame of {frame.shape} after frames of {self._shape}"
+        if frame.shape != self._shape:
+            raise UserError(
+                f"{self.path} cannot be written: a frame of {frame.shape[1]}x{frame.shape[0]} comes after frames of "
+                f"{self._shape[1]}x{self._shape[0]}; give an input with frames of one size."
+            )
         with self._reported():
             if self._is_video:
                 self._encode(frame)
             else:
                 target = self._partial / f"{name or f'frame_{self.count:04d}'}.png"
-                assert not target.exists(), f"two frames are named {target.name}"
+                if target.exists():
+                    raise UserError(f"two frames would be named {target.name} in {self.path}: rename one of them.")
                 Image.fromarray(frame).save(target, compress_level=3)
         self.count += 1
 
@@ -117,7 +150,8 @@ class FrameWriter:
         """Complete a video; after a failure only close it."""
         try:
             if kind is None:
-                assert self.count, "no frame was written"
+                if not self.count:
+                    raise UserError(f"{self.path} is not written: its input has no frame.")
                 if self._is_video:
                     self._container.mux(self._stream.encode())
                     self._container.close()
@@ -156,9 +190,8 @@ class FrameWriter:
         try:
             yield
         except (av.FFmpegError, OSError) as error:
-            raise UserError(
-                f"{self.path} cannot be written ({reason(error)}): check the disk's space and permissions."
-            ) from error
+            what = advice(error) if isinstance(error, OSError) else "check the disk's space and permissions"
+            raise UserError(f"{self.path} cannot be written ({reason(error)}): {what}.") from error
 
 
 def reason(error: Exception) -> str:

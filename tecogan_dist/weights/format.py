@@ -1,6 +1,7 @@
 """Our weights files: one safetensors file that says by itself which model it holds.
 
-Tensors are named ``upscaler.<name>`` and, where it was trained with one, ``discriminator.<name>`` by state dict.
+Tensors are named ``upscaler.<name>`` and, where it was trained with one, ``discriminator.<name>`` by state dict. It
+also carries its own checksum (:mod:`tecogan_dist.weights.tensors`).
 """
 
 from __future__ import annotations
@@ -9,22 +10,31 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import TypeVar, cast, get_args
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from tecogan_dist.base.atomic import replacing
+from tecogan_dist.base.documents import parse_json
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.state_dicts import not_finite
 from tecogan_dist.config import load as settings
 from tecogan_dist.config.degradations import LrOrigin
-from tecogan_dist.config.schema import Config, ModelConfig
-from tecogan_dist.models.build import build_upscaler
+from tecogan_dist.config.schema import Config, DiscriminatorConfig, ModelConfig
+from tecogan_dist.models.build import TRIPLET_CHANNELS, WIDEST, build_discriminator, build_upscaler
+from tecogan_dist.models.probe import gives_pictures
+from tecogan_dist.weights.tensors import CHECKSUM, open_tensors, short, write_tensors
 
 SUFFIX = ".safetensors"
+VGG_FORMAT = "tecogan_dist_vgg19"
+LAST_STEP = (1 << 63) - 1
 _FORMAT = "tecogan_dist"
 _VERSION = "1"
+_ENTRIES = {"format", "version", "model", "degradation", "step", "config", CHECKSUM}
+_UPSCALER, _DISCRIMINATOR = "upscaler.", "discriminator."
+_ANOTHER = "take another copy"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +61,14 @@ def save_weights(
 ) -> None:
     """Write a weights file, whole or not at all. State dicts may be on any device; they are stored in float32.
 
-    Without ``run_config`` they count as trained on BD, as the original's are.
+    Without ``run_config`` they count as trained on BD, as the original's are. Raises :class:`UserError` if it cannot be
+    written, or if a weight is infinite or not a number.
     """
-    tensors = {f"upscaler.{name}": tensor for name, tensor in upscaler_state.items()}
-    tensors |= {f"discriminator.{name}": tensor for name, tensor in (discriminator_state or {}).items()}
+    tensors = {_UPSCALER + name: tensor for name, tensor in upscaler_state.items()}
+    tensors |= {_DISCRIMINATOR + name: tensor for name, tensor in (discriminator_state or {}).items()}
+    bad = not_finite(tensors)
+    if bad is not None:
+        raise UserError(f"{path} is not written: {bad}, which nothing can be made of.")
     metadata = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -68,57 +82,37 @@ def save_weights(
 
 
 def read_weights_file(path: Path, *, name: object = None) -> Weights:
-    """Read a local weights file; complete for the model that it names. ``name``: what messages call it.
+    """Read a local weights file; complete for the model that it names, all of it finite. ``name``: for messages.
 
     Whoever has a path from a user takes :func:`tecogan_dist.runs.find.read_weights`. Raises :class:`UserError` for a
-    file that is damaged, incomplete or something else.
+    file that is damaged, incomplete or something else. No value is read before the header fits the model.
     """
-    name = name or path
-    tensors, metadata = read_tensors(path, name=name)
-    _check_format(metadata, name)
-    try:
-        model_tree = json.loads(metadata["model"])
-    except (KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{name} does not say which model it holds: it is damaged, take another copy.") from error
-    model = settings.model_from_tree(model_tree, source=str(name))
-    degradation = metadata.get("degradation", "BD")
-    if degradation not in get_args(LrOrigin):
-        raise UserError(f"{name} names an unknown degradation, {degradation!r}: it is damaged, take another copy.")
-    upscaler = _network(tensors, "upscaler.")
-    _check_complete(name, upscaler, model)
+    name = path if name is None else name
+    with open_tensors(path, name=name) as file:
+        _check_format(file.metadata, name)
+        model = _model(file.metadata, name)
+        degradation = file.metadata.get("degradation", "BD")
+        if degradation not in get_args(LrOrigin):
+            raise UserError(f"{name} names an unknown degradation, {degradation[:80]!r}: it is damaged, {_ANOTHER}.")
+        step = _step(name, file.metadata)
+        _check_complete(name, file.shapes, model)
+        tensors = file.read()
+    bad = not_finite(tensors)
+    if bad is not None:
+        raise UserError(f"the weights in {name} cannot be used: {bad}, {_ANOTHER}.")
+    upscaler = _part(tensors, _UPSCALER)
+    if not gives_pictures(upscaler, model):
+        raise UserError(
+            f"the weights in {name} cannot be used: some are so large that the upscaler gives no picture, {_ANOTHER} "
+            "or those of an earlier step."
+        )
     return Weights(
         upscaler=upscaler,
-        discriminator=_network(tensors, "discriminator.") or None,
+        discriminator=_part(tensors, _DISCRIMINATOR) or None,
         model=model,
         degradation=cast(LrOrigin, degradation),
-        step=_step(name, metadata),
+        step=step,
     )
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file, whole or not at all. Raises :class:`UserError` if it cannot be written."""
-    # A clone: state dicts may be views into one large buffer (DeepSpeed) or in channels_last order.
-    stored = {
-        name: tensor.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
-    try:
-        with replacing(path) as partial:
-            partial.write_bytes(safetensors.torch.save(stored, metadata))
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error}).") from error
-
-
-def read_tensors(path: Path, *, name: object = None) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors (float32, on the CPU) and the metadata of a safetensors file. Raises :class:`UserError`."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-            return tensors, file.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(
-            f"{name or path} is not a safetensors file, or is damaged or cut short ({error}): take another copy."
-        ) from error
 
 
 def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
@@ -128,42 +122,74 @@ def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 def _check_format(metadata: Mapping[str, str], name: object) -> None:
     if metadata.get("format") != _FORMAT:
+        held = "VGG19" if metadata.get("format") == VGG_FORMAT else "something else"
         raise UserError(
-            f"{name} does not hold an upscaler of tecogan_dist: give weights of a run or of 'tecogan convert'."
+            f"{name} does not hold an upscaler of tecogan_dist but {held}: give weights of a run or of "
+            "'tecogan convert'."
         )
     if metadata.get("version") != _VERSION:
         raise UserError(f"{name} was written by another version of tecogan_dist: use that one, or other weights.")
+    unknown = sorted(metadata.keys() - _ENTRIES)
+    if unknown:
+        raise UserError(f"{name} has an unknown entry {unknown[0][:80]!r} in its metadata: it is damaged, {_ANOTHER}.")
+
+
+def _model(metadata: Mapping[str, str], name: object) -> ModelConfig:
+    try:
+        tree = parse_json(metadata["model"], source=name)
+    except (KeyError, UserError) as error:
+        raise UserError(f"{name} does not say which model it holds: it is damaged, {_ANOTHER}.") from error
+    return settings.model_from_tree(tree, source=str(name))
 
 
 def _step(name: object, metadata: Mapping[str, str]) -> int:
     text = metadata.get("step", "")
-    if not (text.isdecimal() and len(text) < 20):
-        raise UserError(f"{name} does not say its training step: it is damaged, take another copy.")
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= LAST_STEP):
+        raise UserError(f"{name} does not say its training step: it is damaged, {_ANOTHER}.")
     return int(text)
 
 
-def _check_complete(name: object, state: Mapping[str, Tensor], model: ModelConfig) -> None:
+def _check_complete(name: object, found: Mapping[str, torch.Size], model: ModelConfig) -> None:
+    upscaler = _part(found, _UPSCALER)
     # First the three numbers, so that a damaged one cannot ask for a model larger than the file.
-    blocks = sum(key.startswith("generator.blocks.") and key.endswith(".conv1.bias") for key in state)
-    channels = _size(state, "generator.input.bias")
-    flow_width = _size(state, "flow.encoder.0.conv1.bias")
+    blocks = sum(key.startswith("generator.blocks.") and key.endswith(".conv1.bias") for key in upscaler)
+    channels = upscaler.get("generator.input.bias", torch.Size([0])).numel()
+    flow_width = upscaler.get("flow.encoder.0.conv1.bias", torch.Size([0])).numel()
     sizes = (blocks, channels, flow_width)
-    if sizes != (model.blocks, model.channels, model.flow_width) or min(sizes) < 1:
-        raise UserError(f"the tensors in {name} are not those of the model it names: it is damaged, take another copy.")
+    if sizes != (model.blocks, model.channels, model.flow_width) or min(sizes) < 1 or max(sizes) > WIDEST:
+        raise UserError(f"the tensors in {name} are not those of the model it names: it is damaged, {_ANOTHER}.")
     with torch.device("meta"):
         expected = shapes(build_upscaler(model).state_dict())
-    found = shapes(state)
-    different = [key for key in expected | found if expected.get(key) != found.get(key)]
+    _check_equal(name, upscaler, expected)
+    discriminator = _part(found, _DISCRIMINATOR)
+    if discriminator:
+        # Either kind: which one it is shows in the channels that it takes.
+        first = discriminator.get("input.weight", torch.Size([0]))
+        temporal_only = len(first) == 4 and first[1] == TRIPLET_CHANNELS
+        with torch.device("meta"):
+            network = build_discriminator(DiscriminatorConfig(temporal_only=temporal_only))
+        expected = shapes(network.state_dict())
+        _check_equal(name, _named(discriminator), _named(expected))
+    strange = [key for key in found if not key.startswith((_UPSCALER, _DISCRIMINATOR))]
+    if strange:
+        raise _incomplete(name, strange[0])
+
+
+def _check_equal(name: object, found: Mapping[str, torch.Size], expected: Mapping[str, torch.Size]) -> None:
+    different = [key for key in {**expected, **found} if expected.get(key) != found.get(key)]
     if different:
-        raise UserError(
-            f"{name} is incomplete or damaged ({different[0]} is missing, unknown or of a wrong shape): "
-            "take another copy."
-        )
+        raise _incomplete(name, different[0])
 
 
-def _network(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def _named(discriminator: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
+    return {_DISCRIMINATOR + name: shape for name, shape in discriminator.items()}
 
 
-def _size(state: Mapping[str, Tensor], name: str) -> int:
-    return state[name].numel() if name in state else 0
+def _incomplete(name: object, tensor: str) -> UserError:
+    return UserError(
+        f"{name} is incomplete or damaged ({short(tensor)} is missing, unknown or of a wrong shape): {_ANOTHER}."
+    )
+
+
+def _part(tensors: Mapping[str, T], prefix: str) -> dict[str, T]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor
 
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.base.state_dicts import read_state_dict
+from tecogan_dist.base.inputs import check_regular
+from tecogan_dist.base.state_dicts import not_finite, read_state_dict, select
 from tecogan_dist.config.schema import RANDOM
 from tecogan_dist.models.vgg import LEVELS, Preprocessing, Vgg19
-from tecogan_dist.weights.format import read_tensors, write_tensors
+from tecogan_dist.weights.format import SUFFIX, VGG_FORMAT, shapes
+from tecogan_dist.weights.tensors import CHECKSUM, read_tensors, write_tensors
 
-_FORMAT = "tecogan_dist_vgg19"
 _VERSION = "1"
 _HOW_TO_GET = (
     "download https://download.pytorch.org/models/vgg19-dcbb9e9d.pth, or "
@@ -45,12 +47,14 @@ def read_vgg(source: str | None, *, seed: int) -> VggWeights:
     if source == RANDOM:
         return VggWeights(_random_state(seed), "tf_slim")
     path = Path(source)
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UserError(f"no file with VGG19's weights is at {source}: {_HOW_TO_GET}.")
-    if path.suffix == ".safetensors":
+    check_regular(path, what="weights file")
+    if path.suffix == SUFFIX:
         tensors, metadata = read_tensors(path)
-        if metadata.get("format") == _FORMAT:
-            if metadata.get("version") != _VERSION or metadata.get("preprocessing") != "tf_slim":
+        if metadata.get("format") == VGG_FORMAT:
+            expected = {"format": VGG_FORMAT, "version": _VERSION, "preprocessing": "tf_slim"}
+            if {name: text for name, text in metadata.items() if name != CHECKSUM} != expected:
                 raise UserError(f"{path} was written by another version of tecogan_dist: convert it again.")
             return VggWeights(_select(path, tensors, {name: f"vgg.{name}" for name in _empty_state()}), "tf_slim")
     else:
@@ -67,20 +71,22 @@ def build_vgg(weights: VggWeights) -> Vgg19:
 
 
 def save_vgg(path: Path, weights: VggWeights) -> None:
-    """Write what :func:`read_vgg` reads back, whole or not at all."""
-    metadata = {"format": _FORMAT, "version": _VERSION, "preprocessing": weights.preprocessing}
+    """Write what :func:`read_vgg` reads back, whole or not at all. Raises :class:`UserError` if it cannot be written.
+
+    So it does for weights that are infinite or not a number.
+    """
+    bad = not_finite(weights.state)
+    if bad is not None:
+        raise UserError(f"{path} is not written: {bad}, which nothing can be made of.")
+    metadata = {"format": VGG_FORMAT, "version": _VERSION, "preprocessing": weights.preprocessing}
     write_tensors(path, {f"vgg.{name}": tensor for name, tensor in weights.state.items()}, metadata)
 
 
 def _select(path: Path, tensors: dict[str, Any], names: dict[str, str]) -> dict[str, Tensor]:
     """The tensors called ``names`` (ours: theirs), if all are there in VGG19's shapes."""
-    state = {}
-    for name, like in _empty_state().items():
-        tensor = tensors.get(names[name])
-        if not isinstance(tensor, Tensor) or tensor.shape != like.shape:
-            raise UserError(f"{path} is not a VGG19 file: {names[name]} is missing or of a wrong shape; {_HOW_TO_GET}.")
-        state[name] = tensor.float()
-    return state
+    wanted = {names[name]: shape for name, shape in shapes(_empty_state()).items()}
+    found = select(tensors, wanted, kind=f"{path} is not a VGG19 file", advice=_HOW_TO_GET)
+    return {name: found[names[name]] for name in names}
 
 
 def _torchvision_names() -> dict[str, str]:

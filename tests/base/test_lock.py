@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -10,7 +12,8 @@ import pytest
 
 from tecogan_dist.base import lock
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.base.lock import WriterLock
+from tecogan_dist.base.lock import WriterLock, output_lock
+from tecogan_dist.base.owners import Owner
 from tecogan_dist.base.storage import Location
 from tests.support.paths import REPOSITORY as ROOT
 from tests.support.s3_server import S3Server
@@ -76,7 +79,9 @@ def test_a_killed_writer_s_lock_is_taken_over(place: Location) -> None:
     other = start_other(place)
     other.kill()
     other.wait(timeout=30)
+    began = time.monotonic()
     with WriterLock(place) as held:
+        assert time.monotonic() - began < STALE  # it ran on this machine, where it is seen to be gone
         held.check()
         with pytest.raises(UserError, match="another process"), WriterLock(place):
             pass
@@ -105,3 +110,78 @@ def test_a_lock_outlives_a_server_that_is_away_for_a_while(place: Location, serv
         held.check()
         assert len((place / ".lock").entries()) == 1
     assert (place / ".lock").entries() == []
+
+
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
+def test_of_two_that_start_at_once_one_goes_on(place: Location) -> None:
+    outcomes: list[str] = []
+
+    def enter() -> None:
+        try:
+            with WriterLock(place) as held:
+                time.sleep(3 * HEARTBEAT)
+                held.check()
+                outcomes.append("held")
+        except UserError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=enter) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes.count("held") == 1, outcomes
+    assert sum("another process" in outcome for outcome in outcomes) == 2
+
+
+def test_one_process_writes_an_output(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "film.mp4"
+    with output_lock(target):
+        sentence = rf"another process \(pid {os.getpid()} on .*\) is writing .*film.mp4: wait for its end"
+        with pytest.raises(UserError, match=sentence), output_lock(tmp_path / "new" / ".." / "new" / "film.mp4"):
+            pass
+        with output_lock(target.with_name("other.mp4")):
+            pass
+    assert list(target.parent.iterdir()) == []
+    with output_lock(target):
+        pass
+
+
+def test_a_lock_goes_through_no_link_and_keeps_a_file_of_the_user_s(tmp_path: Path) -> None:
+    mine = tmp_path / ".film.mp4.tecogan_lock"
+    mine.write_text("my notes")
+    film = tmp_path / "film.mp4"
+    with output_lock(film), pytest.raises(UserError, match="another process"), output_lock(film):
+        pass
+    assert mine.read_text() == "my notes"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").write_text("my notes")
+    with WriterLock(Location.of(tmp_path / "run")):
+        pass
+    assert (tmp_path / "run" / ".lock").read_text() == "my notes"
+    (tmp_path / ".a.tecogan_lock").symlink_to(mine)
+    os.mkfifo(tmp_path / ".b.tecogan_lock")
+    (tmp_path / ".c.tecogan_lock").mkdir()
+    for name in "abc":
+        with pytest.raises(UserError), output_lock(tmp_path / name):
+            pass
+    assert mine.read_text() == "my notes"
+
+
+def test_a_lock_outlives_a_long_name_and_needs_a_place(tmp_path: Path) -> None:
+    with output_lock(tmp_path / ("x" * 255)):
+        pass
+    for place in (Path("/proc/film.mp4"), tmp_path / ("x" * 256), tmp_path / "file" / "film.mp4"):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(UserError), output_lock(place):
+            pass
+
+
+def test_an_owner_is_known_by_more_than_its_number() -> None:
+    me = Owner.me()
+    assert Owner.parse(me.line()) == me
+    assert not me.is_dead()
+    assert Owner.parse(me.line().replace(b"started ", b"started 1")).is_dead()  # type: ignore[union-attr]
+    assert not Owner.parse(me.line().replace(b"machine ", b"machine x")).is_dead()  # type: ignore[union-attr]
+    for line in (b"", b"claimed", b"\xff", me.line() * 2, me.line()[:-5]):
+        assert Owner.parse(line) is None or Owner.parse(line) != me

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import socket
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tecogan_dist.base import object_stores, storage, waiting
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tests.support.s3_server import BUCKET, S3Server
@@ -104,6 +106,19 @@ def test_addresses_keep_their_options_and_working_folder(tmp_path: Path, monkeyp
         ("s3:///store", "is not a place for files"),
         ("s3://bucket/store?regoin=x", "unknown option 'regoin': use endpoint_override, region, scheme"),
         ("gs://bucket/store?region=x", "unknown option 'region': use endpoint_override, scheme"),
+        ("s3:bucket/store", "is not a place for files"),
+        ("file:///tmp/store", "give the path alone, without file:"),
+        ("S3://bucket/store", "write s3:// in small letters"),
+        ("s3://b/store", "'b' where the name of a bucket is wanted"),
+        ("s3://buck et/store", "'buck et' where the name of a bucket is wanted"),
+        ("s3://bucket/../store", "has an empty name, '.', '..' or a control character"),
+        ("s3://bucket//store", "has an empty name"),
+        ("s3://bucket/a\nb", "or a control character"),
+        ("s3://bucket/" + "x" * 2000, "is too long: a name on an object store may have 1024 bytes"),
+        ("s3://bucket/x?endpoint_override=", "an endpoint_override that is not an address: write it as HOST:PORT"),
+        ("s3://bucket/x?endpoint_override=host:99999", "an endpoint_override that is not an address"),
+        ("s3://bucket/x?scheme=ftp", "has scheme='ftp': write http or https"),
+        ("s3://bucket/x?region=a&region=b", "has an option twice"),
     ],
 )
 def test_an_address_that_cannot_be_meant_is_refused(uri: str, sentence: str) -> None:
@@ -111,10 +126,66 @@ def test_an_address_that_cannot_be_meant_is_refused(uri: str, sentence: str) -> 
         Location(uri)
 
 
-def test_credentials_of_an_address_are_not_repeated() -> None:
-    with pytest.raises(UserError, match="environment") as caught:
-        Location("s3://key:secret@bucket/store")
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://key:secret@bucket/store",
+        "s3://bucket/store?endpoint_override=key:secret@host",
+        "s3://bucket/store?token=secret",
+        "https://host/store?token=secret",
+        "ftp://key:secret@host/store",
+    ],
+)
+def test_credentials_of_an_address_are_not_repeated(uri: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Location(uri)
     assert "secret" not in str(caught.value)
+
+
+def test_home_folders_are_those_of_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert Location.of("~/run") == Location(f"{tmp_path}/run")
+    with pytest.raises(UserError, match="a user who is not known here"):
+        Location.of("~no-such-user/run")
+    (tmp_path / "~film").write_bytes(b"x")
+    assert Location.of("~film").read_bytes() == b"x"
+
+
+def test_reading_has_a_limit(tmp_path: Path) -> None:
+    file = Location.of(tmp_path / "file")
+    file.write_bytes(b"12345")
+    assert file.read_bytes(limit=5) == b"12345"
+    with pytest.raises(UserError, match="has more than the 4 bytes that such a file may have"):
+        file.read_bytes(limit=4)
+
+
+def test_a_server_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """One byte after the other, so that no library below takes it for silent; and no thread is left behind."""
+    monkeypatch.setattr(storage, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(waiting, "SAY_SECONDS", 0.2)
+    monkeypatch.setattr(object_stores, "ATTEMPTS", 2)
+    ended = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while not ended.wait(0.1):
+                connection.sendall(b"<")
+
+    def accept(listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listening.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=accept, args=(listening,), daemon=True).start()
+        address = f"endpoint_override=127.0.0.1:{listening.getsockname()[1]}&scheme=http"
+        check_failure(Location(f"s3://trickling-bucket/store?{address}").entries, "read: its server is too slow")
+        ended.set()
+    assert "waiting for s3://trickling-bucket/store" in capfd.readouterr().err
+    assert not [thread for thread in threading.enumerate() if thread.name == "within"]
 
 
 def check_failure(action: Callable[[], object], sentence: str) -> None:
@@ -214,4 +285,4 @@ def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     check_failure(Location.of(tmp_path / "file").entries, r"file cannot be read \(Not a directory\)")
     check_failure(lambda: (Location.of(tmp_path / "file") / "x").write_bytes(b"x"), r"cannot be written \(File exists")
-    check_failure(Location.of(tmp_path).read_bytes, "cannot be read")
+    check_failure(Location.of(tmp_path).read_bytes, "is a folder where an ordinary file is wanted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,8 +35,9 @@ from tests.support.tensorflow_files import by_rule, discriminator_shapes, upscal
 torch.set_num_threads(1)
 SMALL = ModelConfig(blocks=3, channels=8, flow_width=4)
 UPSCALER = by_rule(upscaler_shapes(blocks=3, channels=8, flow_width=4))
+STEP = "get_learning_rate_and_global_step/global_step"
 OTHERS = {
-    "get_learning_rate_and_global_step/global_step": np.array(1234, np.int64),
+    STEP: np.array(1234, np.int64),
     "generator_train/generator/generator_unit/resblock_1/conv_1/Conv/weights/Adam": np.ones((3, 3, 8, 8), np.float32),
     "generator_train/beta1_power": np.array(0.9, np.float32),
     "generator_loss/add_3/ExponentialMovingAverage": np.array(0.5, np.float32),
@@ -206,6 +208,9 @@ def test_converting_vgg19(tmp_path: Path) -> None:
     # The normalisation follows from the file: 0..255 minus TF-slim's mean colour.
     torch.testing.assert_close(vgg.mean.flatten() * 255, torch.tensor([123.68, 116.779, 103.939]))
     torch.testing.assert_close(vgg.deviation.flatten() * 255, torch.ones(3))
+    tensors["vgg_19/conv5/conv5_4/biases"][3] = np.inf
+    with pytest.raises(UserError, match="1 of the 512 numbers in vgg_19/conv5/conv5_4/biases are infinite"):
+        vgg_from_tensorflow(tensors)
 
 
 def test_what_cannot_be_converted(tmp_path: Path) -> None:
@@ -219,6 +224,64 @@ def test_what_cannot_be_converted(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"vgg_19/conv1/conv1_1/weights has shape \(3, 3, 3, 4\)"):
         convert(data / "tf_v1.ckpt", tmp_path / "w.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+KERNEL = "generator/generator_unit/input_stage/conv/Conv/weights"
+
+
+def spoiled(name: str, value: float) -> dict[str, np.ndarray]:
+    array = UPSCALER[name].copy()
+    array.flat[0] = value
+    return {name: array}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (spoiled(KERNEL, np.nan), f"1 of the 3,672 numbers in {KERNEL} are infinite or not a number"),
+        (spoiled(KERNEL, -np.inf), f"1 of the 3,672 numbers in {KERNEL} are infinite or not a number"),
+        (
+            {name: array * np.float32(1e30) for name, array in UPSCALER.items()},
+            "so large that the upscaler gives no pict",
+        ),
+        ({KERNEL: UPSCALER[KERNEL].astype(np.int64)}, f"{KERNEL} is of type int64"),
+        ({KERNEL: np.zeros((1, 1, 1, 100_000), np.float32)}, "does not fit a TecoGAN"),
+        ({STEP: np.array(-1, np.int64)}, "is not a number of training steps"),
+        ({STEP: np.zeros(2, np.int64)}, "is not a number of training steps"),
+        ({STEP: np.array(np.nan, np.float32)}, "is not a number of training steps"),
+    ],
+)
+def test_values_that_no_weights_can_be_made_of(tmp_path: Path, changes: dict[str, np.ndarray], reason: str) -> None:
+    write_v2(tmp_path / "model", UPSCALER | changes, crc32c)
+    with pytest.raises(UserError, match=reason):
+        main([str(tmp_path / "model"), str(tmp_path / "w.safetensors")])
+    assert {path.name for path in tmp_path.iterdir()} == {"model.index", "model.data-00000-of-00001"}
+
+
+def test_outputs_that_cannot_be(tmp_path: Path) -> None:
+    source = tmp_path / "model.safetensors"  # a V1 file may be called so
+    shutil.copy(TENSORFLOW_CHECKPOINTS / "tf_v1.ckpt", source)
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "link.safetensors").symlink_to("nothing")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for output, reason in {
+        "": "empty",
+        ".": "must",
+        "/": "must",
+        "x" * 300 + ".safetensors": "too long",
+        "folder.safetensors": "is a folder",
+        "link.safetensors": "exists: name another",
+        "model.safetensors": "exists: name another",
+        "model.safetensors/w.safetensors": "is not a folder",
+        "none/w.safetensors": "does not exist: make it first",
+    }.items():
+        place = output if output in ("", ".", "/") else str(tmp_path / output)
+        with pytest.raises(UserError, match=reason):
+            main([str(source), place])
+    with pytest.raises(UserError, match="is the checkpoint itself"):
+        main([str(source), str(source), "--overwrite"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert source.read_bytes() == (TENSORFLOW_CHECKPOINTS / "tf_v1.ckpt").read_bytes()
 
 
 def test_what_is_not_understood_is_one_sentence() -> None:

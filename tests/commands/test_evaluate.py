@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.lock import output_lock
 from tecogan_dist.commands import evaluate
 from tecogan_dist.metrics.names import METRICS
 from tecogan_dist.metrics.perceptual import WEIGHTS_VARIABLE, Lpips, find_trunk
@@ -176,7 +176,7 @@ def test_identical_videos_are_infinitely_good(tmp_path: Path, weights: Path) -> 
     results, targets = write_folder(tmp_path / "a", frames), write_folder(tmp_path / "b", frames)
     run("--results", results, "--targets", targets, "--output", tmp_path / "out", "--lpips-weights", weights)
     averages = read(tmp_path / "out")["averages"]
-    assert averages["FrameAvg_PSNR"] == math.inf
+    assert averages["FrameAvg_PSNR"] is None  # JSON has no infinity
     assert averages["FrameAvg_SSIM"] == pytest.approx(1)
     assert [averages[f"FrameAvg_{name}"] for name in ("LPIPS", "tOF", "tLP100")] == [0, 0, 0]
     assert "0,inf,1.0,0.0,0.0,0.0" in (tmp_path / "out" / "metrics.csv").read_text()
@@ -197,8 +197,9 @@ def test_png_kinds(tmp_path: Path) -> None:
         (tmp_path / kind).mkdir()
         for index, image in enumerate(grey):
             convert(image).save(tmp_path / kind / f"{index}.png")
-        run("--results", tmp_path / kind, "--targets", targets, "--output", tmp_path / "out", "--metrics", "psnr")
-        assert read(tmp_path / "out")["averages"]["FrameAvg_PSNR"] == math.inf, kind
+        output = tmp_path / "out" / kind
+        run("--results", tmp_path / kind, "--targets", targets, "--output", output, "--metrics", "psnr")
+        assert "FrameAvg_PSNR\n0,inf\n" in (output / "metrics.csv").read_text(), kind
 
 
 def make_bad(kind: str, folder: Path) -> tuple[Path, Path, str]:
@@ -232,9 +233,8 @@ def make_bad(kind: str, folder: Path) -> tuple[Path, Path, str]:
         Image.fromarray(np.dstack([target[4], np.full(target.shape[1:3], 128, np.uint8)])).save(image)
         return bad, good, r"frame_0004\.png has transparent pixels"
     assert kind == "float"
-    Image.fromarray(target[4, ..., 0].astype(np.float32)).save(bad / "frame_0004.tiff")
-    (bad / "frame_0004.tiff").rename(image)
-    return bad, good, r"frame_0004\.png has pixels of type 'F'"
+    Image.fromarray(target[4, ..., 0].astype(np.float32)).save(image, format="TIFF")
+    return bad, good, r"frame_0004\.png cannot be read as an image \(it is neither PNG nor JPEG"
 
 
 @pytest.mark.parametrize(
@@ -260,9 +260,77 @@ def test_bad_input_is_one_sentence_and_loses_nothing(tmp_path: Path, kind: str) 
     output.mkdir()
     (output / "metrics.csv").write_text("earlier")
     with pytest.raises(UserError, match=sentence):
-        run("--results", results, "--targets", targets, "--output", output, "--metrics", "psnr")
+        run("--results", results, "--targets", targets, "--output", output, "--metrics", "psnr", "--overwrite")
     assert [path.name for path in output.iterdir()] == ["metrics.csv"]
     assert (output / "metrics.csv").read_text() == "earlier"
+
+
+def scores(*given: str | Path) -> None:
+    run(*given, "--metrics", "psnr", "--workers", "1")
+
+
+def test_earlier_files_are_replaced_on_request_only_and_all_or_none(tmp_path: Path) -> None:
+    target = texture(8)
+    results, targets = write_folder(tmp_path / "a", noisy(target)), write_folder(tmp_path / "b", target)
+    output = tmp_path / "out"
+    given: list[str | Path] = ["--results", results, "--targets", targets, "--output", output]
+    scores(*given)
+    first = {path.name: path.read_bytes() for path in output.iterdir()}
+    other: list[str | Path] = ["--results", targets, "--targets", results, "--output", output]
+    with pytest.raises(UserError, match=r"metrics\.csv exists: .*--overwrite"):
+        scores(*other)
+    with output_lock(output), pytest.raises(UserError, match="another process"):
+        scores(*other, "--overwrite")
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == first
+    scores(*other, "--overwrite")
+    second = {path.name: path.read_bytes() for path in output.iterdir()}
+    assert second["metrics.json"] != first["metrics.json"]
+    (output / "report.html").unlink()
+    (output / "report.html").mkdir()
+    with pytest.raises(UserError, match=r"report\.html is a folder"):
+        scores(*given, "--overwrite")
+    assert {path.name for path in output.iterdir()} == set(first)
+    assert (output / "metrics.json").read_bytes() == second["metrics.json"]
+
+
+def test_names_with_commas_and_terminal_escapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = texture(8)
+    comma, plain, steering = (write_folder(tmp_path / name, noisy(target)) for name in ("a,b", "c", "d"))
+    targets = [write_folder(tmp_path / name, target) for name in ("walk\x1b[31m", "<b>&", "city")]
+    given: list[str | Path] = ["--results", f"{comma},{plain}", "--results", steering]
+    for path in targets:
+        given += ["--targets", path]
+    scores(*given, "--output", tmp_path / "out\x1b[2J")
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
+    assert "walk\\x1b[31m  " in shown.out
+    content = read(tmp_path / "out\x1b[2J")
+    assert [Path(sequence["results"]).name for sequence in content["sequences"]] == ["a,b", "c", "d"]
+    assert "<b>&" not in (tmp_path / "out\x1b[2J" / "report.html").read_text("utf-8")
+    write_folder(tmp_path / "a", target)
+    for text, sentence in (
+        (f"{plain},", "has an empty name in it"),
+        (",", "has an empty name in it"),
+        ("", "--results: is empty"),
+        (f"{comma},{plain}", "2 results and 1 targets"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            scores("--results", text, "--targets", targets[0], "--output", tmp_path / "other")
+
+
+def test_frames_are_paired_by_their_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = texture(8)
+    targets, results = write_folder(tmp_path / "hr", target), write_folder(tmp_path / "sr", target)
+    for number in reversed(range(8)):
+        (results / f"frame_{number:04}.png").rename(results / f"output_{number + 1:04}.png")
+    given: list[str | Path] = ["--results", results, "--targets", targets, "--output", tmp_path / "out"]
+    scores(*given)
+    assert "differ by 1: output_0001 is taken for frame_0000\n" in capsys.readouterr().out
+    (results / "output_0008.png").rename(results / "output_0009.png")
+    with pytest.raises(UserError, match=r"sr has a gap in its numbers, .* with --allow-gaps\.$"):
+        scores(*given, "--overwrite")
+    with pytest.raises(UserError, match="output_0009 would meet frame_0007"):
+        scores(*given, "--overwrite", "--allow-gaps")
 
 
 @pytest.mark.usefixtures("cluster")
@@ -284,6 +352,8 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         (["--results", f"{frames},{frames}", "--targets", f"{other},{other}"], "given twice"),
         (["--results", frames, "--targets", other, "--metrics", "psnr,vmaf"], "choose from psnr"),
         (["--results", frames, "--targets", other, "--workers", "0"], "--workers: must be at least 1, not 0"),
+        (["--results", frames, "--targets", other, "--workers", "100000"], "--workers: must be at most 4096"),
+        (["--results", frames, "--targets", other, "--workers", "4096", "--metrics", "psnr"], "too many for the"),
         (["--results", frames, "--targets", other], "LPIPS and tLP need the weights"),
         (["--results", frames], "required: --targets"),
         (["--results", frames, "--targets", other, "--protocol", "offical"], "invalid choice: 'offical'"),

@@ -166,9 +166,9 @@ def test_impossible_arguments_are_refused(tmp_path: Path, arguments: list[str]) 
     [
         (["a.mp4", "--scene-lenth", "20"], "there is no option --scene-lenth: did you mean --scene-length?"),
         (["a.mp4", "--max_scene", "20"], "there is no option --max-scene: did you mean --max-scenes?"),
-        (["a.mp4", "--scene-length", "some"], "argument --scene-length: invalid whole number value: 'some'"),
-        (["a.mp4", "--workers", "0"], "argument --workers: must be at least 1, not 0"),
-        (["a.mp4", "--cut", "sometimes"], "argument --cut: invalid choice: 'sometimes'"),
+        (["a.mp4", "--scene-length", "some"], "--scene-length: invalid whole number value: 'some'"),
+        (["a.mp4", "--workers", "0"], "--workers: must be at least 1, not 0"),
+        (["a.mp4", "--cut", "sometimes"], "--cut: invalid choice: 'sometimes'"),
         ([], "give at least one SOURCE"),
     ],
 )

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import re
+import socket
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from tecogan_dist import cli
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.cluster.jobs import job_name
+from tecogan_dist.cluster.internals import ray_jobs
+from tecogan_dist.cluster.jobs import job_name, plain
 from tecogan_dist.cluster.packing import MOST_BYTES
 from tecogan_dist.cluster.stopping import IN_JOB, STOP_WAIT, warn_of_short_stops
 from tecogan_dist.commands.places import READ, WRITTEN
@@ -138,6 +144,96 @@ def test_a_server_that_is_another(answer: dict[str, str] | None, sentence: str) 
         with pytest.raises(UserError, match=sentence):
             main(["--address", f"http://127.0.0.1:{server.server_port}", "--", *TRAIN])
         server.shutdown()
+
+
+def _trickle(peer: socket.socket) -> None:
+    for _ in range(100):
+        peer.sendall(b"x")
+        time.sleep(0.1)
+
+
+def _endless(peer: socket.socket) -> None:
+    while True:
+        peer.sendall(bytes(2**16))
+
+
+OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
+VERSION = OK + b'\r\n{"ray_version": "%s"}' % ray.__version__.encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "then", "sentence"),
+    [
+        (OK + b"\r\n" + b"[" * 100_000, None, "is not a Ray dashboard"),
+        (OK + b"\r\n[1]", None, "is not a Ray dashboard"),
+        (OK + b'\r\n{"ray_version": 3}', None, "is not a Ray dashboard"),
+        (OK + b'\r\n{"ray_version": "9.9.0"}', None, r"runs Ray 9\.9\.0 and this package needs"),
+        (OK + b"Content-Encoding: gzip\r\n\r\nabc", None, "is not a Ray dashboard"),
+        (OK + b"\r\n", _endless, r"is not a Ray dashboard \(an answer of more than 1 MB\)"),
+        (OK + b"\r\n", _trickle, r"is not a Ray dashboard \(no whole answer in 1 s\)"),
+        (b"", _trickle, r"is not a Ray dashboard \(no whole answer in 1 s\)"),
+        (b"", lambda _: time.sleep(3), r"is not a Ray dashboard"),
+        (
+            b"HTTP/1.1 307 X\r\nLocation: http://127.0.0.1:9/\r\n\r\n",
+            None,
+            "sends its visitors to another address",
+        ),
+        (b"HTTP/1.1 401 X\r\n\r\n", None, "wants a token"),
+        (VERSION, None, "does not say which jobs it has"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_server_that_answers_anything(
+    answer: bytes, then: Callable[[socket.socket], None] | None, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence in little time, without what the address says of a password."""
+    for name, value in {"FIRST_SECONDS": 1.0, "ANSWER_SECONDS": 1.0, "MOST_BYTES": 2**20}.items():
+        monkeypatch.setattr(ray_jobs, name, value)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    peer, _ = server.accept()
+                    with peer, contextlib.suppress(OSError):
+                        if peer.recv(2**16):
+                            peer.sendall(answer)
+                            if then is not None:
+                                then(peer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        begun = time.monotonic()
+        with pytest.raises(UserError, match=sentence) as raised:
+            main(["--address", f"http://user:{SECRET}@127.0.0.1:{server.getsockname()[1]}", "--", *TRAIN])
+        assert time.monotonic() - begun < 10
+        assert "\n" not in str(raised.value)
+        assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://",
+        "http://[",
+        "http://a b",
+        "http://x:99999",
+        "ftp://x",
+        f"http://{'a' * 300}",
+        ":::",
+        "ray://",
+        "x:0",
+        "\x1b",
+    ],
+)
+def test_an_address_that_is_none(address: str) -> None:
+    with pytest.raises(UserError) as raised:
+        main(["--address", address, "--", *TRAIN])
+    assert str(raised.value).isprintable()
+
+
+def test_a_log_cannot_steer_the_terminal() -> None:
+    assert plain("a\tb\r\n\x1b[36mblue\x1b[0m") == "a\tb\r\n\x1b[36mblue\x1b[0m"
+    assert plain("\x1b]0;title\x07 \x1b[2J \u202e \x9b").isprintable()
 
 
 def test_a_driver_says_that_it_would_be_killed(

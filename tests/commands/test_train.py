@@ -19,6 +19,7 @@ import torch
 
 from tecogan_dist import cli
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.lock import WriterLock
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.capacity import Demand, _check_machine
 from tecogan_dist.commands import train
@@ -26,10 +27,12 @@ from tecogan_dist.config.load import load
 from tecogan_dist.config.overrides import override
 from tecogan_dist.runs.checkpoints import newest_checkpoint, read_state
 from tecogan_dist.runs.find import read_weights
+from tecogan_dist.runs.folder import RunFolder, write_run_file
 from tecogan_dist.runs.records import read_metrics
 from tecogan_dist.training.ray.display import clock
 from tests.support.comparing import assert_same_weights
 from tests.support.local_ray import small_ray
+from tests.support.small_disk import small_disk
 from tests.support.training_runs import write_store
 
 STEPS, HALF = 20, 10
@@ -66,6 +69,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
         (["--loss.perceptual", "0.2"], "the perceptual loss needs VGG19's weights"),
         (["--steps", "0"], "steps must be at least 1"),
         (["--resume", "nowhere"], "nowhere holds nothing to resume from"),
+        (["--data.cache-dir", "s3://some-bucket/cache"], "give a folder on each machine's own disk"),
+        (["--data.cache-dir", "x" * 300], "is too long for a path"),
         (["--config", "nosuch"], "no preset or file is named 'nosuch'"),
     ],
 )
@@ -75,6 +80,82 @@ def test_what_the_user_can_put_right_is_said_before_ray_starts(
     with pytest.raises(UserError, match=problem):
         train.main(["--config", tiny, "--data", str(store), "--output", str(tmp_path / "run"), *arguments])
     assert not (tmp_path / "run").exists()
+
+
+STRANGE_OUTPUTS = [
+    *(
+        "x" * 300,
+        "/proc/run",
+        "/proc/self/status",
+        "/dev/null",
+        "/",
+        "loop",
+        "loop/run",
+        "file",
+        "file/run",
+        "full/run",
+    ),
+    *("fifo", "s3://some-bucket", "s3://b/x", "file:///tmp/run", "~no-such-user/run", "a\0b"),
+]
+
+
+@pytest.mark.parametrize("name", STRANGE_OUTPUTS)
+def test_an_output_that_cannot_be_is_one_sentence_before_ray_starts(
+    store: Path, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    os.mkfifo(tmp_path / "fifo")
+    with contextlib.ExitStack() as stack:
+        if name.startswith("full"):
+            disk = stack.enter_context(small_disk(tmp_path / "full", kilobytes=64))
+            with contextlib.suppress(OSError), open(disk / "fill", "wb", buffering=0) as file:
+                while file.write(bytes(4096)):
+                    pass
+        there = sorted(path.name for path in tmp_path.iterdir())
+        with pytest.raises(UserError) as caught:
+            train.main(["--config", tiny, "--data", str(store), "--output", name])
+        assert sorted(path.name for path in tmp_path.iterdir()) == there
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("where", ["fifo", "file", "nothing", "s3:/x", "http://h/x", "x" * 300, "loop"])
+def test_strange_places_to_resume_from(store: Path, tiny: str, tmp_path: Path, where: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    place = where if ":" in where else str(tmp_path / where)
+    with pytest.raises(UserError):
+        train.main(["--config", tiny, "--data", str(store), "--output", str(tmp_path / "run"), "--resume", place])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_second_training_and_damaged_records_are_refused_before_ray_starts(
+    store: Path, tiny: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    command = ["--config", tiny, "--data", str(store), "--output", str(output)]
+    folder = RunFolder(path=Location.of(output), checkpoint=None, resume_from=None)
+    write_run_file(folder, config=train.parse(command)[1], data=Location.of(store))
+    content = b'{"step": 1, "content": 0.5}\n{"step": 2, "con\n{"step": 3, "content": 0.5}\n'
+    (output / "metrics.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged in line 2 .*: mend or remove that line"):
+        train.main(command)
+    assert (output / "metrics.jsonl").read_bytes() == content
+    with WriterLock(Location.of(output)):
+        with pytest.raises(UserError, match=rf"another process \(pid {os.getpid()} on .*\) is writing to {output}"):
+            train.main(command)
+        (output / "run.yaml").unlink()
+        (output / "metrics.jsonl").unlink()
+        with pytest.raises(UserError, match="another process"):  # of a run that has just begun, too
+            train.main(command)
+    (output / "checkpoint_00000003").mkdir()
+    (output / "checkpoint_00000003" / "state.json").write_text('{"state": {"step": NaN}}')
+    write_run_file(folder, config=train.parse(command)[1], data=Location.of(store))
+    with pytest.raises(UserError, match=r"checkpoint_00000003/state\.json is damaged"):
+        train.main(command)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +370,8 @@ def test_interrupted_command_says_how_to_go_on(store: Path, tiny: str, tmp_path:
     assert stopped is not None
     assert int(stopped[1]) < 100
     assert (tmp_path / "run" / stopped[2] / "state.json").exists()
-    assert err == "interrupted\n"
+    assert err.startswith("interrupted")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.lock import output_lock
 from tecogan_dist.base.progress import Progress
 from tecogan_dist.base.storage import Location
 from tecogan_dist.commands.upscale import main
@@ -203,12 +205,90 @@ def test_the_input_is_not_an_output(video: Path, weights: Path) -> None:
         (["--frames", "0"], "--frames: must be at least 1, not 0"),
         (["--frames", "two"], "invalid whole number value: 'two'"),
         (["--degrade=BX"], "invalid choice: 'BX'"),
+        (["--crf", "99"], "--crf: must be at most 51, not 99"),
+        (["--crf", "-1"], "--crf: must be at least 0, not -1"),
+        (["--start-frame", "9" * 30], "--start-frame: must be at most 9223372036854775807"),
+        (["--side-by-side", ""], "--side-by-side: is empty"),
+        (["--side-by-side", "/proc/x.mp4"], "among the system's own files"),
         (["--start_frames", "3"], "no option --start-frames: did you mean --start-frame"),
     ],
 )
 def test_mistakes_are_one_sentence(video: Path, weights: Path, tmp_path: Path, words: list[str], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         run(video, tmp_path / "large.mp4", "--weights", weights, *words)
+
+
+def test_no_arguments_are_one_sentence() -> None:
+    with pytest.raises(UserError, match="required: INPUT, OUTPUT, --weights"):
+        main([])
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("", "OUTPUT: is empty"),
+        (".", "must name a file or folder of its own"),
+        ("/", "must name a file or folder of its own"),
+        ("/proc/large.mp4", "system's own files"),
+        ("x" * 300, "too long for a path"),
+        ("images/large", "is inside .*images, with which it would be mixed"),
+        ("images", "must be different"),
+        ("hard.mp4", "must be different"),
+        ("circle.mp4", "symbolic links"),
+        ("nowhere.mp4", r"nowhere\.mp4 exists: .*--overwrite"),
+        ("fifo.mp4", "neither a file nor a folder"),
+        ("precious", "is not empty"),
+        ("precious.png", "cannot be written: use .mp4"),
+        ("precious.tif", "cannot be written: use .mp4"),
+        ("link", "is a link or a disk of its own"),
+        ("other", r"\.other\.partial is in the way and holds more than images"),
+        ("s3://bucket/large", "must be a local path"),
+    ],
+)
+def test_outputs_that_cannot_be_are_refused_before_any_work(
+    folder: Path, video: Path, weights: Path, tmp_path: Path, name: str, sentence: str
+) -> None:
+    os.link(video, tmp_path / "hard.mp4")
+    os.mkfifo(tmp_path / "fifo.mp4")
+    (tmp_path / "circle.mp4").symlink_to(tmp_path / "circle.mp4")
+    (tmp_path / "nowhere.mp4").symlink_to(tmp_path / "missing")
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "diary.txt").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    (tmp_path / ".other.partial" / "films").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    source = video if name == "hard.mp4" else folder
+    output = tmp_path / name if name not in ("", ".", "/") and "://" not in name else name
+    with pytest.raises(UserError, match=sentence):
+        run(source, output, "--weights", weights)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_of_two_upscalings_into_one_output_the_second_is_refused(folder: Path, weights: Path, tmp_path: Path) -> None:
+    for output in (tmp_path / "large", tmp_path / "large.mp4"):
+        with output_lock(output), pytest.raises(UserError, match=rf"another process \(pid {os.getpid()} on"):
+            run(folder, output, "--weights", weights, "--overwrite")
+        (tmp_path / ".large.partial").mkdir()  # what a killed one left
+        run(folder, output, "--weights", weights, "--frames", 3)
+        assert open_video(output).count_frames() == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".large.partial", "images", "large", "large.mp4"]
+
+
+def test_a_gap_is_refused_unless_allowed(folder: Path, weights: Path, tmp_path: Path) -> None:
+    (folder / "shot_13.png").unlink()
+    with pytest.raises(UserError, match=r"shot_8\.png and shot_18\.png are missing: .*, or .* with --allow-gaps\.$"):
+        run(folder, tmp_path / "large", "--weights", weights)
+    run(folder, tmp_path / "large", "--weights", weights, "--allow-gaps", "--frames", 3)
+    assert (tmp_path / "large" / "shot_18.png").exists()
+
+
+def test_frames_beyond_all_memory_are_refused_before_they_are_read(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "huge").mkdir()
+    Image.new("1", (11_500, 11_500)).save(tmp_path / "huge" / "0.png")
+    with pytest.raises(UserError, match=r"frames of 11500x11500 need more than \d+ GB of memory"):
+        run(tmp_path / "huge", tmp_path / "large", "--weights", weights)
+    assert not (tmp_path / "large").exists()
 
 
 def test_weights_are_required_and_looked_for(video: Path, tmp_path: Path) -> None:

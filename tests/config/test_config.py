@@ -15,7 +15,8 @@ import yaml
 from tecogan_dist.base.errors import UserError, run_command
 from tecogan_dist.base.storage import Location
 from tecogan_dist.config import load as settings
-from tecogan_dist.config.overrides import full_help, leaves, override, short_help
+from tecogan_dist.config.leaves import leaves
+from tecogan_dist.config.overrides import full_help, override, short_help
 from tecogan_dist.config.schema import Config, LossConfig, OptimizerConfig
 from tecogan_dist.training.schedules import fade_in_at, learning_rate_at
 from tests.support.s3_server import S3Server
@@ -68,7 +69,26 @@ def test_frvsr_preset_differs_where_the_original_does() -> None:
         ("stepps: 3", "unknown key 'stepps'"),
         ("steps: many", "steps: "),
         ("loss: 3", "loss: "),
-        ("- 1", "the top level"),
+        ("- 1", "mine.yaml: settings are keys with values"),
+        ("5", "mine.yaml: settings are keys with values"),
+        ("steps: 010", "steps: input should be a valid integer, not '010'"),
+        ("steps: 5.0", "steps: input should be a valid integer"),
+        ("steps: true", "steps: input should be a valid integer, not true"),
+        ("steps: '5'", "steps: input should be a valid integer"),
+        ("steps: 9223372036854775808", "64 bits"),
+        ("steps:", "steps: input should be a valid integer, not null"),
+        ("data: {flip: yes}", "data.flip: input should be a valid boolean, not 'yes'"),
+        ("data: {flip: 1}", "data.flip: input should be a valid boolean"),
+        ("data: {cache_dir: 5}", "data.cache_dir: input should be a valid string"),
+        ("data: {cache_dir: ''}", "data.cache_dir: "),
+        ("data: {train_scenes: [-1, 5]}", "data.train_scenes.0: "),
+        ("data: {sequence_length: -3}", "data.sequence_length: "),
+        ("loss: {warp: 1:30}", "loss.warp: input should be a valid number"),
+        ("loss: {warp: [1]}", "loss.warp: input should be a valid number"),
+        ("loss:", "loss: "),
+        ("loss: {adversrial: 1}", "unknown key 'loss.adversrial': did you mean loss.adversarial?"),
+        ("zzzzzzzz: 1", "unknown key 'zzzzzzzz': 'tecogan train --help' lists all"),
+        ("1: 2", "mine.yaml: "),
         ("loss: {pingpong: .nan}", "loss.pingpong"),
         ("data: {train_scenes: [1]}", "data.train_scenes"),
         ("cluster: {zero_stage: 4}", "cluster.zero_stage"),
@@ -84,6 +104,14 @@ def test_frvsr_preset_differs_where_the_original_does() -> None:
         ("data: {crop_size: 30}", "multiple of 8"),
         ("loss: {adversarial: 0}", "feature_match needs the discriminator"),
         ("data: {train_scenes: [1, 5], validation_scenes: [5, 9]}", "overlap"),
+        ("data: {train_scenes: [9, 5]}", "data.train_scenes begins with 9 and ends with 5"),
+        ("discriminator: {temporal_crop: 1e-9}", "temporal_crop leaves 0 pixels of a frame's side"),
+        ("steps: 9000000000000000000", "steps: input should be less than or equal to 1000000000000"),
+        ("optimizer: {learning_rate: 1e300}", "optimizer.learning_rate: input should be less than or equal to 1"),
+        ("optimizer: {decay_rate: 1.5}", "optimizer.decay_rate: input should be less than or equal to 1"),
+        ("optimizer: {epsilon: 1e-300}", "optimizer.epsilon: "),
+        ("cluster: {workers: 100000000}", "cluster.workers: "),
+        ("cluster: {resources_per_worker: {tpu: 0.00001}}", "input should be 0 or at least 0.0001"),
         ("cluster: {precision: bf16, zero_stage: 0}", "zero_stage 1, 2 or 3"),
     ],
 )
@@ -116,7 +144,7 @@ def test_a_config_is_a_file_here_or_on_an_object_store(
     with pytest.raises(UserError, match=r"bad\.yaml: unknown key 'stepps'"):
         settings.load(str(bad))
     bad.write_bytes(b"steps: \xff\n")
-    with pytest.raises(UserError, match=r"bad\.yaml cannot be read as a YAML text file"):
+    with pytest.raises(UserError, match=r"bad\.yaml is not UTF-8 text"):
         settings.load(str(bad))
     with pytest.raises(UserError, match=r"no preset or file is named '.*gone\.yaml': presets are frvsr, "):
         settings.load(str(folder / "gone.yaml"))
@@ -156,6 +184,29 @@ def test_overrides_change_what_they_name_and_nothing_else() -> None:
         (["--cluster.zero_stage=7"], "--cluster.zero-stage cannot be '7'"),
         (["--model.scale", "8"], "--model.scale cannot be '8'"),
         (["7"], "'7' belongs to no setting"),
+        (["--steps", "5", "--steps=6"], "--steps is given twice"),
+        (["--steps="], "--steps cannot be ''"),
+        (["--steps"], "--steps has no value: write one after it."),
+        (["--steps", "010"], "--steps cannot be '010': write the number in plain digits"),
+        (["--steps", "1_000"], "--steps cannot be '1_000'"),
+        (["--steps", "9" * 30], "too large"),
+        (["--steps", "9" * 6000], "too large"),
+        (["--steps", "-5"], "steps: input should be greater than or equal to 0, not -5"),
+        (["--steps", "5", "6"], "--steps cannot be '5 6'"),
+        (["--step", "5"], "there is no setting --step: did you mean --steps?"),
+        (["--loss.warp", "nan"], "loss.warp"),
+        (["--loss.warp", "1e999"], "too large"),
+        (["--data.flip", "1"], "--data.flip cannot be '1': write true or false."),
+        (["--model.scale", "04"], "--model.scale cannot be '04': write 4 or 2."),
+        (["--seed", "\u0665"], "write the number in plain digits"),
+        (["--seed", " 5"], "write the number in plain digits"),
+        (["--seed", "5_0"], "write the number in plain digits"),
+        (["--cluster.resources-per-worker", "a", "1", "a", "2"], "has the same name twice"),
+        (["--cluster.step-timeout", "1e300"], "cluster.step_timeout: "),
+        (["--data.windows-per-decode", "9" * 18], "data.windows_per_decode: "),
+        (["--data.cache-dir", "a\0b"], "data.cache_dir: input should have no control characters"),
+        (["--zzzzzzzz", "1"], "there is no setting --zzzzzzzz: 'tecogan train --help' lists all."),
+        (["--data.cache_dir", "\ud800"], "not proper text"),
     ],
 )
 def test_bad_overrides_are_one_sentence(arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -166,7 +166,7 @@ def test_the_cache_keeps_its_size_and_the_newest(
     data = dataclasses.replace(data, decoded_cache=True, cache_gigabytes=limit / 1e9)
     first, second, third = store.scenes
     expected = [truth(store, scene, tmp_path) for scene in store.scenes]
-    abandoned = tmp_path / "cache" / "decoded" / ".killed.npy.0123.partial"
+    abandoned = tmp_path / "cache" / "decoded" / f".{'0' * 64}.npy.01234567.partial"
     abandoned.parent.mkdir(parents=True)
     abandoned.write_bytes(b"of a killed process")
     os.utime(abandoned, (0, 0))
@@ -224,6 +224,100 @@ def test_a_folder_that_is_not_one_is_one_sentence(remote: ClipStore, tmp_path: P
     (tmp_path / "file").write_bytes(b"x")
     with pytest.raises(UserError, match=r"file cannot be written \(Not a directory\)"):
         read(remote, remote.scenes[0], DataConfig(cache_dir=str(tmp_path / "file")))
+
+
+FILM = "films of a summer"
+OWN = f"tecogan_cache_{os.getuid()}"
+
+
+def films(folder: Path) -> list[Path]:
+    """Files of the user's, some of them where a cache has its own."""
+    names = ("clips/film.mp4", "decoded/notes.npy", f"clips/{'0' * 64}.mp4", "film.mkv", "clips/.film.mp4.partial")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(FILM)
+        os.utime(folder / name, (0, 0))
+    return [folder / name for name in names]
+
+
+def test_nothing_of_the_user_s_is_ever_evicted(remote: ClipStore, tmp_path: Path) -> None:
+    theirs = films(tmp_path / "videos")
+    data = DataConfig(cache_dir=str(tmp_path / "videos"), decoded_cache=True, cache_gigabytes=1e-6)
+    for scene in remote.scenes:
+        assert len(read(remote, scene, data)) == 12
+    assert all(film.read_text() == FILM for film in theirs)
+    own = tmp_path / "videos" / OWN
+    assert len(list((own / "clips").iterdir())) == 1
+    # Nor in the cache's own folder.
+    more = films(own)[:2]
+    (own / "clips" / f"{'1' * 64}.mp4").symlink_to(theirs[0])
+    read(remote, remote.scenes[0], data)
+    assert all(film.read_text() == FILM for film in (*theirs, *more))
+
+
+def test_a_clip_store_is_not_a_cache(remote: ClipStore, tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", scenes=2)
+    with pytest.raises(UserError, match=r"is a clip store, which is not a place for a cache: set data\.cache_dir"):
+        read(remote, remote.scenes[0], DataConfig(cache_dir=str(tmp_path / "store")))
+    assert sorted(path.name for path in (tmp_path / "store" / "clips").iterdir()) == [
+        Path(scene.file).name for scene in store.scenes
+    ]
+
+
+def test_a_cache_is_in_no_link(remote: ClipStore, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "videos")
+    with pytest.raises(UserError, match="link is a symbolic link, through which no cache is kept"):
+        read(remote, remote.scenes[0], DataConfig(cache_dir=str(tmp_path / "link")))
+    Cache.of(DataConfig(cache_dir=str(tmp_path / "cache")))
+    (tmp_path / "cache" / "clips").rmdir()
+    (tmp_path / "cache" / "clips").symlink_to(tmp_path / "videos")
+    with pytest.raises(UserError, match="clips is a symbolic link"):
+        read(remote, remote.scenes[0], DataConfig(cache_dir=str(tmp_path / "cache")))
+    assert list((tmp_path / "videos").iterdir()) == []
+
+
+def test_an_entry_that_is_a_link_or_damaged_is_made_again(remote: ClipStore, data: DataConfig, tmp_path: Path) -> None:
+    data = dataclasses.replace(data, decoded_cache=True)
+    scene = remote.scenes[0]
+    expected = truth(remote, scene, tmp_path)
+    cache_ = Cache.of(data).folder
+    (tmp_path / "film.mp4").write_text(FILM)
+    (cache_ / "clips" / f"{scene.sha256}.mp4").symlink_to(tmp_path / "film.mp4")
+    for damage in (b"", b"\x93NUMPY", b"no array"):
+        (cache_ / "decoded" / f"{scene.sha256}.npy").write_bytes(damage)
+        np.testing.assert_array_equal(read(remote, scene, data), expected)
+    assert (tmp_path / "film.mp4").read_text() == FILM
+
+
+def test_a_cache_of_an_earlier_version_is_known(tmp_path: Path) -> None:
+    for name in (f"clips/{'a' * 64}.mp4", f"decoded/{'b' * 64}.npy", "locks/room", "locks/clips_0f"):
+        (tmp_path / "old" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "old" / name).write_bytes(b"")
+    assert Cache.of(DataConfig(cache_dir=str(tmp_path / "old"))).folder == tmp_path / "old"
+    (tmp_path / "old" / "film.mp4").write_text(FILM)  # it is marked now
+    assert Cache.of(DataConfig(cache_dir=str(tmp_path / "old"))).folder == tmp_path / "old"
+
+
+def test_the_default_cache_is_nobody_else_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "videos").mkdir()
+    (tmp_path / OWN).symlink_to(tmp_path / "videos")
+    with pytest.raises(UserError, match="is a symbolic link"):
+        Cache.of(DataConfig())
+    (tmp_path / OWN).unlink()
+    (tmp_path / OWN).mkdir(mode=0o777)
+    (tmp_path / OWN).chmod(0o777)
+    with pytest.raises(UserError, match=r"can be written by others: remove it if it is yours, or set data\.cache_dir"):
+        Cache.of(DataConfig())
+    (tmp_path / OWN).rmdir()
+    assert (Cache.of(DataConfig()).folder.stat().st_mode & 0o777) == 0o700
+
+
+def test_a_checksum_that_is_a_path_is_refused(remote: ClipStore, data: DataConfig) -> None:
+    scene = dataclasses.replace(remote.scenes[0], sha256="../../film")
+    with pytest.raises(UserError, match="has a checksum or name that is none"):
+        read(remote, scene, data)
 
 
 def test_a_server_that_is_away_for_a_moment_is_waited_for(

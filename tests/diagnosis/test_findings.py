@@ -51,5 +51,5 @@ def test_the_verdict_is_the_worst(findings: list[Finding], verdict: str) -> None
 
 
 def test_a_fault_says_what_to_do() -> None:
-    with pytest.raises(AssertionError):
+    with pytest.raises(RuntimeError, match="says what to do"):
         Finding(status="fail", subject="disk", text="is full")

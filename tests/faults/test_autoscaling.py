@@ -55,7 +55,7 @@ def test_machines_come_with_a_run_and_go_after_it(cluster: AutoscaledCluster, st
     run = submit(cluster, "trained", "--cluster.placement", "SPREAD", store=store, output=output)
     line = run.wait_for(
         "^1 machine with 0 CPUs and 0 GPUs cannot hold 2 workers of 1 CPU, plus one CPU per worker for data; "
-        r"waiting 10 minutes for more machines, or ask for fewer .*\(--cluster\.device cuda\)$"
+        r"waiting 10 minutes for more machines, and then: no machine .* is up: add one or .*\(--cluster\.device cuda\)$"
     )
     line = run.wait_for(BEGINS, after=line)
     first = cluster.machines()

@@ -217,8 +217,15 @@ def test_fewer_workers_go_on_and_grow_again(cluster: Cluster, train: Train, stra
 def test_killed_driver_and_a_server_that_is_down(
     s3: S3Server, cluster: Cluster, train: Train, straight: Path, tmp_path: Path
 ) -> None:
-    """The output is on S3. The same command goes on; checkpoints wait for the server, and so do replaced workers."""
-    with train(s3.uri("run")) as run:
+    """The output is on S3. The same command goes on; checkpoints wait for the server, and so do replaced workers.
+
+    At first it is given twice: one of both is refused, and what the killed one held is free at once.
+    """
+    with train(s3.uri("run")) as one, train(s3.uri("run")) as two:
+        until(lambda: any(command.process.poll() is not None for command in (one, two)), "one that is refused")
+        refused, run = (two, one) if one.process.poll() is None else (one, two)
+        assert refused.finish() == 2, refused.end
+        refused.wait_for(r"^error: another process \(pid \d+ on .*\) is writing to s3://.*/run\S*: wait for its end")
         run.wait_for(r"^step 8/")
         run.kill()
     until(lambda: not workers_of(cluster), "the end of the killed driver's workers")

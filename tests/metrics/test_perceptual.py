@@ -35,13 +35,16 @@ def test_weights_are_found_in_the_order_path_variable_cache(monkeypatch: pytest.
     assert find_trunk("alex", cached).path == cached
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", "vgg", {"features.0.weight": 1}])
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", "vgg", "nan", {"features.0.weight": 1}])
 def test_other_files_are_refused(tmp_path: Path, content: object) -> None:
     path = tmp_path / "weights.pth"
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif content == "vgg":
         write_trunk(path, net="vgg")
+    elif content == "nan":
+        state = torch.load(write_trunk(path), weights_only=True)
+        torch.save(state | {"features.0.bias": torch.full((64,), float("nan"))}, path)
     else:
         torch.save(content, path)
     with pytest.raises(UserError, match=r"weights\.pth is not a .*download https://"):

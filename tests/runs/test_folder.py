@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,41 @@ def test_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("steps: [")
     with pytest.raises(UserError, match="is damaged"):
         open_run_folder(place, config=make_config([]), data=place, resume=AUTO)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "null", "5", "x: &a [*a]", "\x00", "config: 5\ndata: x\nresume_from: null"),
+        *("config: {}\ndata: [1]\nresume_from: null", "config: {}\ndata: x\nresume_from: 7", "config: {}\ndata: x"),
+        *("config: {}\ndata: ''\nresume_from: null", "config: {}\ndata: x\nresume_from: 's3://'", "[" * 100_000),
+    ],
+)
+def test_a_damaged_run_file_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    place = Location.of(tmp_path)
+    with pytest.raises(UserError, match=r"run\.yaml") as caught:
+        open_run_folder(place, config=make_config([]), data=place, resume=AUTO)
+    assert len(str(caught.value)) < 1000
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "run.yaml").read_text() == text
+
+
+def test_links_and_buckets_are_not_a_run_s_folder(tmp_path: Path) -> None:
+    config, data = make_config([]), Location.of(tmp_path / "store")
+    with pytest.raises(UserError, match="is a whole bucket: give --output a folder in it"):
+        open_run_folder(Location("s3://some-bucket"), config=config, data=data, resume=AUTO)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="is a symbolic link to what is not there"):
+        open_run_folder(Location.of(tmp_path / "dangling"), config=config, data=data, resume=AUTO)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(UserError, match="is not a folder"):
+        open_run_folder(Location.of(tmp_path / "fifo"), config=config, data=data, resume=AUTO)
+    run = Location.of(tmp_path / "run")
+    write_run_file(RunFolder(path=run, checkpoint=None, resume_from=None), config=config, data=data)
+    (tmp_path / "run" / checkpoint_name(7)).symlink_to(tmp_path)
+    with pytest.raises(UserError, match=r"checkpoint_00000007 is a symbolic link in a checkpoint's place"):
+        open_run_folder(run, config=config, data=data, resume=AUTO)
 
 
 def test_run_that_began_from_another_is_taken_up_by_the_same_command(tmp_path: Path) -> None:

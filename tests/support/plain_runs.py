@@ -35,9 +35,9 @@ def make_config(overrides: list[str]) -> Config:
     return override(settings.from_tree(tree, source="the test"), overrides)
 
 
-def run(config: Config, output: Path | Location, **reporter: Any) -> TrainingState:
+def run(config: Config, output: Path | Location, *, owner: str | None = None, **reporter: Any) -> TrainingState:
     place = Location.of(output)
-    task = TrainingTask(config=config, data=place, training_scenes=(), validation_scenes=(), output=place)
+    task = TrainingTask(config=config, data=place, training_scenes=(), validation_scenes=(), output=place, owner=owner)
     return train(task, device=torch.device("cpu"), reporter=PlainReporter(**reporter), stream=noise)
 
 

@@ -22,6 +22,7 @@ class Request:
     status: int
     sent: int = 0
     """Bytes of the body; in the log before it is known, for a client has the last byte before its server goes on."""
+    authorization: str = ""
 
 
 @dataclasses.dataclass
@@ -35,6 +36,12 @@ class Site:
     faults: dict[str, list[int | str]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     """A status code; "ok"; "cut": half of what is left, then the end; "stuck": half, then nothing more."""
     bytes_per_second: float | None = None
+    without_length: set[str] = dataclasses.field(default_factory=set)
+    """Paths whose answers do not say how long they are."""
+    headers: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    """More headers of a path's answers."""
+    endless: set[str] = dataclasses.field(default_factory=set)
+    """Paths whose answers have no end: their file over and over."""
     log: list[Request] = dataclasses.field(default_factory=list)
     released: threading.Event = dataclasses.field(default_factory=threading.Event)
 
@@ -66,7 +73,7 @@ def serving() -> Iterator[Site]:
                 fault = 302
             if isinstance(fault, int) or data is None:
                 status = fault if isinstance(fault, int) else 404
-                site.log.append(Request(self.command, path, 0, status))
+                site.log.append(Request(self.command, path, 0, status, 0, self.headers.get("Authorization", "")))
                 self.send_response(status)
                 if path in site.redirects:
                     self.send_header("Location", site.redirects[path])
@@ -79,7 +86,10 @@ def serving() -> Iterator[Site]:
             first = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
             self.send_response(206 if asked else 200)
             self.send_header("Content-Type", site.types.get(path, TYPES.get(path.rpartition(".")[2], "text/plain")))
-            self.send_header("Content-Length", str(len(data) - first))
+            if path not in site.without_length | site.endless:
+                self.send_header("Content-Length", str(len(data) - first))
+            for name, value in site.headers.get(path, {}).items():
+                self.send_header(name, value)
             self.send_header("Accept-Ranges", "bytes")
             if asked:
                 self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
@@ -87,9 +97,15 @@ def serving() -> Iterator[Site]:
             self.close_connection = True
             self.end_headers()
             end = first + (len(data) - first) // 2 if fault in ("cut", "stuck") else len(data)
-            request = Request(self.command, path, first, 206 if asked else 200)
+            authorization = self.headers.get("Authorization", "")
+            request = Request(self.command, path, first, 206 if asked else 200, authorization=authorization)
             site.log.append(request)
             request.sent = self.send(data[first:end]) if body else 0
+            while path in site.endless and body and not site.released.is_set():
+                sent = self.send(data)
+                request.sent += sent
+                if sent < len(data):
+                    break
             if fault == "stuck" and body:
                 site.released.wait(60)
 

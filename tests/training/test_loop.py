@@ -99,7 +99,10 @@ def test_bad_steps_are_left_out_counted_and_said(tmp_path: Path) -> None:
 
 def test_too_many_bad_steps_end_the_run_and_keep_the_last_good_checkpoint(tmp_path: Path) -> None:
     config = make_config(["--optimizer.max_bad_steps", "3", "--tracking.save_every", "1"])
-    sentence = r"3 steps in a row were not finite, the last time the loss .* became nan in step 5: lower optimizer"
+    sentence = (
+        r"3 steps in a row were not finite, the last time the loss .* became nan in step 5: lower optimizer"
+        r".*; the newest checkpoint, .*checkpoint_00000002, is kept"
+    )
     with spoiled_steps({2, 3, 4, 5}), pytest.raises(UserError, match=sentence):
         run(config, tmp_path / "run")
     newest = newest_checkpoint(Location.of(tmp_path / "run"))
@@ -145,6 +148,39 @@ def test_bad_steps_in_a_row_are_counted_across_a_stop(tmp_path: Path) -> None:
         assert run(config, tmp_path / "run", asked_to_stop=lambda: next(questions, True)).step == 5
         with pytest.raises(UserError, match="3 steps in a row were not finite"):
             run(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        # The very first update makes weights of 1e30, finite, whose every picture is not.
+        (["--optimizer.learning_rate", "1e30"], "the loss 'content' became nan in step 4"),
+        (["--optimizer.learning_rate", "1e30", "--steps", "1"], "so large that it gives no picture"),
+        (
+            ["--optimizer.learning_rate", "1e30", "--discriminator.learning_rate_scale", "1e30"],
+            r"step 1 would be 1e\+60",
+        ),
+        # No gradient is finite from the first step on.
+        (["--loss.warp", "1e30"], r"a gradient was not finite in step 3 \(of the upscaler\)"),
+        (["--loss.warp", "1e30", "--steps", "2"], "not one of its steps was finite"),
+    ],
+)
+def test_numbers_that_explode_from_the_start_are_one_sentence(
+    tmp_path: Path, overrides: list[str], sentence: str
+) -> None:
+    config = make_config(["--optimizer.max_bad_steps", "3", *overrides])
+    advice = "lower optimizer.learning_rate .*check the clips and the initial weights; no checkpoint is written yet.$"
+    with pytest.raises(UserError, match=f"{sentence}.*{advice}"):
+        run(config, tmp_path / "run")
+    assert newest_checkpoint(Location.of(tmp_path / "run")) is None
+
+
+def test_weights_that_give_no_picture_are_not_kept(tmp_path: Path) -> None:
+    said: list[str] = []
+    config = make_config(["--steps", "2", "--tracking.save_every", "1", "--optimizer.learning_rate", "1e30"])
+    with pytest.raises(UserError, match=r"ends without a checkpoint of step 2: .*no checkpoint is written yet"):
+        run(config, tmp_path / "run", say=said.append)
+    assert any(line.startswith("warning: no checkpoint of step 1 is written: the upscaler's") for line in said)
 
 
 @contextlib.contextmanager

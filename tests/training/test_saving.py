@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import resource
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -24,6 +25,8 @@ from tecogan_dist.runs.checkpoints import (
     opened,
 )
 from tecogan_dist.runs.find import read_weights
+from tecogan_dist.runs.owner import claim
+from tecogan_dist.runs.records import read_metrics
 from tests.support.plain_runs import make_config, run
 
 
@@ -52,6 +55,51 @@ def test_a_torn_checkpoint_is_ignored_and_cleared_away(tmp_path: Path) -> None:
     assert newest.name == checkpoint_name(4)
     assert run(config, tmp_path / "run").step == 6
     assert not torn.exists()
+
+
+def test_what_the_user_put_into_a_run_stays_and_changes_nothing(tmp_path: Path) -> None:
+    config = make_config(["--tracking.save_every", "2", "--tracking.keep_checkpoints", "1"])
+    output = tmp_path / "run"
+    run(dataclasses.replace(config, steps=2), output)
+    shutil.copytree(output / checkpoint_name(2), output / "checkpoint_best")
+    for folder in ("checkpoint_notes", ".staging_of_mine", checkpoint_name(2), ".staging_00000000"):
+        (output / folder).mkdir(exist_ok=True)
+        (output / folder / "notes.txt").write_text("mine")
+    (output / ".staging_00000000" / "weights.safetensors").write_bytes(b"of a killed process")
+    (tmp_path / "elsewhere").mkdir()
+    (output / ".staging_11111111").symlink_to(tmp_path / "elsewhere")
+    said: list[str] = []
+    assert run(config, output, say=said.append).step == 6
+    assert said[0].startswith("going on after step 2 ")
+    assert [line["step"] for line in read_metrics(output)] == [1, 2, 3, 4, 5, 6]
+    kept = {str(path.relative_to(output)) for path in output.rglob("*") if "notes" in path.name or path.is_dir()}
+    mine = {"checkpoint_notes", ".staging_of_mine", checkpoint_name(2), ".staging_00000000"}
+    assert kept >= mine | {f"{folder}/notes.txt" for folder in mine} | {"checkpoint_best"}
+    assert [path.name for path in (output / checkpoint_name(2)).iterdir()] == ["notes.txt"]
+    assert [path.name for path in (output / ".staging_00000000").iterdir()] == ["notes.txt"]
+    assert (output / "checkpoint_best" / "state.json").exists()
+    assert not (output / checkpoint_name(4)).exists()
+
+
+def test_a_process_of_an_earlier_command_writes_nothing_more(tmp_path: Path) -> None:
+    """As the workers of a killed driver, or of a machine that was cut off."""
+    config, output = make_config(["--tracking.save_every", "2"]), tmp_path / "run"
+    word = claim(Location.of(output))
+    asked = 0
+
+    def asked_to_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 4:
+            claim(Location.of(output))
+        return False
+
+    with pytest.raises(UserError, match="another command has taken over"):
+        run(config, output, owner=word, asked_to_stop=asked_to_stop)
+    assert [checkpoint.name for checkpoint in checkpoints(Location.of(output))] == [checkpoint_name(2)]
+    assert len(read_metrics(output)) in (3, 4)
+    with pytest.raises(UserError, match="another command has taken over"):
+        run(config, output, owner=word)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:

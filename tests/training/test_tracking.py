@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import Tensor
 
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.training import wandb_client
 from tecogan_dist.training.tracking import Tracker, encode_animation
+from tecogan_dist.training.wandb_client import finish_wandb, start_wandb
 from tests.support.plain_runs import make_config, run
 from tests.support.wandb_files import read_wandb
 
@@ -71,3 +76,36 @@ def test_wandb_records_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert scalars.keys() >= {"content", "warp", "discriminator", "learning_rate"}
         assert {name: row[name] for name in scalars} == pytest.approx(scalars)
         assert row["generated"]["_type"] == "video-file"
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_wandb_that_does_not_answer_costs_little_time_and_no_record(
+    listens: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real client, a key, and a server that is silent or not there: the record is offline, and complete."""
+    monkeypatch.setattr(wandb_client, "START_SECONDS", 1)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1] if listens else 9}")
+        begun = time.monotonic()
+        run = start_wandb(tmp_path, place="runs/x", say=said.append, project="test", id="x")
+        run.log({"step": 1, "content": 0.5})
+        finish_wandb(run, say=said.append)
+        assert time.monotonic() - begun < 40
+    assert said[0].startswith("connecting to W&B, ")
+    assert "the run goes on and is recorded offline; 'wandb sync runs/x/wandb/offline-run-*' sends it" in said[1]
+    assert len(said) == 2
+    (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    assert [row["content"] for row in read_wandb(file).rows] == [0.5]
+
+
+@pytest.mark.parametrize("key", ["", "short"])
+def test_wandb_without_a_key_that_it_takes(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    with pytest.raises(UserError, match=r"^W&B cannot be used \(.*: set WANDB_API_KEY .*or record offline"):
+        start_wandb(tmp_path, place="runs/x", say=lambda _: None, project="test", id="x")

@@ -11,7 +11,8 @@ import pytest
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.config import load as settings
-from tecogan_dist.config.overrides import leaves, override
+from tecogan_dist.config.leaves import leaves
+from tecogan_dist.config.overrides import override
 from tecogan_dist.config.schema import Config
 from tecogan_dist.metrics.perceptual import WEIGHTS_VARIABLE
 from tecogan_dist.tuning.checks import check_space, check_weights

@@ -14,7 +14,7 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.runs.checkpoints import STATE_FILE, StateFile, TrainingState, checkpoint_name
 from tecogan_dist.runs.records import SCORES_FILE
-from tecogan_dist.tuning.segments import Pointer, SegmentFolder, open_segment, recorded_values
+from tecogan_dist.tuning.segments import Pointer, SegmentFolder, check_segments, open_segment, recorded_values
 from tests.support.s3_server import S3Server
 
 VALUES: dict[str, Any] = {"loss.warp": 0.1 + 0.2, "optimizer.kind": "adam", "discriminator.temporal_only": True}
@@ -134,3 +134,33 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path, text: str) -> None:
         assert str(caught.value) == (
             f"{sweep}/trials/0000.json is damaged: move it and {segment.folder} away, and the trial starts again."
         )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b"[" * 5000,
+        b'{"values": {}, "values": {}}',
+        b'{"began": NaN}',
+        b"9" * 5000,
+    ],
+)
+def test_damaged_records_are_found_before_a_ray_is_started(tmp_path: Path, text: bytes) -> None:
+    sweep = Location.of(tmp_path)
+    check_segments(sweep)  # nothing is there yet
+    segment = open_segment(sweep, "0000", values=VALUES, origin=None)
+    check_segments(sweep)
+    note = tmp_path / "trials" / "0000.json"
+    note.write_bytes(text)
+    with pytest.raises(UserError, match=r"0000\.json is damaged: move it and .* away, and the trial starts again\.$"):
+        check_segments(sweep)
+    assert note.read_bytes() == text
+    segment.write()
+    (segment.folder / SCORES_FILE).write_bytes(b"{")
+    with pytest.raises(UserError, match=SCORES_FILE):
+        check_segments(sweep)

@@ -11,12 +11,15 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.commands.prepare import main
 from tecogan_dist.data.clips import ClipStore, open_clip
+from tecogan_dist.video.matroska import SEGMENT, is_cut_off
 from tecogan_dist.video.open import open_video
 from tecogan_dist.video.source import Damaged
+from tecogan_dist.video.writer import FrameWriter
 from tests.support.video_files import coded_frame, write_video
 
 PQ, HLG, BT2020_10 = 16, 18, 14
@@ -248,3 +251,73 @@ def test_a_name_with_a_colon_is_a_file_and_text_inside_need_not_be_utf_8(
     data = write_video(tmp_path / "v.mkv", 5).read_bytes()
     (tmp_path / "concat:a|b.mkv").write_bytes(data.replace(b"Lavf", b"\xff\xfe\xfd\xfc"))
     assert len(list(open_video("concat:a|b.mkv").frames())) == 5
+
+
+def remuxed(source: Path, target: Path, *, cover: bool = False, sound: bool = False) -> Path:
+    """A copy, with a cover picture as its first stream, or with sound."""
+    with av.open(str(source)) as film, av.open(str(target), "w") as copy:
+        if cover:
+            picture = copy.add_stream("png", rate=1)
+            picture.width, picture.height, picture.pix_fmt = 40, 30, "rgb24"
+            picture.disposition = Disposition.attached_pic
+        stream = copy.add_stream_from_template(film.streams.video[0])
+        if sound:
+            copy.add_stream("pcm_s16le", rate=8000, layout="mono")
+        for packet in film.demux(video=0):
+            if cover and packet.pts == 0:
+                copy.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((30, 40, 3), np.uint8), format="rgb24")))
+            if packet.dts is not None:
+                packet.stream = stream
+                copy.mux(packet)
+    return target
+
+
+def test_a_cover_is_not_the_film(tmp_path: Path) -> None:
+    video = remuxed(write_video(tmp_path / "v.mp4", 5), tmp_path / "cover.mp4", cover=True)
+    with av.open(str(video)) as container:
+        assert len(container.streams.video) == 2
+    source = open_video(video)
+    assert (source.width, source.height, len(list(source.frames()))) == (64, 48, 5)
+
+
+def test_a_matroska_file_that_lost_its_last_frames(tmp_path: Path) -> None:
+    """Beside sound there is no duration of the film itself; the file says how long it should be."""
+    video = remuxed(write_video(tmp_path / "v.mp4", 30), tmp_path / "v.mkv", sound=True)
+    assert len(list(open_video(video).frames())) == 30
+    with av.open(str(video)) as container:
+        last = [packet.pos for packet in container.demux(video=0) if packet.size][-3]
+    video.write_bytes(video.read_bytes()[:last])
+    with pytest.raises(Damaged, match=r"v\.mkv is (cut off|damaged)"):
+        list(open_video(video).frames())
+    assert is_cut_off(video)
+    data = bytearray(video.read_bytes())
+    size = data.index(SEGMENT) + 4
+    data[size : size + 8] = b"\x01" + b"\xff" * 7  # as a live recording, which promises nothing
+    video.write_bytes(data)
+    assert not is_cut_off(video)
+    assert not is_cut_off(tmp_path / "v.mp4")
+
+
+@pytest.mark.parametrize(("level", "is_refused"), [(255, False), (200, True)])
+def test_transparent_video_is_refused(tmp_path: Path, level: int, is_refused: bool) -> None:
+    video = tmp_path / "v.mkv"
+    with av.open(str(video), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "bgra"
+        picture = av.VideoFrame.from_ndarray(np.full((48, 64, 4), level, np.uint8), format="rgba")
+        container.mux(stream.encode(picture.reformat(format="bgra")))
+        container.mux(stream.encode())
+    if is_refused:
+        with pytest.raises(UserError, match=r"v\.mkv has transparent pixels"):
+            open_video(video)
+    else:
+        assert next(open_video(video).frames()).min() >= 254
+
+
+def test_rates_that_no_video_has_are_refused(tmp_path: Path) -> None:
+    for rate in (Fraction(1, 7200), Fraction(50_000)):
+        with FrameWriter(tmp_path / "v.mkv", rate=rate, pix_fmt="yuv444p") as writer:
+            for frame in coded(3):
+                writer.write(frame)
+        with pytest.raises(UserError, match="frames a second, which no video has"):
+            open_video(tmp_path / "v.mkv")

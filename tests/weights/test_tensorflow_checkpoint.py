@@ -8,6 +8,7 @@ hold ``RandomState(crc32("7:" + name)).standard_normal(shape)``.
 
 from __future__ import annotations
 
+import os
 import shutil
 import zlib
 from collections.abc import Callable
@@ -15,11 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.weights.tensorflow.checkpoint import read_checkpoint
-from tecogan_dist.weights.tensorflow.table import crc32c, table_entries
+from tecogan_dist.weights.tensorflow.table import Damaged, crc32c, read_varints, table_entries
 from tests.support.paths import TENSORFLOW_CHECKPOINTS as DATA
+from tests.support.properties import EXAMPLES
 from tests.support.tensorflow_files import masked, varint, write_table, write_v2
 
 FLOAT_SHAPES = {
@@ -38,6 +42,10 @@ OTHERS = {
     "flags/bool": np.array([True, False, True]),
     "halves": np.array([1.5, -2.0], np.float16),
 }
+
+
+FOUR_BYTES = b"\x08\x01\x28\x04\x35" + masked(crc32c(bytes(4)))
+"""An entry: a float32 without dimensions at the beginning of the first shard."""
 
 
 def slow_crc32c(data: bytes) -> int:
@@ -210,6 +218,10 @@ def test_compressed_blocks_are_refused(tmp_path: Path) -> None:
         (b"\x0a\x01a", "where a number is expected"),
         (b"\x10\x01", "where a part is expected"),
         (b"\x0f", "unknown kind"),
+        # Shapes of 60 and of 200 dimensions of 1.
+        (b"\x08\x01\x12\xf0\x01" + b"\x12\x02\x08\x01" * 60 + b"\x28\x04", "do not fill"),
+        (b"\x08\x01\x12\xa0\x06" + b"\x12\x02\x08\x01" * 200 + b"\x28\x04", "more than 100 fields"),
+        (b"\x08\x01\x12\x06\x12\x04\x08\xff\xff\x7f\x28\xfc\xff\xff\x03", "cut off"),
         (b"\x80" * 20, "too long"),
     ],
 )
@@ -227,6 +239,9 @@ def test_impossible_entries(tmp_path: Path, message: bytes, reason: str) -> None
         ({b"a": b"\x08\x01"}, "no header"),
         ({b"": b"\x08\x01", b"\xff": b"\x08\x01\x35" + masked(0)}, "utf-8"),
         ({b"": b"", b"a" * 5000: b""}, "impossible size"),
+        ({b"": b"\x08\x01"} | {b"%06d" % i: b"\x08\x07" for i in range(20_001)}, "more than 20,000 entries"),
+        # Two variables that have the same four bytes.
+        ({b"": b"\x08\x01", b"a": FOUR_BYTES, b"b": FOUR_BYTES}, "the values of b overlap others"),
     ],
 )
 def test_impossible_tables(tmp_path: Path, entries: dict[bytes, bytes], reason: str) -> None:
@@ -234,6 +249,72 @@ def test_impossible_tables(tmp_path: Path, entries: dict[bytes, bytes], reason: 
     (tmp_path / "model.data-00000-of-00001").write_bytes(bytes(4))
     with pytest.raises(UserError, match=reason):
         read_checkpoint(tmp_path / "model")
+
+
+def test_a_block_that_is_listed_again_and_again(tmp_path: Path) -> None:
+    """Each time its checksum would be computed: a small file could take hours."""
+
+    def block(content: bytes) -> bytes:
+        content += (0).to_bytes(4, "little") + (1).to_bytes(4, "little")
+        return content + b"\0" + masked(crc32c(content + b"\0"))
+
+    empty = block(b"")
+    handle = varint(0) + varint(len(empty) - 5)
+    entries = b"".join(
+        varint(0) + varint(4) + varint(len(handle)) + b"%04d" % number + handle for number in range(1000)
+    )
+    index = block(entries)
+    footer = handle + varint(len(empty)) + varint(len(index) - 5)
+    footer = footer.ljust(40, b"\0") + 0xDB4775248B80FB57.to_bytes(8, "little")
+    (tmp_path / "model.index").write_bytes(empty + index + footer)
+    with pytest.raises(UserError, match="its blocks overlap"):
+        read_checkpoint(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "reason"),
+    [("model.index", 1 << 40, "far more than one of use"), ("v1.ckpt", 1 << 42, "far more than one of use")],
+)
+def test_files_larger_than_memory_are_not_read(tmp_path: Path, name: str, size: int, reason: str) -> None:
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(size)
+        file.seek(size - 8)
+        file.write(0xDB4775248B80FB57.to_bytes(8, "little"))
+    with pytest.raises(UserError, match=reason):
+        read_checkpoint(tmp_path / name)
+
+
+def test_values_larger_than_memory_are_not_read(tmp_path: Path) -> None:
+    dimension = b"\x08" + varint(1 << 40)
+    shape = b"\x12" + varint(len(dimension)) + dimension
+    entry = b"\x08\x01\x12" + varint(len(shape)) + shape + b"\x28" + varint(1 << 42)
+    write_table(tmp_path / "model.index", {b"": b"\x08\x01", b"a": entry}, crc32c)
+    with (tmp_path / "model.data-00000-of-00001").open("wb") as file:
+        file.truncate(1 << 42)
+    with pytest.raises(UserError, match="far more than a checkpoint of use here"):
+        read_checkpoint(tmp_path / "model")
+
+
+def test_what_is_not_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    write_v2(tmp_path / "model", {"a": np.zeros(2, np.float32)}, crc32c)
+    (tmp_path / "model.data-00000-of-00001").unlink()
+    for name in ("model.data-00000-of-00001", "other.index", "v1.ckpt"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "loop").symlink_to("loop")
+    sources = (tmp_path / "model", tmp_path / "other", tmp_path / "v1.ckpt", Path("/dev/zero"), tmp_path / "loop")
+    for source, word in zip(sources, ("FIFO", "FIFO", "FIFO", "device", "circle"), strict=True):
+        with pytest.raises(UserError, match=word):
+            read_checkpoint(source)
+
+
+def test_numbers_of_varying_length_at_once() -> None:
+    numbers = [0, 1, 127, 128, 300, 2**32, 2**63, 2**64 - 1]
+    packed = memoryview(b"".join(map(varint, numbers)))
+    assert read_varints(packed).tolist() == numbers
+    assert read_varints(memoryview(b"")).tolist() == []
+    for bad in (b"\x80", b"\x01\xff", b"\x80" * 10 + b"\x01"):
+        with pytest.raises(Damaged):
+            read_varints(memoryview(bad))
 
 
 def test_random_tables_never_crash(tmp_path: Path) -> None:
@@ -262,3 +343,21 @@ def _only_user_errors(action: Callable[[], object]) -> None:
         action()
     except UserError:
         return
+
+
+@EXAMPLES
+@given(data=st.data())
+def test_any_changes_of_a_table_end_in_variables_or_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Entries changed behind correct checksums: everything after the checksum meets arbitrary bytes."""
+    table = tmp_path_factory.getbasetemp() / "changed.index"
+    entries = {b"": b"\x08\x01", b"a": FOUR_BYTES, b"b": b"\x08\x09\x12\x04\x12\x02\x08\x02\x20\x04\x28\x10"}
+    for key in data.draw(st.lists(st.sampled_from(sorted(entries)), min_size=1)):
+        message = bytearray(entries[key])
+        position = data.draw(st.integers(0, len(message)))
+        message[position : position + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=6))
+        entries[key] = bytes(message)
+    write_table(table, entries, crc32c)
+    table.with_name("changed.data-00000-of-00001").write_bytes(bytes(20))
+    _only_user_errors(lambda: read_checkpoint(table))

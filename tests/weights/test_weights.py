@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
-import pickle
 import resource
 from pathlib import Path
 from typing import Any
@@ -13,38 +13,18 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-import torchvision
-from torch import Tensor
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.config.load import from_tree
-from tecogan_dist.config.schema import Config, DataConfig, DiscriminatorConfig, ModelConfig
-from tecogan_dist.models.build import build_discriminator, build_upscaler
+from tecogan_dist.config.schema import Config, DataConfig, ModelConfig
 from tecogan_dist.models.discriminator import Discriminator
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.runs.find import load_upscaler, read_weights
 from tecogan_dist.weights.format import save_weights
 from tecogan_dist.weights.initial import load_initial
-from tecogan_dist.weights.vgg import VggWeights, build_vgg, read_vgg, save_vgg
+from tests.support.weights_files import SMALL, assert_equal_states, make_discriminator, make_upscaler, save_small
 
 torch.set_num_threads(1)
-SMALL = ModelConfig(blocks=2, channels=8, flow_width=4)
-
-
-def make_upscaler(model: ModelConfig, *, seed: int = 0) -> RecurrentUpscaler:
-    torch.manual_seed(seed)
-    return build_upscaler(model)
-
-
-def make_discriminator(**settings: bool) -> Discriminator:
-    return build_discriminator(DiscriminatorConfig(**settings))
-
-
-def save_small(path: Path, *, model: ModelConfig = SMALL, step: int = 0, **extra: Any) -> RecurrentUpscaler:
-    upscaler = make_upscaler(model, seed=step)
-    extra.setdefault("run_config", None)
-    save_weights(path, upscaler_state=upscaler.state_dict(), model=model, step=step, **extra)
-    return upscaler
 
 
 def metadata_of(path: Path) -> dict[str, str]:
@@ -56,12 +36,6 @@ def metadata_of(path: Path) -> dict[str, str]:
 def initialised(path: Path, upscaler: RecurrentUpscaler, model: ModelConfig, *discriminator: Discriminator) -> str:
     """The sentence of :func:`load_initial` from a file."""
     return load_initial(read_weights(path), path, upscaler, model, *discriminator)
-
-
-def assert_equal_states(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert state.keys() == expected.keys()
-    for name, tensor in expected.items():
-        torch.testing.assert_close(state[name], tensor, rtol=0, atol=0)
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -167,6 +141,13 @@ def test_truncated_files(tmp_path: Path) -> None:
         ({"model": json.dumps({"blocks": 2, "channels": 10**12, "flow_width": 4})}, "not those of the model"),
         ({"step": None}, "training step"),
         ({"step": "-3"}, "training step"),
+        ({"step": "9" * 19}, "training step"),
+        ({"step": "\u0663"}, "training step"),
+        ({"author": "me"}, "unknown entry 'author'"),
+        ({"model": "[" * 100_000}, "does not say which model"),
+        ({"model": "null"}, "w.safetensors"),
+        ({"model": json.dumps({"blocks": 2, "channels": 8.5, "flow_width": 4})}, "channels"),
+        ({"model": json.dumps({"blocks": 2, "channels": 1_000_000, "flow_width": 4})}, "not those of the model"),
     ],
 )
 def test_damaged_metadata(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
@@ -188,11 +169,12 @@ def test_a_file_knows_its_scale_and_degradation(tmp_path: Path) -> None:
     assert_equal_states(upscaler.state_dict(), saved.state_dict())
 
     save_small(path)
-    edit(path, model=json.dumps({"blocks": 2, "channels": 8, "flow_width": 4}), degradation=None)
+    older: dict[str, Any] = {"degradation": None, "sha256": None}
+    edit(path, model=json.dumps({"blocks": 2, "channels": 8, "flow_width": 4}), **older)
     assert "config" not in metadata_of(path)
     assert read_weights(path).model.scale == 4
-    older = load_upscaler(path, "cpu")
-    assert (older.scale, older.centred) == (4, False)
+    upscaler = load_upscaler(path, "cpu")
+    assert (upscaler.scale, upscaler.centred) == (4, False)
 
 
 def test_missing_added_and_reshaped_tensors(tmp_path: Path) -> None:
@@ -208,6 +190,58 @@ def test_missing_added_and_reshaped_tensors(tmp_path: Path) -> None:
         edit(path, tensors=tensors)
         with pytest.raises(UserError, match=r"incomplete or damaged \(generator\.up[13]\.weight"):
             load_upscaler(path, "cpu")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["upscaler.generator.up1.weight", "discriminator.score.bias"])
+def test_weights_that_are_no_numbers_are_refused_and_not_written(tmp_path: Path, value: float, name: str) -> None:
+    path = tmp_path / "w.safetensors"
+    saved = save_small(path, discriminator_state=make_discriminator().state_dict())
+    tensors = safetensors.torch.load_file(path)
+    tensors[name].view(-1)[0] = value
+    edit(path, tensors=tensors, sha256=None)
+    reason = f"1 of the {tensors[name].numel()} numbers in {name} are infinite or not a number"
+    with pytest.raises(UserError, match=rf"the weights in .*w\.safetensors cannot be used: {reason}"):
+        read_weights(path)
+    state = saved.state_dict()
+    state["generator.up1.weight"].view(-1)[0] = value
+    with pytest.raises(UserError, match=r"is not written: 1 of the 576 numbers in upscaler\.generator\.up1\.weight"):
+        save_weights(tmp_path / "new.safetensors", upscaler_state=state, model=SMALL, run_config=None)
+    assert os.listdir(tmp_path) == ["w.safetensors"]
+
+
+def test_finite_weights_that_give_no_picture(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    state = {name: tensor * 1e30 for name, tensor in make_upscaler(SMALL).state_dict().items()}
+    save_weights(path, upscaler_state=state, model=SMALL, run_config=None)
+    with pytest.raises(UserError, match="so large that the upscaler gives no picture"):
+        load_upscaler(path, "cpu")
+
+
+def test_a_copy_of_a_weights_file_is_verified_by_its_own_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_small(path, step=5)
+    whole = path.read_bytes()
+    for position in (whole.index(b'"step"') + 8, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(UserError, match="its content is not what was written"):
+            load_upscaler(path, "cpu")
+    path.write_bytes(whole)
+    edit(path, sha256=None)  # as earlier versions wrote it
+    assert read_weights(path).step == 5
+
+
+def test_a_discriminator_has_to_be_whole(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    for settings in ({"temporal_only": False}, {"temporal_only": True}):
+        save_small(path, discriminator_state=make_discriminator(**settings).state_dict())
+        assert read_weights(path).discriminator is not None
+        whole = safetensors.torch.load_file(path)
+        name = "discriminator.blocks.2.norm.beta"
+        for tensors in ({**whole, name: torch.zeros(3)}, {key: whole[key] for key in whole if key != name}):
+            edit(path, tensors=tensors, sha256=None)
+            with pytest.raises(UserError, match=rf"incomplete or damaged \({name} is missing"):
+                read_weights(path)
 
 
 def test_starting_anew_from_equal_weights(tmp_path: Path) -> None:
@@ -268,112 +302,3 @@ def test_starting_anew_with_a_discriminator(tmp_path: Path) -> None:
         before = {name: tensor.clone() for name, tensor in discriminator.state_dict().items()}
         assert reason in initialised(tmp_path / file, make_upscaler(SMALL), SMALL, discriminator)
         assert_equal_states(discriminator.state_dict(), before)
-
-
-@pytest.fixture(scope="module")
-def torchvision_state() -> dict[str, Tensor]:
-    """torchvision's own VGG19, without its classifier's 480 MB."""
-    with torch.device("meta"):
-        features = torchvision.models.vgg19().features
-    generator = torch.Generator().manual_seed(3)
-    return {
-        f"features.{name}": torch.randn(tensor.shape, generator=generator) * (2 / max(1, tensor[0].numel())) ** 0.5
-        for name, tensor in features.state_dict().items()
-    }
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_torchvision_vgg_computes_as_torchvision_does(
-    tmp_path: Path, torchvision_state: dict[str, Tensor], suffix: str
-) -> None:
-    path = tmp_path / f"vgg{suffix}"
-    stored = torchvision_state | {"classifier.0.weight": torch.zeros(4, 4)}
-    torch.save(stored, path) if suffix == ".pth" else safetensors.torch.save_file(stored, path)
-    random_state = torch.random.get_rng_state()
-    vgg = build_vgg(read_vgg(str(path), seed=1))
-    assert torch.equal(torch.random.get_rng_state(), random_state)
-    assert not any(parameter.requires_grad for parameter in vgg.parameters())
-
-    with torch.device("meta"):
-        features = torchvision.models.vgg19().features
-    state = {name.removeprefix("features."): tensor for name, tensor in torchvision_state.items()}
-    features.load_state_dict(state, assign=True)
-    frames = torch.rand(1, 3, 32, 32)
-    normalize = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    with torch.no_grad():
-        found = vgg(frames * 2 - 1)
-        # torchvision's layers after which conv2_2, conv3_4, conv4_4 and conv5_4 have passed their ReLU.
-        for feature, end in zip(found, (9, 18, 27, 36), strict=True):
-            expected = torch.nn.functional.normalize(features[:end](normalize(frames)), dim=1)
-            torch.testing.assert_close(feature, expected, rtol=1e-3, atol=1e-5)
-
-
-def test_vgg_of_tf_slim_comes_back(tmp_path: Path) -> None:
-    weights = read_vgg("random", seed=4)
-    assert weights.preprocessing == "tf_slim"
-    save_vgg(tmp_path / "vgg.safetensors", weights)
-    loaded = read_vgg(str(tmp_path / "vgg.safetensors"), seed=0)
-    assert loaded.preprocessing == "tf_slim"
-    assert_equal_states(loaded.state, weights.state)
-    # Plain values survive the trip through Ray, which pickles them.
-    sent: VggWeights = pickle.loads(pickle.dumps(loaded))
-    vgg = build_vgg(sent)
-    assert_equal_states(vgg.state_dict(), weights.state)
-    torch.testing.assert_close(vgg.mean.flatten() * 255, torch.tensor([123.68, 116.779, 103.939]))
-
-
-def test_random_vgg_follows_its_seed() -> None:
-    one, again, other = (read_vgg("random", seed=seed).state for seed in (1, 1, 2))
-    assert_equal_states(again, one)
-    assert not torch.equal(other["conv3_1.weight"], one["conv3_1.weight"])
-    assert one["conv5_4.weight"].std().item() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
-    assert not one["conv5_4.bias"].any()
-
-
-class _Touch:
-    """Unpickled, it makes a file: what a malicious .pth could do."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (os.mkdir, (str(self.path),))
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_malicious_pth_is_refused_and_not_executed(tmp_path: Path, zipped: bool) -> None:
-    path, made = tmp_path / "vgg.pth", tmp_path / "made"
-    torch.save({"features.0.weight": _Touch(made)}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match="is not a state dict of plain tensors"):
-        build_vgg(read_vgg(str(path), seed=1))
-    assert not made.exists()
-    torch.load(path, weights_only=False)  # it is malicious indeed
-    assert made.exists()
-
-
-def test_missing_and_wrong_vgg_files(tmp_path: Path, torchvision_state: dict[str, Tensor]) -> None:
-    for source in (None, str(tmp_path / "nothing.pth")):
-        with pytest.raises(UserError, match=r"vgg19-dcbb9e9d\.pth.*tecogan convert.*--perceptual\.weights"):
-            read_vgg(source, seed=1)
-    pth, safe = tmp_path / "v.pth", tmp_path / "v.safetensors"
-    for content in (b"", b"hello", bytes(1000)):
-        pth.write_bytes(content)
-        safe.write_bytes(content)
-        for path in (pth, safe):
-            with pytest.raises(UserError, match="cut short"):
-                read_vgg(str(path), seed=1)
-    torch.save([1, 2], pth)
-    with pytest.raises(UserError, match="does not hold a state dict"):
-        read_vgg(str(pth), seed=1)
-    safetensors.torch.save_file({"features.0.weight": torch.zeros(64, 3, 3, 3)}, safe)
-    with pytest.raises(UserError, match=r"is not a VGG19 file: features\.0\.bias is missing"):
-        read_vgg(str(safe), seed=1)
-    save_small(safe)
-    with pytest.raises(UserError, match="is not a VGG19 file"):
-        read_vgg(str(safe), seed=1)
-    torch.save(torchvision_state | {"features.34.weight": torch.zeros(512, 512, 1, 1)}, pth)
-    with pytest.raises(UserError, match=r"features\.34\.weight is missing or of a wrong shape"):
-        read_vgg(str(pth), seed=1)
-    pth.write_bytes(pth.read_bytes()[:-1000])
-    with pytest.raises(UserError, match="cut short"):
-        read_vgg(str(pth), seed=1)

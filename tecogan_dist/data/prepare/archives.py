@@ -1,25 +1,27 @@
 """Zip archives of videos or of folders with frames, unpacked as if they were hostile.
 
-No name in an archive becomes a name on disk, so none can lead outside the folder; links are not made; what is unpacked
-is bounded by the disk's free space, whatever the archive says about itself.
+No name in an archive becomes a name on disk, so none can lead outside the folder; links and devices are not made; what
+is unpacked is bounded, in all, by the disk's free space, and by the archive's own size, whatever it says about itself.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import lzma
+import itertools
 import shutil
 import stat
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 
+from tecogan_dist.base import console
 from tecogan_dist.base.atomic import PARTIAL_SUFFIX, remove, replacing
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.inputs import open_regular
+from tecogan_dist.data.prepare.fetching import GIGABYTE, Limits
 from tecogan_dist.data.prepare.sources import printable
-from tecogan_dist.video.formats import IMAGE_SUFFIXES, READABLE_SUFFIXES
-from tecogan_dist.video.images import digits_of
+from tecogan_dist.video.formats import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
+from tecogan_dist.video.numbering import check_sequence, digits_of
 from tecogan_dist.video.source import Damaged
 
 MEMBERS = 2_000_000
@@ -27,6 +29,13 @@ MEMBERS = 2_000_000
 FREE_SHARE = 0.9
 """Share of the disk's free space that an archive may take."""
 CHUNK_BYTES = 2**20
+MOST_RATIO, SMALL_BYTES = 200, 10**8
+"""How many times its own size an archive of images or videos, which are packed already, can unpack to; from so many
+bytes on."""
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Others unpack a few bytes to gigabytes of memory at once."""
+NAME_CHARACTERS = 4096
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +45,16 @@ class ArchivedVideo:
     name: str
     """Its (printable) name in the archive; "" for the archive's top folder, and for a video that was in none."""
     path: Path
+    problem: str = ""
+    """Why it cannot be used."""
 
 
-def unpack(archive: Path, folder: Path) -> list[ArchivedVideo]:
+def unpack(archive: Path, folder: Path, *, most_bytes: int = Limits().archive_bytes) -> list[ArchivedVideo]:
     """Every video and every folder of frames in the archive, sorted by name, as files below ``folder``.
 
     An old ``folder`` is replaced; the new one holds everything or does not exist. Raises :class:`Damaged` for a file
-    that is damaged or not a zip archive, :class:`UserError` for an encrypted or hostile one and if it does not fit on
-    the disk.
+    that is damaged or not a zip archive, :class:`UserError` for an encrypted or hostile one, for one that has more than
+    ``most_bytes``, and if it does not fit on the disk.
     """
     try:
         remove(folder)
@@ -51,7 +62,7 @@ def unpack(archive: Path, folder: Path) -> list[ArchivedVideo]:
         # A fixed name, so that what a killed process leaves is found and removed.
         with replacing(folder, partial=folder.with_name(f".{folder.name}{PARTIAL_SUFFIX}")) as partial:
             partial.mkdir()
-            with zipfile.ZipFile(archive) as opened:
+            with open_regular(archive, what="archive") as file, zipfile.ZipFile(file) as opened:
                 members = _wanted(archive, opened.infolist())
                 needed, free = sum(member.file_size for member in members), shutil.disk_usage(partial).free
                 if needed > FREE_SHARE * free:
@@ -59,17 +70,20 @@ def unpack(archive: Path, folder: Path) -> list[ArchivedVideo]:
                         f"{archive} holds {needed / 1e9:.1f} GB and {folder.parent} has {free / 1e9:.1f} GB free: make "
                         "room, or give another --downloads."
                     )
+                _check_sizes(archive, opened.infolist(), needed, most_bytes)
                 videos = [
-                    ArchivedVideo(name, folder / target.relative_to(partial))
-                    for name, target in _extract(opened, _grouped(members), partial)
+                    ArchivedVideo(name, folder / target.relative_to(partial), problem)
+                    for name, target, problem in _extract(archive, opened, _grouped(members), partial)
                 ]
             if not videos:
                 raise UserError(f"{archive} holds no videos and no PNG or JPG images.")
-    # zipfile's NotImplementedError: a compression, or a version of the format, that it does not know.
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, UnicodeDecodeError) as error:
-        raise Damaged(f"{archive} cannot be read as a zip archive ({printable(str(error))}).") from error
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{archive} cannot be unpacked to {folder} ({error.strerror or error}).") from error
+    except Exception as error:  # zipfile raises what it happens to run into in hostile bytes, of about 10 kinds
+        why = console.printable(error, limit=100) or type(error).__name__
+        raise Damaged(f"{archive} cannot be read as a zip archive ({why}).") from error
     return videos
 
 
@@ -79,18 +93,55 @@ def _wanted(archive: Path, members: list[zipfile.ZipInfo]) -> list[zipfile.ZipIn
         raise UserError(f"{archive} has {len(members)} members: at most {MEMBERS} are unpacked.")
     wanted = []
     for member in members:
-        name = _path(member)
-        if name.is_absolute() or ".." in name.parts or str(name)[1:2] == ":":
-            raise UserError(f"{archive} holds a name that leads outside ({printable(member.filename)}): not used.")
-        if stat.S_ISLNK(member.external_attr >> 16):
-            raise UserError(f"{archive} holds a link ({printable(member.filename)}): not used.")
+        name, shown = _path(member), console.printable(member.filename, limit=100)
+        if name.is_absolute() or ".." in name.parts or str(name)[1:2] == ":" or len(str(name)) > NAME_CHARACTERS:
+            raise UserError(f"{archive} holds a name that leads outside ({shown}): not used.")
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if kind == stat.S_IFLNK:
+            raise UserError(f"{archive} holds a link ({shown}): not used.")
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise UserError(f"{archive} holds a device or the like ({shown}): not used.")
         hidden = any(folder.startswith(".") or folder == "__MACOSX" for folder in name.parts)
-        if member.is_dir() or hidden or name.suffix.lower() not in (*IMAGE_SUFFIXES, *READABLE_SUFFIXES):
+        if member.is_dir() or hidden:
+            continue
+        suffix = name.suffix.lower()
+        if suffix in (*OTHER_IMAGE_SUFFIXES, *ARCHIVE_SUFFIXES):
+            raise UserError(
+                f"{archive} holds {shown}, and videos and PNG and JPG images are what is read of an archive: unpack it "
+                "yourself and give what is in it."
+            )
+        if suffix not in (*IMAGE_SUFFIXES, *READABLE_SUFFIXES):
             continue
         if member.flag_bits & 1:
             raise UserError(f"{archive} is encrypted: unpack it yourself and give the folder.")
+        if member.compress_type not in METHODS:
+            raise UserError(f"{archive} is packed by a method that is not read here: pack it as an ordinary zip.")
         wanted.append(member)
+    names = collections.Counter(printable(str(_path(member))) for member in wanted)
+    twice = next((name for name, count in names.items() if count > 1), None)
+    if twice is not None:
+        raise UserError(f"{archive} holds {console.printable(twice, limit=100)} twice: not used.")
     return wanted
+
+
+def _check_sizes(archive: Path, members: list[zipfile.ZipInfo], needed: int, most_bytes: int) -> None:
+    """Raise :class:`UserError` for a bomb."""
+    if needed > most_bytes:
+        raise UserError(
+            f"{archive} holds {needed / GIGABYTE:.1f} GB: allow more with --max-archive-gigabytes, or unpack it "
+            "yourself."
+        )
+    size = archive.stat().st_size
+    in_order = sorted(members, key=lambda member: member.header_offset)
+    is_overlapping = any(
+        before.header_offset + before.compress_size > after.header_offset
+        for before, after in itertools.pairwise(in_order)
+    )
+    if is_overlapping or (needed > SMALL_BYTES and needed > MOST_RATIO * size):
+        raise UserError(
+            f"{archive} has {size / 1e6:.1f} MB and would become {needed / 1e6:.0f} MB, which images and videos never "
+            "do: not used."
+        )
 
 
 def _path(member: zipfile.ZipInfo) -> PurePosixPath:
@@ -109,21 +160,41 @@ def _grouped(members: list[zipfile.ZipInfo]) -> dict[str, list[zipfile.ZipInfo]]
     return dict(sorted(groups.items()))
 
 
-def _extract(opened: zipfile.ZipFile, groups: dict[str, list[zipfile.ZipInfo]], folder: Path) -> list[tuple[str, Path]]:
-    """Unpack each group of members into ``folder``; returns its printable name and the file or folder it became."""
+def _extract(
+    archive: Path, opened: zipfile.ZipFile, groups: dict[str, list[zipfile.ZipInfo]], folder: Path
+) -> list[tuple[str, Path, str]]:
+    """Unpack each group of members into ``folder``; returns its printable name, what it became, and its problem."""
     extracted = []
+    beside = {str(_path(members[0]).parent) for members in groups.values() if not _is_image(members[0])}
     for number, (name, members) in enumerate(groups.items()):
         suffixes = [_path(member).suffix.lower() for member in members]
-        if suffixes[0] in IMAGE_SUFFIXES:
+        problem = ""
+        if _is_image(members[0]):
+            problem = _problem_of_images(f"{archive}#{printable(name)}", [_path(member) for member in members], beside)
             target = folder / f"{number:06d}"
             target.mkdir()
             files = [target / f"{index:08d}{suffix}" for index, suffix in enumerate(suffixes)]
         else:
             target = folder / f"{number:06d}{suffixes[0]}"
             files = [target]
-        for member, file in zip(members, files, strict=False):
+        for member, file in zip(members, files, strict=True):
             # zipfile reads no more than the size that was added up, and checks it against the CRC.
             with opened.open(member) as source, open(file, "xb") as copy:
                 shutil.copyfileobj(source, copy, CHUNK_BYTES)
-        extracted.append((printable(name), target))
+        extracted.append((printable(name), target, problem))
     return extracted
+
+
+def _is_image(member: zipfile.ZipInfo) -> bool:
+    return _path(member).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _problem_of_images(name: str, images: list[PurePosixPath], beside: set[str]) -> str:
+    """What is wrong with the names of a folder's images, which they lose when they are unpacked."""
+    try:
+        check_sequence(images, folder=name)
+    except UserError as error:
+        return str(error)
+    if str(images[0].parent) in beside:
+        return f"{name} holds videos beside images: give each a folder of its own."
+    return ""

@@ -14,7 +14,8 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.data.clips import Scene
 from tecogan_dist.data.prepare.archives import ArchivedVideo, unpack
-from tecogan_dist.data.prepare.download import NoSpace, Retrying, describe, downloaded, fetch, is_archive
+from tecogan_dist.data.prepare.contents import content_of
+from tecogan_dist.data.prepare.download import Limits, NoSpace, Retrying, describe, downloaded, fetch, is_archive
 from tecogan_dist.data.prepare.rules import note_of, open_frames, planned_scenes, ranges_of
 from tecogan_dist.data.prepare.scene_plans import InputPlan, PlannedScene
 from tecogan_dist.data.prepare.scenes import PREVIEW_SIDE
@@ -38,6 +39,7 @@ class Settings:
     dry_run: bool = False
     """Only check whether the input is available."""
     retrying: Retrying = dataclasses.field(default_factory=Retrying)
+    limits: Limits = dataclasses.field(default_factory=Limits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,14 +96,18 @@ def prepare_input(plan: InputPlan, scenes: Scenes, settings: Settings) -> Iterat
     """
     try:
         if settings.dry_run:
-            yield Finished(note=describe(plan.path, retrying=settings.retrying))
+            yield Finished(note=describe(plan.path, retrying=settings.retrying, limits=settings.limits))
             return
         path = Path(plan.path)
         if plan.source.is_remote:
             if downloaded(plan.path, settings.downloads) is None:
-                yield News(f"fetching {plan.name}")
+                yield News(f"fetching {plan.name}, for {settings.limits.seconds / 60:.0f} minutes at most")
             path = fetch(
-                plan.path, settings.downloads, minimum_size=plan.source.minimum_size, retrying=settings.retrying
+                plan.path,
+                settings.downloads,
+                minimum_size=plan.source.minimum_size,
+                retrying=settings.retrying,
+                limits=settings.limits,
             )
         yield from _prepare_file(plan, path, scenes, settings)
     except (_StoreFailure, NoSpace) as error:
@@ -115,14 +121,18 @@ def _prepare_file(plan: InputPlan, path: Path, scenes: Scenes, settings: Setting
     unpacked = settings.downloads / f"{path.stem}-{plan.numbers.start}.unpacked"
     reading = _Reading(plan, path)
     try:
-        videos = unpack(path, unpacked) if is_archive(plan.path) else [ArchivedVideo("", path)]
+        videos = (
+            unpack(path, unpacked, most_bytes=settings.limits.archive_bytes)
+            if is_archive(plan.path)
+            else [ArchivedVideo("", path)]
+        )
         yield from reading.scenes(videos, scenes, settings)
     except UserError as error:
         reading.problem(error, path)
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
     if plan.source.is_remote and (reading.is_damaged or (settings.remove_source and not reading.problems)):
-        path.unlink()
+        path.unlink(missing_ok=True)
     yield Finished(problem="; ".join(reading.problems), note=reading.note)
 
 
@@ -137,6 +147,7 @@ class _Reading:
         self._short: set[int] = set()
         """Numbers of scenes for which the video has too few frames."""
         self.note = ""
+        self._content: str | None = None
 
     def problem(self, error: UserError, path: Path, name: str = "") -> None:
         """Note why something is missing, under the name that the user knows; ``name`` is that within an archive."""
@@ -149,6 +160,8 @@ class _Reading:
         opened = {}
         for video in videos:
             try:
+                if video.problem:
+                    raise UserError(video.problem)
                 opened[video] = open_frames(video.path, self._plan)
             except UserError as error:
                 self.problem(error, video.path, video.name)
@@ -158,6 +171,8 @@ class _Reading:
         missing = [planned for planned in scenes if not self._plan.is_there(planned, there)]
         if self._plan.scenes is None:
             yield Found(scenes, is_certain=not self.problems)
+        if missing:
+            self._content = content_of(self._path, None if self._plan.lr_path is None else Path(self._plan.lr_path))
         for video, (frames, low_frames) in opened.items():
             wanted = [planned for planned in missing if planned.video == video.name]
             yield from self._make(wanted, video, frames, low_frames, settings)
@@ -237,6 +252,7 @@ class _Reading:
                 encoding=planned.encoding,
                 original=source.path if planned.encoding == "original" else None,
                 lr_frames=None if low_frames is None else _taken(low_frames, planned, may_be_short=False),
+                content=self._content,
             )
         except UserError as error:  # the frames' own failures are not of this kind
             raise _StoreFailure(str(error)) from error

@@ -9,48 +9,87 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tecogan_dist.base.documents import dump_json, parse_json
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.data.clips import Scene
+from tecogan_dist.data.index import ENCODINGS, MOST_FRAMES
+from tecogan_dist.data.prepare.contents import is_same, quick_content
 from tecogan_dist.data.prepare.download import is_archive
-from tecogan_dist.data.prepare.inputs import Input, inputs_of
-from tecogan_dist.data.prepare.rules import cut_of, encoding_of_cut, note_of, open_frames, planned_scenes, ranges_of
+from tecogan_dist.data.prepare.inputs import Input
+from tecogan_dist.data.prepare.rules import (
+    cut_of,
+    encoding_of_cut,
+    note_of,
+    open_frames,
+    pairing_of,
+    planned_scenes,
+    ranges_of,
+)
 from tecogan_dist.data.prepare.scene_plans import InputPlan, PlannedScene
-from tecogan_dist.data.prepare.sources import SETTINGS, Source, is_remote, name_of, printable
+from tecogan_dist.data.prepare.sources import SETTINGS, is_remote, name_of, printable
 from tecogan_dist.video.formats import READABLE_SUFFIXES
 
 RESERVED = 100
 """Numbers that an input keeps to itself if its scenes are not known beforehand and its source names no maximum."""
+MOST_NUMBER = 2**63 - 1
 RECORDS = "sources"
+RECORD_BYTES = 2**26
+
+
+def changed_scenes(inputs: Iterable[Input], scenes: Mapping[int, Scene], *, thorough: bool) -> dict[str, list[int]]:
+    """Of every local input that does not hold any more what scenes were made of: its name, and their numbers.
+
+    Scenes for which this was not recorded are not in it. ``thorough``: by every byte of the inputs.
+    """
+    changed = {}
+    for entry in inputs:
+        plan = _resolved(entry)
+        contents: dict[str, list[int]] = {}
+        for scene in scenes.values():
+            if scene.content is not None and plan.holds(scene):
+                contents.setdefault(scene.content, []).append(scene.number)
+        if entry.problem or is_remote(entry.path) or not os.path.lexists(plan.path):
+            continue
+        low_path = None if plan.lr_path is None else Path(plan.lr_path)
+        numbers = [
+            number
+            for content, numbers in contents.items()
+            if not is_same(content, Path(plan.path), low_path, thorough=thorough)
+            for number in numbers
+        ]
+        if numbers:
+            changed[plan.name] = sorted(numbers)
+    return changed
 
 
 def plan_inputs(
-    sources: Iterable[Source], *, first_number: int, scenes: Mapping[int, Scene], store: Location | None
+    inputs: Iterable[Input], *, first_number: int, scenes: Mapping[int, Scene], store: Location | None
 ) -> list[InputPlan]:
-    """A plan for every video, folder of frames, archive and URL that the sources stand for, in order.
+    """A plan for every input, in order.
 
     ``scenes``: those that the store has; ``store``: None if it does not exist yet. Raises :class:`UserError` if the
     store has other scenes of the same numbers, or if two inputs would.
     """
     plans: list[InputPlan] = []
     number = first_number
-    for source in sources:
-        for entry in inputs_of(source):
-            plans.append(_planned(entry, number, scenes, store))
-            if entry.number is None:
-                number += len(plans[-1].numbers)
+    for entry in inputs:
+        plans.append(_planned(entry, number, scenes, store))
+        if plans[-1].numbers.stop - 1 > MOST_NUMBER:
+            raise UserError(f"{plans[-1].name} would get scenes with numbers above {MOST_NUMBER}: give smaller ones.")
+        if entry.number is None:
+            number = plans[-1].numbers.stop
     _check_names_and_numbers(plans)
     for plan in plans:
         for planned in plan.scenes or ():
             plan.is_there(planned, scenes)
         for number in plan.numbers if plan.scenes is None else ():
-            if number in scenes and scenes[number].source.partition("#")[0] != plan.name.partition("#")[0]:
+            if number in scenes and not plan.holds(scenes[number]):
                 raise plan.clash(scenes[number], plan.name)
     return plans
 
@@ -59,19 +98,15 @@ def _planned(entry: Input, number: int, scenes: Mapping[int, Scene], store: Loca
     source = entry.source
     if entry.number is not None:
         number, source = entry.number, dataclasses.replace(source, cut="whole", starts=None)
-    if is_remote(entry.path):
-        plan = InputPlan(source=source, name=name_of(entry.path), path=entry.path)
-    else:
-        path = Path(entry.path).resolve()
-        lr_path = None if entry.lr_path is None else str(Path(entry.lr_path).resolve())
-        plan = InputPlan(source=source, name=printable(str(path)), path=str(path), lr_path=lr_path)
+    plan = dataclasses.replace(_resolved(entry), source=source, numbers=range(number, number))
     problem = entry.problem
     if source.starts is not None and is_archive(plan.path):
         problem = f"{plan.name} is an archive: starts are those of a single video."
-    video = None
+    video, pairing = None, ""
     if not problem and not source.is_remote and not is_archive(plan.path):
         try:
-            video = open_frames(Path(plan.path), plan)[0]
+            video, low = open_frames(Path(plan.path), plan)
+            pairing = "" if low is None else pairing_of(video, low)
         except UserError as error:
             problem = str(error)
     if source.starts is not None:
@@ -86,7 +121,10 @@ def _planned(entry: Input, number: int, scenes: Mapping[int, Scene], store: Loca
         ranges = ranges_of(source, video)
         cut = planned_scenes(source, number, [("", video, ranges)])
         numbers = range(number, number + len(cut))
-        plan = dataclasses.replace(plan, numbers=numbers, scenes=cut, note=note_of(source, video, ranges))
+        plan = dataclasses.replace(plan, numbers=numbers, scenes=cut)
+        plan = dataclasses.replace(plan, note="; ".join(filter(None, (note_of(source, video, ranges), pairing))))
+    elif entry.is_left_out:
+        pass
     elif video is None and problem and not _will_be_detected(plan):
         # The input cannot say how many scenes it has, but the store may know how many there were.
         last = number
@@ -98,6 +136,22 @@ def _planned(entry: Input, number: int, scenes: Mapping[int, Scene], store: Loca
         if store is not None and not problem:
             plan = dataclasses.replace(plan, scenes=_recorded(plan, store))
     return dataclasses.replace(plan, problem=printable(problem))
+
+
+def _resolved(entry: Input) -> InputPlan:
+    """The input's name and places."""
+    if is_remote(entry.path):
+        return InputPlan(source=entry.source, name=name_of(entry.path), path=entry.path)
+    path = _real(entry.path)
+    lr_path = None if entry.lr_path is None else _real(entry.lr_path)
+    return InputPlan(source=entry.source, name=printable(path), path=path, lr_path=lr_path)
+
+
+def _real(path: str) -> str:
+    try:
+        return str(Path(path).resolve())
+    except (OSError, RuntimeError):  # links in a circle, which whoever opens it reports
+        return os.path.abspath(path)
 
 
 def _will_be_detected(plan: InputPlan) -> bool:
@@ -127,27 +181,55 @@ def _check_names_and_numbers(plans: Sequence[InputPlan]) -> None:
 def record(plan: InputPlan, scenes: Sequence[PlannedScene], store: Location) -> None:
     """Keep what was found out by reading an input, so that a later run knows without reading it whether it is done."""
     tree = {**_fingerprint(plan), "scenes": [dataclasses.asdict(planned) for planned in scenes]}
-    _record_of(plan, store).write_bytes(json.dumps(tree, indent=1).encode())
+    _record_of(plan, store).write_bytes(dump_json(tree).encode())
 
 
 def _recorded(plan: InputPlan, store: Location) -> tuple[PlannedScene, ...] | None:
+    """None without a record, for another version's, and for a damaged one: the input is then read again."""
+    place = _record_of(plan, store)
     try:
-        tree = json.loads(_record_of(plan, store).read_bytes())
+        tree = parse_json(place.read_bytes(RECORD_BYTES), source=place)
         scenes = tuple(PlannedScene(**planned) for planned in tree.pop("scenes"))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None  # none, or another version's
-    return scenes if tree == _fingerprint(plan) else None
+    except (FileNotFoundError, UserError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    is_ours = tree in (_fingerprint(plan), _older_fingerprint(plan)) and all(map(_is_possible, scenes))
+    numbers = [scene.number for scene in scenes]
+    return scenes if is_ours and numbers == list(plan.numbers[: len(numbers)]) else None
+
+
+def _is_possible(scene: PlannedScene) -> bool:
+    numbers = (scene.number, scene.start, scene.frames)
+    return (
+        all(type(number) is int for number in numbers)
+        and 0 <= scene.start <= MOST_FRAMES
+        and 1 <= scene.frames <= MOST_FRAMES
+        and isinstance(scene.video, str)
+        and scene.encoding in ENCODINGS
+        and isinstance(scene.is_all, bool)
+    )
 
 
 def _record_of(plan: InputPlan, store: Location) -> Location:
-    return store / RECORDS / f"{hashlib.sha256(plan.name.encode()).hexdigest()[:24]}.json"
+    return store / RECORDS / f"{hashlib.sha256(plan.name.encode('utf-8', 'surrogateescape')).hexdigest()[:24]}.json"
 
 
 def _fingerprint(plan: InputPlan) -> dict[str, Any]:
     """All that decides the scenes, as JSON gives it back."""
     stamp = None
     if not plan.source.is_remote:
+        stamp = quick_content(Path(plan.path), None if plan.lr_path is None else Path(plan.lr_path))
+    return {**_settings(plan), "stamp": stamp}
+
+
+def _older_fingerprint(plan: InputPlan) -> dict[str, Any]:
+    """That of earlier versions."""
+    stamp = None
+    if not plan.source.is_remote:
         status = os.stat(plan.path)
         stamp = [status.st_size, status.st_mtime_ns]
+    return {**_settings(plan), "stamp": stamp}
+
+
+def _settings(plan: InputPlan) -> dict[str, Any]:
     settings = {key: getattr(plan.source, key) for key in SETTINGS}
-    return {"name": plan.name, "first_number": plan.numbers.start, "stamp": stamp, "settings": settings}
+    return {"name": plan.name, "first_number": plan.numbers.start, "settings": settings}

@@ -24,6 +24,7 @@ from tecogan_dist.data.prepare.scenes import (
 )
 from tecogan_dist.data.prepare.sources import Source
 from tecogan_dist.video.formats import READABLE_SUFFIXES
+from tecogan_dist.video.numbering import check_pairing
 from tecogan_dist.video.open import open_video
 from tecogan_dist.video.source import FrameSource
 
@@ -52,7 +53,15 @@ def open_frames(path: Path, plan: InputPlan) -> tuple[FrameSource, FrameSource |
             f"{plan.lr_path} has {counts[0]} frames and {path} has {counts[1]}: the sides of a pair must have the same "
             "number."
         )
+    pairing_of(video, low)
     return video, low
+
+
+def pairing_of(video: FrameSource, low: FrameSource) -> str:
+    """What is odd about the names of a pair's frames, if both are folders. Raises :class:`UserError` if they differ."""
+    if video.names is None or low.names is None:
+        return ""
+    return check_pairing(video.names, low.names, our_path=video.path, their_path=low.path)
 
 
 def cut_of(source: Source, video: FrameSource) -> str:

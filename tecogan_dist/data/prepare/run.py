@@ -21,12 +21,14 @@ from typing import Any
 import ray
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.invariants import present, require
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.connect import cluster_address, connected
-from tecogan_dist.data.clips import Scene, missing_clips
+from tecogan_dist.data.clips import CLIPS, Scene, missing_clips
 from tecogan_dist.data.prepare.cutting import Event, Finished, Found, Scenes, Settings, prepare_input
-from tecogan_dist.data.prepare.download import Retrying
-from tecogan_dist.data.prepare.plan import plan_inputs, record
+from tecogan_dist.data.prepare.download import Limits, Retrying
+from tecogan_dist.data.prepare.inputs import Input, inputs_of
+from tecogan_dist.data.prepare.plan import changed_scenes, plan_inputs, record
 from tecogan_dist.data.prepare.scene_plans import InputPlan, PlannedScene
 from tecogan_dist.data.prepare.sources import Source
 from tecogan_dist.data.writing import ClipStoreWriter
@@ -63,11 +65,13 @@ class Result:
 class Preparation:
     """The inputs that sources stand for, on their way into a clip store. ``results`` is up to date at any time.
 
-    Inputs are planned when this is made; :meth:`run` makes what is missing. ``writer`` is the store's; None, in a dry
-    run only, if the store does not exist. ``damaged``: numbers of scenes that are to be made again, as are those whose
-    clip is gone. ``downloads``: folder for what is fetched and unpacked, by default STORE/downloads, or ./downloads if
-    the store is remote. ``dry_run``: only check what is remote. Raises :class:`UserError` if the store has other scenes
-    of the same numbers, or if two inputs would.
+    Inputs are planned when this is made; :meth:`run` makes what is missing. ``writer`` is the store's; None in a dry
+    run, where ``scenes`` are what the store has. ``damaged``: numbers of scenes that are to be made again, as are those
+    whose clip is gone. ``downloads``: folder for what is fetched and unpacked, by default STORE/downloads, or
+    ./downloads if the store is remote. ``dry_run``: only check what is remote. ``thorough``: compare every byte of the
+    local inputs with what they held when their scenes were made. ``remake_changed``: where that differs, make the
+    scenes again. Raises :class:`UserError` if not, if the store has other scenes of the same numbers, and if two inputs
+    would have.
     """
 
     def __init__(
@@ -81,11 +85,17 @@ class Preparation:
         downloads: Path | None = None,
         remove_source: bool = False,
         dry_run: bool = False,
+        scenes: Mapping[int, Scene] | None = None,
+        thorough: bool = False,
+        remake_changed: bool = False,
+        limits: Limits | None = None,
     ) -> None:
-        assert writer is not None or dry_run
+        require(writer is not None or dry_run, "only a dry run goes without a writer")
         store = store.absolute()  # Ray tasks have other working directories
         self._store, self._writer, self._dry_run = store, writer, dry_run
+        self._known = scenes or {}
         self._to_remake = set(damaged)
+        self._to_remove: set[int] = set()
         if writer is not None:
             self._to_remake |= {scene.number for scene, _ in missing_clips(store, writer.scenes.values())}
         if downloads is None:
@@ -96,25 +106,50 @@ class Preparation:
             remove_source=remove_source,
             dry_run=dry_run,
             retrying=Retrying(attempts=DRY_RUN_ATTEMPTS) if dry_run else Retrying(),
+            limits=limits or Limits(),
         )
-        plans = plan_inputs(
-            sources, first_number=first_scene, scenes=self.scenes(), store=None if writer is None else store
-        )
+        inputs = [entry for source in sources for entry in inputs_of(source) if not self._is_own_clip(entry)]
+        self._look_for_changes(changed_scenes(inputs, self.scenes(), thorough=thorough), remake_changed)
+        known = None if writer is None and not self._known else store
+        plans = plan_inputs(inputs, first_number=first_scene, scenes=self.scenes(), store=known)
         self.results = {
             plan: Result(
                 plan.scenes,
                 there=self._count_there(plan, plan.scenes or ()),
                 problem=plan.problem,
-                note=plan.note,
+                note="; ".join(filter(None, (plan.note, self._unrecorded(plan)))),
             )
             for plan in plans
         }
 
     def scenes(self) -> Mapping[int, Scene]:
         """The store's scenes by number, without those that are to be made again."""
-        if self._writer is None:
-            return {}
-        return {number: scene for number, scene in self._writer.scenes.items() if number not in self._to_remake}
+        scenes = self._known if self._writer is None else self._writer.scenes
+        return {number: scene for number, scene in scenes.items() if number not in self._to_remake | self._to_remove}
+
+    def _is_own_clip(self, entry: Input) -> bool:
+        """Whether a pattern has met a clip of the store itself, as films/**/*.mp4 does for a store in films."""
+        if not self._store.is_local or entry.source.is_remote or entry.path == entry.source.address:
+            return False
+        return Path(entry.path).absolute().is_relative_to(self._store.path / CLIPS)
+
+    def _look_for_changes(self, changed: Mapping[str, list[int]], remake: bool) -> None:
+        """Raise :class:`UserError` for inputs that are not what they were, if their scenes may not be made again."""
+        for name, numbers in changed.items():
+            if not remake:
+                which = f"scene {numbers[0]}" if len(numbers) == 1 else f"scenes {numbers[0]} to {numbers[-1]}"
+                raise UserError(
+                    f"{name} is not what it was when {which} of the store were made of it: --remake-changed makes them "
+                    "again, or put the former one back, or use another --first-scene and another name."
+                )
+            self._to_remove |= set(numbers)
+
+    def _unrecorded(self, plan: InputPlan) -> str:
+        scenes = self.scenes()
+        of_plan = [scenes[number] for number in plan.numbers if number in scenes]
+        if plan.source.is_remote or all(scene.content is not None for scene in of_plan):
+            return ""
+        return "made by an earlier version, which did not record what it was made of: not compared"
 
     def todo(self) -> list[InputPlan]:
         """Inputs of which something is missing, or may be; in a dry run those that are remote."""
@@ -135,6 +170,9 @@ class Preparation:
         ``watch`` is called for everything that happens, after it is in ``results``. Raises :class:`UserError` if all
         inputs have to stop, as for a full disk; whatever concerns one input only is in its result.
         """
+        if self._to_remove and self._writer is not None:
+            self._writer.remove(self._to_remove)
+            self._to_remove = set()
         todo = self.todo()
         if not todo:
             return
@@ -168,8 +206,7 @@ class Preparation:
         """Enter what happened into the index and the results."""
         result = self.results[plan]
         if isinstance(event, Scene):
-            assert self._writer is not None
-            self._writer.enter(event)
+            present(self._writer, "scenes are made with a writer").enter(event)
             self._to_remake.discard(event.number)
             result.made += 1
         elif isinstance(event, Found):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.data.clips import Encoding, Scene
+from tecogan_dist.data.prepare.download import is_archive
 from tecogan_dist.data.prepare.sources import Source
 
 
@@ -61,6 +62,10 @@ class InputPlan:
         if has == wanted and is_full:
             return True
         raise self.clash(scene, name)
+
+    def holds(self, scene: Scene) -> bool:
+        """Whether a scene of the store was made of this input, of whatever was in it then."""
+        return scene.source == self.name or (is_archive(self.path) and scene.source.startswith(f"{self.name}#"))
 
     def clash(self, scene: Scene, name: str) -> UserError:
         """The error for a number under which the store has another scene."""

@@ -27,6 +27,7 @@ import ray
 import ray.data
 import torch
 
+from tecogan_dist.base.invariants import require
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.ray_errors import find_user_error
 from tecogan_dist.data.clips import Scene
@@ -72,8 +73,8 @@ def training_stream(
     for the worker itself, at most 8. The workers must leave at least one CPU of the cluster free. Needs an initialised
     Ray. Raises :class:`UserError` for unfit scenes, and later for a clip that is missing or damaged.
     """
-    assert batch_size % world_size == 0, (batch_size, world_size)
-    assert 0 <= rank < world_size, (rank, world_size)
+    require(batch_size % world_size == 0, f"{batch_size} windows are shared out evenly among {world_size} workers")
+    require(0 <= rank < world_size, f"{rank} is a rank of {world_size} workers")
     check_scenes(scenes, data)
     logging.getLogger("ray.data").setLevel(logging.WARNING)  # it reports the start and end of every segment
     if decoders is None:

@@ -18,6 +18,7 @@ from tecogan_dist.training.engines.pair import (
     gradients_are_finite,
     losses_in_order,
     make_optimizer,
+    networks_at,
     order,
     restore_moments,
     set_learning_rate,
@@ -42,6 +43,7 @@ class DeepSpeedPair:
         self.upscaler_module: nn.Module = self._engines[0].module
         self.discriminator: Callable[..., Any] | None = None if discriminator is None else self._engines[1]
         self.discriminator_module: nn.Module | None = None if discriminator is None else self._engines[1].module
+        self.not_finite: tuple[str, ...] = ()
 
     def _engine(self, module: nn.Module, config: Config) -> Any:
         engine, *_ = self._deepspeed.initialize(
@@ -61,7 +63,7 @@ class DeepSpeedPair:
                 self._engines[position].step()  # counts the micro-batch; the last one's makes the update
 
     def update(self, *, learning_rate: float, update_discriminator: bool) -> bool:
-        finite = True
+        bad = []
         for position in order(update_discriminator):
             engine = self._engines[position]
             set_learning_rate(engine.optimizer, learning_rate * (self._scale if position else 1.0))
@@ -69,12 +71,14 @@ class DeepSpeedPair:
                 # What ZeRO's optimisers do by themselves: gradients are the same everywhere, and so is the decision.
                 engine.zero_grad()
                 engine.micro_steps += 1
-                finite = False
+                bad.append(position)
                 continue
             skipped_before = engine.skipped_steps
             engine.step()
-            finite = finite and engine.skipped_steps == skipped_before
-        return finite
+            if engine.skipped_steps != skipped_before:
+                bad.append(position)
+        self.not_finite = networks_at(bad)
+        return not bad
 
     @contextlib.contextmanager
     def weights(self) -> Iterator[None]:

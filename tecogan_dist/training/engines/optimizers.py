@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tecogan_dist.base.invariants import require
 from tecogan_dist.config.schema import OptimizerConfig
 
 
@@ -48,7 +49,7 @@ class AdamTF1(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # torch overloads it
-        assert closure is None, "a closure would need a second forward pass"
+        require(closure is None, "there is no closure, which would need a second forward pass")
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:

@@ -33,6 +33,8 @@ class EnginePair(Protocol):
     upscaler_module: nn.Module
     discriminator_module: nn.Module | None
     """The discriminator's plain module, for the generator's pass and for validation."""
+    not_finite: tuple[str, ...]
+    """Those of NETWORKS whose gradients were not finite in the last update."""
 
     def backward(self, result: ObjectiveResult, *, update_discriminator: bool, last: bool) -> None:
         """Add the gradients of a micro-batch; ``last``: it is the last one of its step."""
@@ -61,6 +63,11 @@ def gradients_are_finite(parameters: Iterable[Tensor]) -> bool:
     return bool(torch.stack(torch._foreach_norm(gradients)).isfinite().all())
 
 
+def networks_at(positions: Iterable[int]) -> tuple[str, ...]:
+    """Names of the networks at these positions in the pair."""
+    return tuple(NETWORKS[position] for position in positions)
+
+
 def order(update_discriminator: bool) -> tuple[int, ...]:
     """Positions in the pair: the discriminator, which is updated first, and the upscaler."""
     return (1, 0) if update_discriminator else (0,)
@@ -70,7 +77,8 @@ def losses_in_order(result: ObjectiveResult, update_discriminator: bool) -> list
     """What is differentiated, in :func:`order`."""
     if not update_discriminator:
         return [result.generator_loss]
-    assert result.discriminator_loss is not None
+    if result.discriminator_loss is None:
+        raise RuntimeError("a discriminator is to be updated that the objective knows nothing of")
     return [result.discriminator_loss, result.generator_loss]
 
 

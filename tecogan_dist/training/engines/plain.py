@@ -15,6 +15,7 @@ from tecogan_dist.training.engines.pair import (
     gradients_are_finite,
     losses_in_order,
     make_optimizer,
+    networks_at,
     order,
     restore_moments,
     set_learning_rate,
@@ -30,6 +31,7 @@ class PlainPair:
         self.upscaler_module: nn.Module = upscaler
         self.discriminator: Callable[..., Any] | None = discriminator
         self.discriminator_module: nn.Module | None = discriminator
+        self.not_finite: tuple[str, ...] = ()
         self._scale = config.discriminator.learning_rate_scale
         self._accumulation = config.accumulation
         self._clipping = config.optimizer.gradient_clipping
@@ -41,7 +43,7 @@ class PlainPair:
             (loss / self._accumulation).backward()
 
     def update(self, *, learning_rate: float, update_discriminator: bool) -> bool:
-        finite = True
+        bad = []
         for position in order(update_discriminator):
             module, optimizer = self._networks[position]
             parameters = list(module.parameters())
@@ -51,9 +53,10 @@ class PlainPair:
                 set_learning_rate(optimizer, learning_rate * (self._scale if position else 1.0))
                 optimizer.step()
             else:
-                finite = False
+                bad.append(position)
             optimizer.zero_grad()
-        return finite
+        self.not_finite = networks_at(bad)
+        return not bad
 
     @contextlib.contextmanager
     def weights(self) -> Iterator[None]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 
+from tecogan_dist.base.console import printable
 from tecogan_dist.config.schema import Config
 from tecogan_dist.training.ray.board import Line, News, Progress
 
 SHOWN_LOSSES = ("content", "warp", "perceptual", "pingpong", "adversarial", "discriminator")
+LONGEST = 1000
+"""Characters of a line that a worker sends: names in it come from outside."""
 
 
 class Display:
@@ -22,7 +25,7 @@ class Display:
     def show(self, news: list[News]) -> None:
         for item in news:
             if isinstance(item, Line):
-                self._print(item.text)
+                self._print(printable(item.text, limit=LONGEST))
             elif isinstance(item, Progress):
                 self._print(self._progress(item.step, item.metrics), refresh=item.step < self._steps)
 

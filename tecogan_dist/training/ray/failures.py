@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from typing import Any
 
@@ -92,7 +91,7 @@ def explained(failure: BaseException, output: Location) -> BaseException:
             return UserError(f"{what}: {same_command(output)}.")
         # Its own text is cut short.
         rank, error = next(iter(failure.worker_failures.items()))
-        print(f"worker {rank}: {error}", file=sys.stderr)
+        failure.add_note(f"worker {rank}: {error}")
     cause = behind_controller(failure)
     if isinstance(cause, ACTOR_GONE):
         return UserError(f"{_reason(cause)}, and the run needs it: {same_command(output)}.")

@@ -14,6 +14,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.capacity import resources_per_worker
 from tecogan_dist.cluster.ray_errors import ACTOR_GONE
@@ -65,7 +66,11 @@ class Launch:
         if isinstance(result, BaseException):
             raise explained(result, self._task.output)
         checkpoint = newest_checkpoint(self._task.output)
-        assert checkpoint is not None, "a run ends with a checkpoint"
+        if checkpoint is None:
+            raise UserError(
+                f"the run has ended, and no checkpoint is in {self._task.output}: the same command begins it "
+                "again; if that happens twice, something else removes files there."
+            )
         return RunEnd(checkpoint, read_state(checkpoint).state.step, time.monotonic() - self._started)
 
     def _fit(self, trainer: TorchTrainer) -> None:

@@ -7,26 +7,36 @@ numbers are those of tensor_bundle.proto, saved_tensor_slice.proto, tensor.proto
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.inputs import advice, check_name, open_regular
+from tecogan_dist.base.memory import in_words, machine_memory
 from tecogan_dist.weights.tensorflow.table import (
+    MOST_ENTRIES,
     TABLE_MAGIC,
     Damaged,
     masked_crc32c,
     message_fields,
-    read_varint,
+    read_varints,
     table_entries,
 )
+from tecogan_dist.weights.tensors import short
 
 Array = NDArray[np.generic]
+
+LARGEST_INDEX = 16 << 20
+LARGEST_CHECKPOINT = 4 << 30
+"""Bytes of a V1 file, or of all values of a V2 checkpoint; TF-slim's VGG19, the largest of use here, has 0.55 GB."""
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"),
@@ -43,66 +53,113 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 _V1_VALUES = {1: 5, 2: 6, 3: 7, 4: 7, 6: 7, 9: 10, 10: 11, 19: 13}
 """The field of TensorProto that holds a type's values."""
 
+_MOST_DIMENSIONS = 8
+_MOST_SHARDS = 100
+_LARGEST_PACKED = 16 << 20
+"""Bytes of numbers of varying length in a V1 file: those are counters, weights are floats."""
+
 
 def read_checkpoint(source: Path) -> dict[str, Array]:
     """All numeric variables of a checkpoint, by name, as TensorFlow lays them out; verifies every checksum.
 
     ``source``: the prefix of a V2 checkpoint (``model/TecoGAN``) or its ``.index`` file, or a V1 file. Raises
-    :class:`UserError` if there is none, or if it is damaged, partitioned or big-endian.
+    :class:`UserError` if there is none, or if it is damaged, partitioned, big-endian or too large.
     """
+    check_name(str(source))
     prefix = str(source).removesuffix(".index")
     index = Path(f"{prefix}.index")
     try:
-        if index.is_file():
-            return dict(_read_v2(prefix, memoryview(_table_bytes(index))))
-        if source.is_file():
-            return _read_v1(memoryview(_table_bytes(source)))
+        if os.path.lexists(index):
+            with open_regular(index, what="checkpoint index") as file:
+                table = _table_bytes(file, LARGEST_INDEX)
+            with contextlib.ExitStack() as stack:
+                return dict(_read_v2(_Shards(prefix, stack), memoryview(table)))
+        if os.path.lexists(source) and not os.path.isdir(source):
+            with open_regular(source, what="checkpoint") as file:
+                return _read_v1(memoryview(_table_bytes(file, LARGEST_CHECKPOINT)))
     except (Damaged, UnicodeDecodeError) as error:
         raise UserError(
             f"{source} is not a TensorFlow checkpoint, or is damaged or cut short ({error}): copy or download it again."
         ) from error
     except OSError as error:
-        raise UserError(f"{source} cannot be read ({error}): check its files and permissions.") from error
+        where = f"{error.filename}: " if error.filename else ""
+        raise UserError(f"{source} cannot be read ({where}{error.strerror or error}): {advice(error)}.") from error
+    except MemoryError as error:
+        raise UserError(f"{source} does not fit into this machine's memory: convert it on a larger one.") from error
     raise UserError(
         f"no TensorFlow checkpoint is at {source}: give a prefix such as model/TecoGAN (of the files "
         "model/TecoGAN.index and model/TecoGAN.data-00000-of-00001), or a file such as vgg_19.ckpt."
     )
 
 
-def _table_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        # Look at the end first: a wrong file may be too large to be read at all.
-        file.seek(max(0, path.stat().st_size - len(TABLE_MAGIC)))
-        if file.read() != TABLE_MAGIC:
-            raise Damaged("it does not end as a table does")
-        file.seek(0)
-        return file.read()
+def _table_bytes(file: BinaryIO, limit: int) -> bytes:
+    # Look at the end first: a wrong file may be too large to be read at all.
+    size = os.fstat(file.fileno()).st_size
+    file.seek(max(0, size - len(TABLE_MAGIC)))
+    if file.read() != TABLE_MAGIC:
+        raise Damaged("it does not end as a table does")
+    if size > min(limit, machine_memory() // 2):
+        raise Damaged(f"it has {in_words(size)}, far more than one of use here")
+    file.seek(0)
+    return file.read(size)
 
 
-def _read_v2(prefix: str, table: memoryview) -> Iterator[tuple[str, Array]]:
-    shards: dict[int, memoryview] = {}
-    shard_count = None
+class _Shards:
+    """The files of values of a V2 checkpoint, opened when they are needed; ``stack`` closes them."""
+
+    def __init__(self, prefix: str, stack: contextlib.ExitStack) -> None:
+        self._prefix, self._stack = prefix, stack
+        self._files: dict[int, BinaryIO] = {}
+        self._unread: dict[int, int] = {}
+        self._left = min(LARGEST_CHECKPOINT, machine_memory() // 2)
+        self.count: int | None = None
+
+    def read(self, entry: _BundleEntry, name: str) -> NDArray[np.uint8]:
+        """The bytes of a variable. Raises :class:`Damaged` if they do not fit, or are others' too."""
+        file = self._file(entry.shard)
+        if entry.offset + entry.size > os.fstat(file.fileno()).st_size:
+            raise Damaged(f"the values of {short(name)} are cut off")
+        _check_size(name, entry.size, _DTYPES[entry.dtype], entry.shape)
+        # No two variables share their bytes: what is read is bounded by the size of the files.
+        self._unread[entry.shard] -= entry.size
+        self._left -= entry.size
+        if self._unread[entry.shard] < 0:
+            raise Damaged(f"the values of {short(name)} overlap others")
+        if self._left < 0:
+            raise Damaged(f"it holds far more than a checkpoint of use here, {in_words(LARGEST_CHECKPOINT)} or more")
+        file.seek(entry.offset)
+        content = np.fromfile(file, np.uint8, count=entry.size)
+        if content.size != entry.size:
+            raise Damaged(f"the values of {short(name)} are cut off")
+        return content
+
+    def _file(self, shard: int) -> BinaryIO:
+        if shard not in self._files:
+            if len(self._files) >= _MOST_SHARDS:
+                raise Damaged(f"its values are in more than {_MOST_SHARDS} files")
+            path = Path(f"{self._prefix}.data-{shard:05d}-of-{self.count:05d}")
+            self._files[shard] = self._stack.enter_context(open_regular(path, what="part of a checkpoint"))
+            self._unread[shard] = os.fstat(self._files[shard].fileno()).st_size
+        return self._files[shard]
+
+
+def _read_v2(shards: _Shards, table: memoryview) -> Iterator[tuple[str, Array]]:
     for key, message in table_entries(table):
         if key == b"":
-            shard_count = _read_bundle_header(message)
+            shards.count = _read_bundle_header(message)
             continue
-        if shard_count is None:
+        if shards.count is None:
             raise Damaged("it has no header")
         if key.startswith(b"\0"):
             raise _partitioned()
         entry = _BundleEntry.parse(message)
         if entry.dtype not in _DTYPES:
             continue
-        if entry.shard not in shards:
-            shard_path = Path(f"{prefix}.data-{entry.shard:05d}-of-{shard_count:05d}")
-            shards[entry.shard] = memoryview(shard_path.read_bytes())
-        content = shards[entry.shard][entry.offset : entry.offset + entry.size]
         name = key.decode()
-        if len(content) != entry.size:
-            raise Damaged(f"the values of {name} are cut off")
-        if masked_crc32c(content) != entry.crc:
-            raise Damaged(f"the checksum of {name} is wrong")
-        yield name, _shaped(name, np.frombuffer(content, np.uint8), _DTYPES[entry.dtype], entry.shape)
+        content = shards.read(entry, name)
+        if masked_crc32c(content.data) != entry.crc:
+            raise Damaged(f"the checksum of {short(name)} is wrong")
+        yield name, content.view(_DTYPES[entry.dtype]).reshape(entry.shape)
 
 
 def _read_bundle_header(message: memoryview) -> int:
@@ -150,20 +207,21 @@ def _read_v1(table: memoryview) -> dict[str, Array]:
         _require_whole(_bytes(saved_slice, 2))
         name = bytes(_bytes(saved_slice, 1)).decode()
         if name not in described:
-            raise Damaged(f"{name} is not in its list of variables")
+            raise Damaged(f"{short(name)} is not in its list of variables")
         dtype, shape = described[name]
         if dtype in _DTYPES:
             values = _read_v1_values(_bytes(saved_slice, 3), dtype)
-            tensors[name] = _shaped(name, values.view(np.uint8), _DTYPES[dtype], shape)
+            _check_size(name, values.nbytes, _DTYPES[dtype], shape)
+            tensors[name] = values.reshape(shape)
     missing = [name for name, (dtype, _) in described.items() if dtype in _DTYPES and name not in tensors]
     if missing:
-        raise Damaged(f"it lacks {missing[0]}")
+        raise Damaged(f"it lacks {short(missing[0])}")
     return tensors
 
 
 def _read_v1_descriptions(message: memoryview) -> Iterator[tuple[str, tuple[int, tuple[int, ...]]]]:
     """Name, type and shape of each variable (SavedTensorSliceMeta)."""
-    for number, variable in message_fields(message):
+    for number, variable in message_fields(message, most=MOST_ENTRIES):
         if number != 1:
             continue
         fields = dict(message_fields(_part(variable)))
@@ -178,12 +236,9 @@ def _read_v1_values(tensor: memoryview, dtype: int) -> Array:
         if len(packed) % _DTYPES[dtype].itemsize:
             raise Damaged("a list of numbers is cut off")
         return np.frombuffer(packed, _DTYPES[dtype])
-    values = []
-    position = 0
-    while position < len(packed):
-        value, position = read_varint(packed, position)
-        values.append(value)
-    whole = np.array(values, np.uint64)
+    if len(packed) > _LARGEST_PACKED:
+        raise Damaged(f"it has {in_words(len(packed))} of whole numbers or halves in one variable")
+    whole = read_varints(packed)
     return whole.astype(np.uint16).view(_DTYPES[19]) if dtype == 19 else whole.astype(_DTYPES[dtype])
 
 
@@ -198,10 +253,11 @@ def _read_shape(message: memoryview) -> tuple[int, ...]:
     return tuple(_integer(dict(message_fields(_part(dimension))), 1) for dimension in dimensions)
 
 
-def _shaped(name: str, content: NDArray[np.uint8], dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-    if content.size != math.prod(shape) * dtype.itemsize or math.prod(size or 1 for size in shape) >= 1 << 48:
-        raise Damaged(f"{name} has {content.size} bytes, which do not fill its shape {shape}")
-    return content.view(dtype).reshape(shape)
+def _check_size(name: str, size: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Raise :class:`Damaged` unless so many bytes fill a shape that numpy can have."""
+    possible = len(shape) <= _MOST_DIMENSIONS and math.prod(length or 1 for length in shape) < 1 << 48
+    if not possible or size != math.prod(shape) * dtype.itemsize:
+        raise Damaged(f"{short(name)} has {size} bytes, which do not fill its shape {shape[:_MOST_DIMENSIONS]}")
 
 
 def _integer(fields: Mapping[int, int | memoryview], number: int) -> int:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.state_dicts import not_finite
 from tecogan_dist.config.schema import DiscriminatorConfig, ModelConfig
-from tecogan_dist.models.build import TRIPLET_CHANNELS, build_discriminator, build_upscaler
+from tecogan_dist.models.build import TRIPLET_CHANNELS, WIDEST, build_discriminator, build_upscaler
 from tecogan_dist.models.vgg import Vgg19
 
 _SCOPES = (
@@ -33,6 +34,8 @@ _SCOPES = (
     (r"vgg\.conv(\d)_(\d)", "vgg_19/conv{0}/conv{0}_{1}"),
 )
 _VARIABLES = {"weight": "weights", "bias": "biases"}
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float16))
+"""Those that float32 holds without rounding."""
 _DENSE_VARIABLES = {"weight": "kernel", "bias": "bias"}
 
 SCORE_BIAS = "tdiscriminator/discriminator_unit/dense_layer_2/dense/bias"
@@ -124,13 +127,21 @@ def _read_state(
         tensor = from_tensorflow_layout(name, array)
         if tensor.shape != like.shape:
             raise _wrong_shape(prefix + name, array)
+        if array.dtype not in _FLOATS:
+            raise UserError(
+                f"the TensorFlow variable {tensorflow_name(prefix + name)} is of type {array.dtype}, where weights are "
+                "float32: convert a checkpoint of TecoGAN, FRVSR or VGG19."
+            )
+        bad = not_finite({tensorflow_name(prefix + name): tensor})
+        if bad is not None:
+            raise UserError(f"the TensorFlow checkpoint cannot be used: {bad}, convert another one.")
         state[name] = tensor
     return state
 
 
 def _kernel_shape(tensors: Mapping[str, NDArray[np.generic]], our_name: str) -> tuple[int, ...]:
     array = _find(tensors, our_name)
-    if array.ndim != 4 or array.size == 0:
+    if array.ndim != 4 or array.size == 0 or array.shape[3] > WIDEST:
         raise _wrong_shape(our_name, array)
     return array.shape
 

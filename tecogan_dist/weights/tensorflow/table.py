@@ -17,6 +17,9 @@ FOOTER_BYTES = 48
 TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 """Last 8 bytes of every table."""
 
+MOST_ENTRIES = 20_000
+"""Of a table; a training checkpoint of the original has about a thousand."""
+
 _TRAILER_BYTES = 5
 _LONGEST_KEY = 4096
 _POLYNOMIAL = 0x82F63B78
@@ -36,18 +39,30 @@ def table_entries(table: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     for _ in range(2):  # offset and size of the meta index, which holds nothing here
         _, position = read_varint(footer, position)
     last_key: bytes | None = None
-    for _, handle in _block_entries(_read_block(table, footer[position:])):
-        for key, value in _block_entries(_read_block(table, handle)):
-            # Ascending keys also mean that no block is listed twice: what is read is bounded by the file's size.
+    end = count = 0
+    for _, handle in _block_entries(_read_block(table, *_place(footer[position:]))):
+        offset, size = _place(handle)
+        # One block after the other: none is listed twice, and what is read is bounded by the file's size.
+        if offset < end:
+            raise Damaged("its blocks overlap")
+        end = offset + size + _TRAILER_BYTES
+        for key, value in _block_entries(_read_block(table, offset, size)):
             if last_key is not None and key <= last_key:
                 raise Damaged("its keys are out of order")
+            count += 1
+            if count > MOST_ENTRIES:
+                raise Damaged(f"it has more than {MOST_ENTRIES:,} entries")
             yield key, value
             last_key = key
 
 
-def _read_block(table: memoryview, handle: memoryview) -> memoryview:
+def _place(handle: memoryview) -> tuple[int, int]:
+    """Offset and size of a block."""
     offset, position = read_varint(handle, 0)
-    size, _ = read_varint(handle, position)
+    return offset, read_varint(handle, position)[0]
+
+
+def _read_block(table: memoryview, offset: int, size: int) -> memoryview:
     if offset + size + _TRAILER_BYTES > len(table) - FOOTER_BYTES:
         raise Damaged("a block lies outside the file")
     checked = table[offset : offset + size + 1]
@@ -94,10 +109,32 @@ def read_varint(buffer: memoryview, position: int) -> tuple[int, int]:
     raise Damaged("a number is too long")
 
 
-def message_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Field numbers and values of a protocol buffer message: integers, or the bytes of strings and sub-messages."""
-    position = 0
+def read_varints(buffer: memoryview) -> NDArray[np.uint64]:
+    """The unsigned integers (below 2**64) that fill ``buffer``: :func:`read_varint` for many."""
+    data = np.frombuffer(buffer, np.uint8)
+    last = data < 0x80
+    if not data.size:
+        return np.zeros(0, np.uint64)
+    if not last[-1]:
+        raise Damaged("a number is cut off")
+    starts = np.concatenate([[0], np.flatnonzero(last)[:-1] + 1])
+    place = np.arange(data.size) - np.repeat(starts, np.diff(np.append(starts, data.size)))
+    if place.max() > 9:
+        raise Damaged("a number is too long")
+    shifted = (data & np.uint8(0x7F)).astype(np.uint64) << (7 * place).astype(np.uint64)
+    return np.bitwise_or.reduceat(shifted, starts)
+
+
+def message_fields(message: memoryview, *, most: int = 100) -> Iterator[tuple[int, int | memoryview]]:
+    """Field numbers and values of a protocol buffer message: integers, or the bytes of strings and sub-messages.
+
+    A message of more than ``most`` fields is :class:`Damaged`.
+    """
+    position = count = 0
     while position < len(message):
+        count += 1
+        if count > most:
+            raise Damaged(f"a message has more than {most:,} fields")
         tag, position = read_varint(message, position)
         wire_type = tag & 7
         if wire_type == 0:

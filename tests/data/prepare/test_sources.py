@@ -65,7 +65,7 @@ def test_entries_say_what_they_differ_in_and_options_are_for_the_rest() -> None:
         ("sources: [{source: a}]\nsoures: []", "is not a list of sources"),
         ("sources: [a.mp4]", "entry 1: a source is a mapping"),
         ("sources: [{1: a}]", "entry 1: a source is a mapping"),
-        ("sources: [{source: a}, {source: b, start: [1]}]", "entry 2: unknown key 'start'; use source, hr, lr, starts"),
+        ("sources: [{source: a}, {source: b, start: [1]}]", "entry 2: unknown key 'start': use source, hr, lr, starts"),
         ("sources: [{scene_length: 5}]", "give either 'source', or 'hr' and 'lr'"),
         ("sources: [{source: a, hr: b, lr: c}]", "give either 'source', or 'hr' and 'lr'"),
         ("sources: [{hr: b}]", "give either 'source', or 'hr' and 'lr'"),
@@ -83,6 +83,15 @@ def test_entries_say_what_they_differ_in_and_options_are_for_the_rest() -> None:
         ("sources: [{source: a, scene_length: 0}]", "scene_length must be at least 1, not 0"),
         ("sources: [{source: a, maximum_scenes: 0}]", "maximum_scenes must be at least 1, not 0"),
         ("sources: [{source: a, start_frame: 4, end_frame: 4}]", "end_frame must be above start_frame"),
+        ("sources: [{source: list.yaml}]", "is a list, and lists do not name others"),
+        ("sources: [{source: 'http://'}]", "is not a URL that can be asked for: it names no host"),
+        (
+            "sources: [{source: a, starts: [4000000000]}]",
+            "starts must be 100000 positions at most, none above",
+        ),
+        ("sources: [{source: a, scene_length: 4000000000}]", "scene_length must be at most 2147483647, not 4000000000"),
+        ("sources: [{source: a, start_frame: 4000000000}]", "start_frame must be at most 2147483647, not 4000000000"),
+        ("sources: [{source: a, scene_length: true}]", "scene_length: input should be a valid integer, not true"),
         ("sources: [{source: a", "is not valid YAML"),
         ("sources: !!python/object/apply:os.system ['true']", "is not valid YAML"),
         ("[" * 5000, "is not valid YAML"),
@@ -101,7 +110,7 @@ def test_missing_and_unreadable_files_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no\.yaml does not exist: give a YAML file or one of tecogan_vimeo"):
         load(str(tmp_path / "no.yaml"))
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"binary\.yaml cannot be read as a YAML text file"):
+    with pytest.raises(UserError, match=r"binary\.yaml is not UTF-8 text"):
         load(str(tmp_path / "binary.yaml"))
     assert is_list("tecogan_vimeo")
     assert is_list("mine.YML")
