@@ -14,6 +14,8 @@ import yaml
 
 DEPTH = 40
 """Lists and sections within each other."""
+NODES = 20_000
+"""Keys, values, lists and sections of a document."""
 INTEGERS = range(-(2**63), 2**63)
 BOOL, INT, FLOAT, NULL, TEXT = (f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "null", "str"))
 PLAIN = (
@@ -32,7 +34,7 @@ class Loader(yaml.SafeLoader):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self._depth = 0
+        self._depth = self._nodes = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
@@ -43,6 +45,9 @@ class Loader(yaml.SafeLoader):
         if self._depth >= DEPTH:
             raise _problem(f"it is nested more than {DEPTH} deep", event.start_mark)
         self._depth += 1
+        self._nodes += 1
+        if self._nodes > NODES:
+            raise _problem(f"it has more than {NODES} keys and values", event.start_mark)
         try:
             return super().compose_node(parent, index)
         finally:

@@ -14,7 +14,7 @@ from tecogan_dist.commands.parser import CommandParser, input_path, input_place,
 from tecogan_dist.data.clips import Scene, read_index, verify
 from tecogan_dist.data.index import MOST_FRAMES
 from tecogan_dist.data.prepare.cutting import Event, Finished, News
-from tecogan_dist.data.prepare.fetching import GIGABYTE, Limits
+from tecogan_dist.data.prepare.limits import GIGABYTE, Limits
 from tecogan_dist.data.prepare.plan import RESERVED
 from tecogan_dist.data.prepare.run import FIRST_SCENE, INPUTS_AT_A_TIME, Preparation
 from tecogan_dist.data.prepare.scene_plans import InputPlan
@@ -189,6 +189,8 @@ def _run(preparation: Preparation, options: argparse.Namespace) -> None:
             progress.advance()
         if text and not has_bar:
             print(text, flush=True)
+        elif isinstance(event, News):
+            print(f"\r\x1b[K{text}", file=sys.stderr, flush=True)  # above the bar
 
     unit = "source" if options.dry_run else "scene"
     with Progress(len(todo) if options.dry_run else total, unit=unit) as progress:

@@ -26,7 +26,6 @@ from tecogan_dist.config.schema import Config
 from tecogan_dist.metrics.protocol import OFFICIAL
 from tecogan_dist.pages.sweep import PAGE_FILE, write_sweep_page
 from tecogan_dist.pages.sweep_pictures import Showing, bicubic_scores, showings
-from tecogan_dist.runs.find import verified, weights_file
 from tecogan_dist.runs.owner import Ownership
 from tecogan_dist.training.begin import build_networks
 from tecogan_dist.training.task import Networks, TrainingTask, measured_scenes, read_networks, select_scenes
@@ -39,7 +38,13 @@ from tecogan_dist.tuning.configs import (
     trial_config,
 )
 from tecogan_dist.tuning.display import SweepDisplay
-from tecogan_dist.tuning.folder import INITIAL_FILE, SWEEP_FILE, check_sweep_folder, write_sweep_file
+from tecogan_dist.tuning.folder import (
+    SWEEP_FILE,
+    check_sweep_folder,
+    keep_starting_weights,
+    starting_weights,
+    write_sweep_file,
+)
 from tecogan_dist.tuning.ledger import Event
 from tecogan_dist.tuning.ranking import summarise
 from tecogan_dist.tuning.reading import read_space
@@ -77,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     check_space(space, base, source=options.space)
     check_weights(space, source=options.space)
     if check_sweep_folder(output, space=space, config=base, data=data):
-        check_segments(output, fits=functools.partial(check_values, space, base))
+        check_segments(output, steps=space.steps, fits=functools.partial(check_values, space, base))
     task = _training_task(space, base, data=data, output=output)
     networks = read_networks(_with_most_losses(task, space))
     if (cluster_address(base.cluster.address) or "").startswith("ray://"):
@@ -150,17 +155,14 @@ def _training_task(space: Space, base: Config, *, data: Location, output: Locati
     config = trial_config(base, space, {})
     check_size(dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, address=base.cluster.address)))
     training_scenes, validation_scenes = select_scenes(data, config)
-    task = TrainingTask(
-        config=config, data=data, training_scenes=training_scenes, validation_scenes=validation_scenes, output=output
-    )
+    scenes = {"training_scenes": training_scenes, "validation_scenes": validation_scenes}
+    task = TrainingTask(config=config, data=data, output=output, **scenes)
     if not measured_scenes(task):
         raise UserError(
             f"no held-out scene can be measured: the official protocol needs {OFFICIAL.minimum_frames} frames or more "
             "of at least 48x48 pixels; give others with --data.validation-scenes."
         )
-    copy = output / INITIAL_FILE
-    has_copy = config.initial_weights is not None and copy.exists()
-    build_networks(config, initial_weights=str(copy) if has_copy else config.initial_weights)  # do they fit?
+    build_networks(config, initial_weights=starting_weights(output, config.initial_weights))  # do they fit?
     return task
 
 
@@ -177,19 +179,11 @@ def _check_machines(demand: Demand, space: Space, *, source: Path) -> bool:
 
 def _for_trials(base: Config, output: Location) -> Config:
     """With W&B's group, and with the sweep's own copy of the initial weights: the run that has them may go on."""
-    tracking = dataclasses.replace(base.tracking, wandb_group=_group(base, output))
+    tracking = dataclasses.replace(base.tracking, wandb_group=base.tracking.wandb_group or output.name)
     if base.initial_weights is None:
         return dataclasses.replace(base, tracking=tracking)
-    copy = output / INITIAL_FILE
-    if not copy.exists():
-        with verified(weights_file(base.initial_weights)) as file:
-            copy.write_bytes(file.read_bytes())
-    return dataclasses.replace(base, tracking=tracking, initial_weights=str(copy))
-
-
-def _group(base: Config, output: Location) -> str:
-    """W&B's group of the sweep's runs."""
-    return base.tracking.wandb_group or output.name
+    copy = keep_starting_weights(output, base.initial_weights)
+    return dataclasses.replace(base, tracking=tracking, initial_weights=copy)
 
 
 def _with_most_losses(task: TrainingTask, space: Space) -> TrainingTask:
@@ -294,7 +288,7 @@ def _tell_wandb(output: Location, results: SweepResults, config: Config) -> str:
     if project is None:
         return ""
     try:
-        return write_summary_run(output, results, project=project, group=_group(config, output))
+        return write_summary_run(output, results, project=project, group=config.tracking.wandb_group or output.name)
     except Exception as error:  # whatever the client raises: the sweep's own results come first
         print(f"warning: W&B has no summary of the sweep ({type(error).__name__}: {error})")
         return ""

@@ -44,4 +44,6 @@ Seconds = Annotated[float, Strict(), Field(gt=0, le=1e8)]
 Amount = Annotated[float, Strict(), Field(ge=0, le=1e9), AfterValidator(_countable)]
 """Of a resource of Ray's, which it keeps in 64 bits as ten thousandths."""
 Switch = Annotated[bool, Strict()]
+Name = Annotated[str, Strict(), Field(min_length=1, max_length=200), AfterValidator(_printable)]
 Text = Annotated[str, Strict(), Field(min_length=1, max_length=LONGEST_TEXT), AfterValidator(_printable)]
+Resources = Annotated[dict[Name, Amount], Field(max_length=100)]

@@ -13,7 +13,6 @@ import pydantic
 
 from tecogan_dist.config.degradations import LrOrigin
 from tecogan_dist.config.scalars import (
-    Amount,
     Count,
     Decay,
     Divisor,
@@ -24,6 +23,7 @@ from tecogan_dist.config.scalars import (
     PositiveFloat,
     PositiveFraction,
     PositiveInt,
+    Resources,
     Seconds,
     Switch,
     Text,
@@ -203,7 +203,7 @@ class ClusterConfig:
     """Gradients that are reduced in one message (ZeRO 1 to 3)."""
     min_workers: Count | None = None
     """Go on with as few workers as this while machines are missing, and grow again; none: wait for all."""
-    resources_per_worker: dict[Text, Amount] = dataclasses.field(default_factory=dict)
+    resources_per_worker: Resources = dataclasses.field(default_factory=dict)
     """Further Ray resources that each worker reserves, by name."""
     accelerator_type: Text | None = None
     """Ray's name of the GPU model that workers must have, e.g. A100."""

@@ -10,7 +10,7 @@ from typing import Any
 import pydantic
 
 from tecogan_dist.base.console import printable
-from tecogan_dist.base.documents import QUOTED, validated
+from tecogan_dist.base.documents import QUOTED, quoted, validated
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.spelling import meant
 from tecogan_dist.config.leaves import leaves
@@ -26,7 +26,7 @@ from tecogan_dist.tuning.configs import (
     trial_tree,
 )
 from tecogan_dist.tuning.space import Asha, Fifo, Grid, Optuna, Pb2, Pbt, Space
-from tecogan_dist.tuning.values import corners, ends, setting_type, type_problem
+from tecogan_dist.tuning.values import can_give, corners, ends, setting_type, type_problem
 
 SEARCHABLE = ("loss", "optimizer", "discriminator")
 """Sections of settings that may differ between trials; all else, samples and starting weights above all, is alike."""
@@ -102,6 +102,9 @@ def check_values(space: Space, base: Config, values: dict[str, Any]) -> None:
     """Raise :class:`UserError` for values that no trial of a checked space can have."""
     if values.keys() != space.settings.keys():
         raise UserError("it has other settings than the space.")
+    for name, value in values.items():
+        if not can_give(space.settings[name], value):
+            raise UserError(f"{name} {quoted(value)} is not one of the space's values.")
     trial_config(base, space, values)
 
 

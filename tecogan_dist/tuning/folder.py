@@ -13,6 +13,7 @@ from tecogan_dist.base.storage import Location
 from tecogan_dist.config.leaves import leaves
 from tecogan_dist.config.load import from_record, to_tree
 from tecogan_dist.config.schema import Config
+from tecogan_dist.runs.find import verified, weights_file
 from tecogan_dist.runs.folder import CHANGEABLE, check_output, first_difference
 from tecogan_dist.runs.owner import OWN_NAMES
 from tecogan_dist.tuning.space import Pb2, Pbt, Space
@@ -71,6 +72,24 @@ def write_sweep_file(output: Location, *, space: Space, config: Config, data: Lo
     (output / SWEEP_FILE).write_bytes(dump_yaml(tree).encode())
 
 
+def starting_weights(output: Location, given: str | None) -> str | None:
+    """Where trials begin: at the sweep's own copy of the weights that were given, once there is one."""
+    copy = output / INITIAL_FILE
+    return str(copy) if given is not None and copy.exists() else given
+
+
+def keep_starting_weights(output: Location, given: str) -> str:
+    """Copy the weights that trials begin with into the sweep's folder, if they are not there; returns where they are.
+
+    The run that has them may go on. Raises :class:`UserError` if they are damaged.
+    """
+    copy = output / INITIAL_FILE
+    if not copy.exists():
+        with verified(weights_file(given)) as file:
+            copy.write_bytes(file.read_bytes())
+    return str(copy)
+
+
 def _tree(*, space: Space, config: Config, data: Location) -> dict[str, Any]:
     return {"data": str(data), "space": _SPACE.dump_python(space, mode="json"), "config": to_tree(config)}
 
@@ -84,4 +103,5 @@ def _read(file: Location) -> dict[str, Any]:
         config = to_tree(from_record(tree["config"], source=str(file)))
         return {"data": tree["data"], "space": space, "config": config}
     except (UserError, pydantic.ValidationError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged: give --output a new folder.") from error
+        reason = str(error).rstrip(".") if isinstance(error, UserError) else "it is not what 'tecogan tune' writes"
+        raise UserError(f"{file} is damaged ({reason}): put it right, or give --output a new folder.") from error

@@ -26,11 +26,12 @@ RANGES: dict[str, tuple[str, ...]] = {
 """The numbers of each range, as they are written."""
 KINDS = get_args(Kind)
 MOST_VALUES = 1000
-"""Of a choice or a grid."""
+"""Of all choices and grids together: they are kept with the sweep."""
 MOST_STEPS = 1e9
 """Of a quniform, so that they can be counted exactly."""
 
 _SPACE = pydantic.TypeAdapter(Space)
+_NAMES = tuple(field.name for field in dataclasses.fields(Space))
 _README = "tune_spaces/README.md lists all"
 
 
@@ -61,7 +62,10 @@ def space_from_yaml(text: str, *, source: str) -> Space:
     tree["settings"] = {
         name: _distribution(value, where=f"{source}: settings: {name}") for name, value in settings.items()
     }
-    return validated(_SPACE, tree, source=source, known=_README)
+    number = sum(len(distribution.values) for distribution in tree["settings"].values())
+    if number > MOST_VALUES:
+        raise UserError(f"{source}: settings have {number} values, more than {MOST_VALUES}: list fewer.")
+    return validated(_SPACE, tree, source=source, known=_README, names=_NAMES)
 
 
 def shipped_spaces() -> list[Path]:
@@ -182,8 +186,6 @@ def _range_problem(kind: str, values: list[Any]) -> str | None:
 def _list_problem(values: list[Any]) -> str | None:
     if not values:
         return "has no values: list at least one"
-    if len(values) > MOST_VALUES:
-        return f"has {len(values)} values, more than {MOST_VALUES}: list fewer"
     seen: set[tuple[bool, Any]] = set()
     for value in values:
         if not isinstance(value, (bool, int, float, str)):

@@ -19,7 +19,7 @@ import pydantic
 from tecogan_dist.base.documents import dump_json, parse_json
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
-from tecogan_dist.runs.checkpoints import checkpoint_step, newest_checkpoint, read_state
+from tecogan_dist.runs.checkpoints import checkpoint_step, newest_checkpoint, opened, read_state
 from tecogan_dist.runs.folder import RUN_FILE, read_run_file
 from tecogan_dist.runs.records import check_records, read_scores
 from tecogan_dist.tuning.records import trial_name
@@ -53,7 +53,10 @@ class Pointer:
         return dump_json(dataclasses.asdict(self))
 
 
-_Step = Annotated[int, pydantic.Field(ge=0, lt=2**63)]
+_Step = Annotated[int, pydantic.Field(strict=True, ge=0, lt=2**63)]
+_Key = Annotated[int, pydantic.Field(ge=0, lt=2**63)]
+"""JSON's keys are texts."""
+_Seconds = Annotated[float, pydantic.Field(strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +67,8 @@ class _Note:
 
     values: dict[str, Any]
     origin: Pointer | None
-    began: float
-    times: dict[_Step, float]
+    began: _Seconds
+    times: dict[_Key, _Seconds]
     passed: _Step
     stopped: _Step | None
 
@@ -170,10 +173,11 @@ def segment_folder(sweep: Location, trial: str, number: int) -> Location:
     return sweep / TRIALS_FOLDER / (trial if number == 1 else f"{trial}_part{number}")
 
 
-def check_segments(sweep: Location, *, fits: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
+def check_segments(sweep: Location, *, steps: int = 0, fits: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
     """Raise :class:`UserError` for a damaged record of a trial: before a Ray is started for it.
 
-    ``fits`` raises one for values that the sweep's trials cannot have.
+    Of trials that have not come to ``steps``, and so go on from their newest checkpoint, that is read as well. ``fits``
+    raises one for values that the sweep's trials cannot have.
     """
     folder = sweep / TRIALS_FOLDER
     for name in folder.names():
@@ -182,6 +186,8 @@ def check_segments(sweep: Location, *, fits: Callable[[dict[str, Any]], None] = 
             continue
         try:
             fits(segment.values)
+            if segment.origin is not None:
+                Location(segment.origin.checkpoint)
         except UserError as error:
             raise _damaged(segment.folder, str(error).rstrip(".")) from error
         if (segment.folder / RUN_FILE).exists():
@@ -190,6 +196,9 @@ def check_segments(sweep: Location, *, fits: Callable[[dict[str, Any]], None] = 
         newest = newest_checkpoint(segment.folder)
         if newest is not None:
             read_state(newest)
+            if checkpoint_step(newest) < steps:
+                with opened(newest):
+                    pass
 
 
 def recorded_values(sweep: Location) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from tecogan_dist.config.scalars import Amount, Count, Fraction, Number, PositiveFloat, PositiveInt, Steps, Text
+from tecogan_dist.config.scalars import Count, Fraction, Number, PositiveFloat, PositiveInt, Resources, Steps
 
 STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 Metric = Literal["psnr", "ssim", "lpips", "tof", "tlp"]
@@ -157,7 +157,7 @@ class TrialResources:
     cpus_per_worker: Count = 1
     gpus_per_worker: Fraction | None = None
     """Below 1, of a trial with one worker: so many trials share a GPU. none: 1 where the cluster has GPUs."""
-    resources_per_worker: dict[Text, Amount] = dataclasses.field(default_factory=dict)
+    resources_per_worker: Resources = dataclasses.field(default_factory=dict)
     """Further Ray resources, by name."""
 
 

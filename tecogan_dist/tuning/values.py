@@ -43,6 +43,19 @@ def ends(distribution: Distribution) -> tuple[Any, ...]:
     return distribution.values[:2] if distribution.kind in RANGES else distribution.values
 
 
+def can_give(distribution: Distribution, value: Any) -> bool:
+    """Whether a value is one of a distribution's, but for the last digits that a logarithm or a step may cost."""
+    if distribution.kind not in RANGES:
+        return any(
+            isinstance(value, bool) == isinstance(known, bool) and value == known for known in distribution.values
+        )
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    low, high = ends(distribution)
+    margin = 1e-6 * max(abs(low), abs(high))
+    return bool(low - margin <= value <= high + margin)
+
+
 def corners(settings: dict[str, Distribution]) -> Iterator[dict[str, Any]]:
     """Values that trials can have: any two settings at any of their ends, the others at their first.
 

@@ -103,6 +103,7 @@ def test_scalars_are_what_they_look_like(text: str, value: Any) -> None:
         ("a: !!float x", "tags"),
         ("--- 1\n--- 2", "document"),
         ("[" * 100, "nested"),
+        ("[" + "[]," * 60_000 + "]", "more than 20000 keys and values"),
         ("a: " + "9" * 5000, "64 bits"),
         ("a: 1e999", "too large"),
         ("? [1]\n: 2", "a key is"),

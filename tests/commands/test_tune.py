@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ import ray
 
 from tecogan_dist import cli
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.lock import WriterLock
 from tecogan_dist.base.storage import Location
 from tecogan_dist.commands import tune
 from tecogan_dist.config.schema import Config
 from tecogan_dist.runs.checkpoints import WEIGHTS_FILE, checkpoint_name
+from tecogan_dist.tuning.folder import write_sweep_file
+from tecogan_dist.tuning.reading import read_space
 from tests.support.local_ray import small_ray
 from tests.support.plain_runs import make_config, run
 from tests.support.sweeps import SPACE, TINY, arguments
@@ -52,6 +56,8 @@ measure_every: 5
         (("settings:", "settings: {"), "is not valid YAML"),
         (("kind: asha", "kind: hyperband"), "hyperband"),
         (("concurrent: 1", "trial: {workers: 3}"), "batch_size 2 cannot be divided among 3 workers"),
+        (("trials: 5", "trials: 5\nfixed: {model.channels: 1000000}"), r"needs [0-9.]+ [TP]B of memory"),
+        (("trials: 5", "trials: 5\nfixed: {data.crop_size: 800000}"), r"needs [0-9.]+ [TP]B of memory"),
         ((SPACE, "steps: 20"), "settings"),
         ((SPACE, GRID), "9 combinations"),
     ],
@@ -95,6 +101,44 @@ def test_folders_that_are_not_this_sweeps(store: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds files but no sweep \(no sweep.yaml\): give --output a new"):
         tune.main(arguments(tmp_path, store=store, output=output))
     assert [path.name for path in output.iterdir()] == ["film.mkv"]
+
+
+def test_one_sweep_at_a_time(store: Path, tmp_path: Path) -> None:
+    words = arguments(tmp_path, store=store, output=tmp_path / "out")
+    with (
+        WriterLock(Location.of(tmp_path / "out")),
+        pytest.raises(UserError, match=r"another process \(.*\) is writing"),
+    ):
+        tune.main(words)
+    with pytest.raises(UserError, match="no Ray cluster answers"):
+        tune.main([*words, "--cluster.address", "127.0.0.1:1"])
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]  # it was there before
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("initial.safetensors", b"not weights"),
+        ("trials/0000.json", b'{"values": {"loss.pingpong": 0.5'),
+        ("trials/0000.json", b"[" * 100_000),
+        ("sweep.yaml", b"space: null"),
+    ],
+)
+def test_what_a_sweep_left_is_read_before_a_ray_is_started(
+    file: str, text: bytes, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "connected_for", lambda _: pytest.fail("a Ray is started"))
+    output = tmp_path / "out"
+    words = [*arguments(tmp_path, store=store, output=output), "--initial-weights", str(tmp_path / "moved_away")]
+    options, base = tune.parse(words)
+    write_sweep_file(
+        Location.of(output), space=read_space(options.space), config=base, data=Location.of(store).absolute()
+    )
+    (output / file).parent.mkdir(exist_ok=True)
+    (output / file).write_bytes(text)
+    with pytest.raises(UserError, match=re.escape(str(output / file))):
+        tune.main(words)
+    assert (output / file).read_bytes() == text
 
 
 MORE = [

@@ -119,7 +119,7 @@ def test_other_tables_and_bombs_are_refused_in_bounded_time_and_memory(tmp_path:
     os.mkfifo(tmp_path / INDEX_NAME)
     with pytest.raises(UserError, match="a FIFO"):
         read_index(Location.of(tmp_path))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 45
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
 
 

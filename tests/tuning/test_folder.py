@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,20 @@ def test_folders_of_others_are_refused(output: Location) -> None:
     assert refusal(output) == (
         f"{output} holds files but no sweep (no sweep.yaml): give --output a new or empty folder."
     )
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_notes_of_ray_tune_are_removed_only_from_a_folder_of_the_sweep(kind: str, tmp_path: Path) -> None:
+    output, films = Location.of(tmp_path / "sweep"), tmp_path / "films"
+    write_sweep_file(output, space=SPACE, config=BASE, data=STORE)
+    films.mkdir()
+    notes = tmp_path / "sweep" / "tune"
+    if kind == "link":
+        notes.symlink_to(films)
+    else:
+        notes.write_bytes(b"mine")
+    assert "tune is not a folder of its own" in refusal(output)
+    assert os.path.lexists(notes)
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
@@ -158,7 +173,9 @@ def test_a_population_cannot_grow(tmp_path: Path) -> None:
 def test_a_damaged_record_is_one_sentence(text: str, tmp_path: Path) -> None:
     output = Location.of(tmp_path)
     (tmp_path / SWEEP_FILE).write_text(text)
-    assert refusal(output) == f"{output / SWEEP_FILE} is damaged: give --output a new folder."
+    sentence = refusal(output)
+    assert sentence.startswith(f"{output / SWEEP_FILE} is damaged (")
+    assert sentence.endswith("): put it right, or give --output a new folder.")
 
 
 @pytest.mark.parametrize(("before", "after"), [("warp: 1.0", "warp: much"), ("kind: loguniform", "kind: normal")])

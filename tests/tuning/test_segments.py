@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import time
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
-from tecogan_dist.runs.checkpoints import STATE_FILE, StateFile, TrainingState, checkpoint_name
+from tecogan_dist.runs.checkpoints import STATE_FILE, WEIGHTS_FILE, StateFile, TrainingState, checkpoint_name
 from tecogan_dist.runs.records import SCORES_FILE
+from tecogan_dist.tuning.checks import check_values
 from tecogan_dist.tuning.segments import Pointer, SegmentFolder, check_segments, open_segment, recorded_values
 from tests.support.s3_server import S3Server
+from tests.support.spaces import BASE, space_of
 
 VALUES: dict[str, Any] = {"loss.warp": 0.1 + 0.2, "optimizer.kind": "adam", "discriminator.temporal_only": True}
 OTHER = {**VALUES, "loss.warp": 0.36}
@@ -164,3 +167,45 @@ def test_damaged_records_are_found_before_a_ray_is_started(tmp_path: Path, text:
     (segment.folder / SCORES_FILE).write_bytes(b"{")
     with pytest.raises(UserError, match=SCORES_FILE):
         check_segments(sweep)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"values": {"loss.warp": 1.0}},
+        {"values": {**VALUES, "loss.warp": 7.0}},
+        {"values": {**VALUES, "loss.warp": "0.3"}},
+        {"values": {**VALUES, "discriminator.temporal_only": 1}},
+        {"passed": "4"},
+        {"passed": True},
+        {"times": {"-1": 1.0}},
+        {"began": "1"},
+        {"origin": {"trial": "0", "folder": "a", "checkpoint": "a\0b", "step": 1, "weights": "c"}},
+    ],
+)
+def test_values_that_a_space_cannot_give_are_damage(change: dict[str, Any], tmp_path: Path) -> None:
+    space = space_of(
+        settings={
+            "loss.warp": {"uniform": [0.1, 0.3]},
+            "optimizer.kind": {"choice": ["adam", "adam_tf1"]},
+            "discriminator.temporal_only": {"choice": [True, False]},
+        }
+    )
+    sweep = Location.of(tmp_path)
+    open_segment(sweep, "0000", values=VALUES, origin=None)
+    note = tmp_path / "trials" / "0000.json"
+    fits = functools.partial(check_values, space, BASE)
+    check_segments(sweep, fits=fits)
+    note.write_text(json.dumps({**json.loads(note.read_text()), **change}))
+    with pytest.raises(UserError, match=r"0000\.json is damaged.*: move it and .* away, and the trial starts again\.$"):
+        check_segments(sweep, fits=fits)
+
+
+def test_an_unfinished_trial_is_read_before_a_ray_is_started(tmp_path: Path) -> None:
+    sweep = Location.of(tmp_path)
+    segment = open_segment(sweep, "0000", values=VALUES, origin=None)
+    state = StateFile(TrainingState(step=5), {}, 0, {WEIGHTS_FILE: "0" * 64}).to_json()
+    (segment.folder / checkpoint_name(5) / STATE_FILE).write_bytes(state)
+    check_segments(sweep, steps=5)  # it is done
+    with pytest.raises(UserError, match=rf"{checkpoint_name(5)} is damaged"):
+        check_segments(sweep, steps=6)

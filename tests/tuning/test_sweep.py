@@ -195,7 +195,7 @@ def test_scores_that_are_not_numbers_and_trials_that_all_fail(swept: Swept, stor
     shutil.rmtree(output / "trials" / "0003")
     for name in ("0000", "0001", "0002", "0004"):
         scores = output / "trials" / name / SCORES_FILE
-        scores.write_text(scores.read_text().replace('"tof": ', '"tof": NaN, "was": '))
+        scores.write_text(scores.read_text().replace('"tof": ', '"tof": null, "was": '))
     words = arguments(tmp_path, store=store, output=output, space=SPACE.replace("trials: 5", "trials: 3"))
     with pytest.raises(UserError, match=r"no trial came to a score: the reasons are above and in .*csv"):
         run([*words, "--tracking.wandb-project", "sweeps"])

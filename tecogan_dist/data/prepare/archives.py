@@ -18,7 +18,7 @@ from tecogan_dist.base import console
 from tecogan_dist.base.atomic import PARTIAL_SUFFIX, remove, replacing
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.inputs import open_regular
-from tecogan_dist.data.prepare.fetching import GIGABYTE, Limits
+from tecogan_dist.data.prepare.limits import GIGABYTE, Limits
 from tecogan_dist.data.prepare.sources import printable
 from tecogan_dist.video.formats import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
 from tecogan_dist.video.numbering import check_sequence, digits_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -118,7 +119,8 @@ def prepare_input(plan: InputPlan, scenes: Scenes, settings: Settings) -> Iterat
 
 def _prepare_file(plan: InputPlan, path: Path, scenes: Scenes, settings: Settings) -> Iterator[Event]:
     """Make scenes of a local file or folder. A damaged download is removed, so that it is fetched again."""
-    unpacked = settings.downloads / f"{path.stem}-{plan.numbers.start}.unpacked"
+    name = hashlib.sha256(plan.name.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    unpacked = settings.downloads / f".{name}-{plan.numbers.start}.unpacked"
     reading = _Reading(plan, path)
     try:
         videos = (

@@ -26,7 +26,8 @@ from tecogan_dist.base.atomic import PARTIAL_SUFFIX, remove
 from tecogan_dist.base.console import printable
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
-from tecogan_dist.data.prepare.fetching import GIGABYTE, Limits, NoSpace, Watch, WatchedYtDlp
+from tecogan_dist.data.prepare.fetching import WatchedYtDlp
+from tecogan_dist.data.prepare.limits import GIGABYTE, Limits, NoSpace, Watch
 from tecogan_dist.data.prepare.sources import STORAGE_SCHEMES, is_remote
 from tecogan_dist.video.formats import READABLE_SUFFIXES
 

@@ -7,6 +7,7 @@ read keeps a range of numbers to itself; a folder ``scene_2003`` has its own.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import os
@@ -47,11 +48,16 @@ def changed_scenes(inputs: Iterable[Input], scenes: Mapping[int, Scene], *, thor
 
     Scenes for which this was not recorded are not in it. ``thorough``: by every byte of the inputs.
     """
+    by_source = collections.defaultdict(list)
+    for scene in scenes.values():
+        names = scene.source.split("#")  # of an archive, what comes before a # of the source is its name
+        for count in range(1, len(names) + 1):
+            by_source["#".join(names[:count])].append(scene)
     changed = {}
     for entry in inputs:
         plan = _resolved(entry)
         contents: dict[str, list[int]] = {}
-        for scene in scenes.values():
+        for scene in by_source.get(plan.name, ()):
             if scene.content is not None and plan.holds(scene):
                 contents.setdefault(scene.content, []).append(scene.number)
         if entry.problem or is_remote(entry.path) or not os.path.lexists(plan.path):

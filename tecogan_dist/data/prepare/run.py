@@ -112,12 +112,13 @@ class Preparation:
         self._look_for_changes(changed_scenes(inputs, self.scenes(), thorough=thorough), remake_changed)
         known = None if writer is None and not self._known else store
         plans = plan_inputs(inputs, first_number=first_scene, scenes=self.scenes(), store=known)
+        stored = self.scenes()
         self.results = {
             plan: Result(
                 plan.scenes,
-                there=self._count_there(plan, plan.scenes or ()),
+                there=sum(plan.is_there(planned, stored) for planned in plan.scenes or ()),
                 problem=plan.problem,
-                note="; ".join(filter(None, (plan.note, self._unrecorded(plan)))),
+                note="; ".join(filter(None, (plan.note, _unrecorded(plan, stored)))),
             )
             for plan in plans
         }
@@ -125,7 +126,8 @@ class Preparation:
     def scenes(self) -> Mapping[int, Scene]:
         """The store's scenes by number, without those that are to be made again."""
         scenes = self._known if self._writer is None else self._writer.scenes
-        return {number: scene for number, scene in scenes.items() if number not in self._to_remake | self._to_remove}
+        left_out = self._to_remake | self._to_remove
+        return {number: scene for number, scene in scenes.items() if number not in left_out}
 
     def _is_own_clip(self, entry: Input) -> bool:
         """Whether a pattern has met a clip of the store itself, as films/**/*.mp4 does for a store in films."""
@@ -143,13 +145,6 @@ class Preparation:
                     "again, or put the former one back, or use another --first-scene and another name."
                 )
             self._to_remove |= set(numbers)
-
-    def _unrecorded(self, plan: InputPlan) -> str:
-        scenes = self.scenes()
-        of_plan = [scenes[number] for number in plan.numbers if number in scenes]
-        if plan.source.is_remote or all(scene.content is not None for scene in of_plan):
-            return ""
-        return "made by an earlier version, which did not record what it was made of: not compared"
 
     def todo(self) -> list[InputPlan]:
         """Inputs of which something is missing, or may be; in a dry run those that are remote."""
@@ -267,6 +262,13 @@ def by_ray_tasks(
     finally:
         for events in running:
             ray.cancel(events, force=True)
+
+
+def _unrecorded(plan: InputPlan, scenes: Scenes) -> str:
+    """A note on scenes of which it is not known what they were made of; "" if there are none."""
+    if plan.source.is_remote or all(scene.content is not None for scene in _of(plan, scenes).values()):
+        return ""
+    return "made by an earlier version, which did not record what it was made of: not compared"
 
 
 def _of(plan: InputPlan, scenes: Scenes) -> dict[int, Scene]:
