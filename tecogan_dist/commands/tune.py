@@ -154,9 +154,8 @@ def _training_task(space: Space, base: Config, *, data: Location, output: Locati
     """The preset's training, as the sweep has it. Raises :class:`UserError` for scenes or weights that do not fit."""
     config = trial_config(base, space, {})
     check_size(dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, address=base.cluster.address)))
-    training_scenes, validation_scenes = select_scenes(data, config)
-    scenes = {"training_scenes": training_scenes, "validation_scenes": validation_scenes}
-    task = TrainingTask(config=config, data=data, output=output, **scenes)
+    training, held_out = select_scenes(data, config)
+    task = TrainingTask(config=config, data=data, training_scenes=training, validation_scenes=held_out, output=output)
     if not measured_scenes(task):
         raise UserError(
             f"no held-out scene can be measured: the official protocol needs {OFFICIAL.minimum_frames} frames or more "
