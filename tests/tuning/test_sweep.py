@@ -212,7 +212,7 @@ def test_a_sweep_that_is_killed_stopped_and_taken_up_again(swept: Swept, store: 
         driver.wait_for(r"^trial 0000 starts")
         with sweeping(words) as second:
             assert second.finish() == 2
-            assert second.all("^error: another process is writing to .*: wait for its end"), second.end
+            assert second.all(r"^error: another process \(.*\) is writing to .*: wait for its end"), second.end
         driver.wait_for(r"^trial 0002, step 10/20")
         driver.kill()
 
