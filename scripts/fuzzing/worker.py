@@ -88,6 +88,7 @@ def _settle(home: Path, *, megabytes: int, record: Callable[[str, str], None]) -
     for name in (INPUT, "tmp", "home"):
         (home / name).mkdir(parents=True, exist_ok=True)
     os.environ |= {"HOME": str(home / "home"), "TMPDIR": str(home / "tmp"), "RAY_TMPDIR": str(home / "tmp")}
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(home / "tmp")  # torch makes one when it is first used
     tempfile.tempdir = None
     os.chdir(home)
     output = os.open(home / "output", os.O_CREAT | os.O_RDWR | os.O_APPEND)

@@ -129,6 +129,7 @@ def test_traces_are_shown_on_request(
 def test_signals_interrupt_whatever_a_library_makes_of_them(
     kind: signal.Signals, meanwhile: BaseException | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    inherited = signal.signal(kind, signal.default_int_handler)  # the suite may run where Ctrl-C is ignored
     before = signal.getsignal(kind)
 
     def main(_argv: list[str] | None) -> None:
@@ -137,9 +138,12 @@ def test_signals_interrupt_whatever_a_library_makes_of_them(
         if meanwhile:
             raise meanwhile
 
-    assert end(main) == 130
-    assert capsys.readouterr().err == "interrupted\n"
-    assert signal.getsignal(kind) is before
+    try:
+        assert end(main) == 130
+        assert capsys.readouterr().err == "interrupted\n"
+        assert signal.getsignal(kind) is before
+    finally:
+        signal.signal(kind, inherited)
 
 
 TECOGAN = [sys.executable, "-c", "from tecogan_dist.cli import main; main()"]

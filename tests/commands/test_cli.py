@@ -218,7 +218,12 @@ def test_what_no_input_can_be(text: str) -> None:
 )
 def test_an_interruption_while_modules_are_imported(entry: list[str], kind: signal.Signals) -> None:
     words = [sys.executable, *entry, "--config", "frvsr", "--data", "nothing", "--output", "x"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # What a shell runs in the background ignores Ctrl-C, and so does what that starts.
+    before = signal.signal(kind, signal.SIG_DFL)
+    try:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(kind, before)
     time.sleep(0.5)
     process.send_signal(kind)
     assert process.communicate(timeout=60) == ("", "interrupted\n")

@@ -228,7 +228,10 @@ def test_rays_own_command_works_and_the_job_says_what_is_missing(head: StartedHe
             "wants a token: set RAY_AUTH_MODE=token, and give the cluster's token in RAY_A",
         ),
         ({"RAY_AUTH_TOKEN": "another" * 6}, "refuses the token in RAY_AUTH_TOKEN: give the cluster's own token in"),
-        ({"RAY_AUTH_TOKEN_PATH": "/nowhere"}, "RAY_AUTH_MODE is 'token' and there is no token in /nowhere: give"),
+        (
+            {"RAY_AUTH_TOKEN_PATH": "/nowhere"},
+            "the token file of RAY_AUTH_TOKEN_PATH, /nowhere does not exist: check the name",
+        ),
     ],
 )
 def test_a_token_that_is_missing_or_wrong(
