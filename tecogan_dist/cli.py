@@ -6,6 +6,10 @@ import sys
 
 from tecogan_dist.base.errors import UserError, run_command, run_module
 
+TYPE_CHECKING = False  # typing's own takes a while to import, and type checkers know this one
+if TYPE_CHECKING:
+    from tecogan_dist.commands.parser import CommandParser
+
 COMMANDS = {
     "prepare": "cut videos or scene folders into a clip store",
     "train": "train FRVSR or TecoGAN on a clip store",
@@ -45,7 +49,7 @@ def _dispatch(argv: list[str] | None) -> None:
     run_module(f"tecogan_dist.commands.{name}", rest)
 
 
-def _parser():  # type: ignore[no-untyped-def]
+def _parser() -> CommandParser:
     """For what comes before a command's name: ``--help``, ``--version``, or mistakes."""
     import argparse  # only now, like all that takes time
 

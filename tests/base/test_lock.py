@@ -181,7 +181,11 @@ def test_an_owner_is_known_by_more_than_its_number() -> None:
     me = Owner.me()
     assert Owner.parse(me.line()) == me
     assert not me.is_dead()
-    assert Owner.parse(me.line().replace(b"started ", b"started 1")).is_dead()  # type: ignore[union-attr]
-    assert not Owner.parse(me.line().replace(b"machine ", b"machine x")).is_dead()  # type: ignore[union-attr]
+    earlier = Owner.parse(me.line().replace(b"started ", b"started 1"))
+    assert earlier is not None
+    assert earlier.is_dead()
+    elsewhere = Owner.parse(me.line().replace(b"machine ", b"machine x"))
+    assert elsewhere is not None
+    assert not elsewhere.is_dead()
     for line in (b"", b"claimed", b"\xff", me.line() * 2, me.line()[:-5]):
         assert Owner.parse(line) is None or Owner.parse(line) != me

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.state_dicts import not_finite, read_state_dict, select
-from tests.support.properties import EXAMPLES
+from tests.support.properties import EXAMPLES, mutated
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.zeros(2), "count": torch.tensor(7)}
 
@@ -167,12 +167,7 @@ def test_any_changes_end_in_a_dictionary_or_a_sentence(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "mutated.pth"
     torch.save(STATE, path, _use_new_zipfile_serialization=data.draw(st.booleans()))
-    content = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(1, 4))):
-        position = data.draw(st.integers(0, len(content)))
-        replaced = data.draw(st.integers(0, 8))
-        content[position : position + replaced] = data.draw(st.binary(max_size=8))
-    path.write_bytes(bytes(content))
+    path.write_bytes(mutated(path.read_bytes(), data))
     try:
         assert isinstance(read(path), dict)
     except UserError:

@@ -107,7 +107,7 @@ def test_a_storage_that_cannot_be_written(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 64 * 1024) as disk:
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True, timeout=30)
         (failed,) = examine_storage(ThisMachine(patience=60), Location(str(disk)), Location(str(disk)) / "unique")
-    assert "cannot be written (Read-only file system)" in failed.text
+    assert failed.text.endswith("cannot be written (Read-only file system): give a place that can be written")
     assert "permissions" in failed.advice
 
 

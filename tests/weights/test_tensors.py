@@ -18,7 +18,7 @@ from torch import Tensor
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.weights import tensors as module
 from tecogan_dist.weights.tensors import CHECKSUM, LARGEST_HEADER, read_tensors, write_tensors
-from tests.support.properties import EXAMPLES
+from tests.support.properties import EXAMPLES, mutated
 
 TENSORS = {
     "a": torch.arange(6.0).reshape(2, 3),
@@ -170,12 +170,7 @@ def test_any_changes_end_in_tensors_or_a_sentence(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "mutated.safetensors"
     safetensors.torch.save_file(TENSORS, path, {"step": "1"})
-    content = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(1, 4))):
-        position = data.draw(st.integers(0, len(content)))
-        replaced = data.draw(st.integers(0, 8))
-        content[position : position + replaced] = data.draw(st.binary(max_size=8))
-    path.write_bytes(bytes(content))
+    path.write_bytes(mutated(path.read_bytes(), data))
     try:
         found, _ = read_tensors(path)
     except UserError:
