@@ -16,6 +16,8 @@ COMMANDS = {
     "tune": "search training settings, scored by held-out scenes",
     "upscale": "upscale a video or a folder of images",
     "evaluate": "measure results against their targets: PSNR, SSIM, LPIPS, tOF, tLP",
+    "export": "write one step of the network as an ONNX file or a compiled package",
+    "fetch": "get published weights and test scenes by name",
     "convert": "turn the original's TensorFlow checkpoints into our weights",
     "submit": "run another command as a job of a Ray cluster",
     "doctor": "examine this machine or all nodes of a cluster: are they fit for training?",

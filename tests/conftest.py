@@ -15,6 +15,8 @@ from tests.support.s3_server import S3Server, s3_server
 # Before Ray reads them, the same for every file: a process keeps the first authentication it was set up with, and its
 # second Ray would refuse the calls of its own workers and wait for them for ever.
 os.environ["RAY_AUTH_MODE"] = "disabled"
+# Nothing is fetched and nobody's cache is read: this can be no folder. Tests of the cache name their own.
+os.environ["TECOGAN_CACHE"] = "/dev/null/cache"
 os.environ["RAY_raylet_start_wait_time_s"] = "300"  # noqa: SIM112 - Ray's own name; its 60 s are short on a busy machine
 
 

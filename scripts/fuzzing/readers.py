@@ -14,12 +14,14 @@ from typing import Any
 import torch
 
 from fuzzing import answers
-from fuzzing.samples import COMMANDS, DATA, SPACES, cached, config
+from fuzzing.samples import CATALOGUE, COMMANDS, DATA, SPACES, cached, config
+from tecogan_dist.base import web
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.failures import sentence
 from tecogan_dist.base.lock import WriterLock
 from tecogan_dist.base.state_dicts import read_state_dict
 from tecogan_dist.base.storage import Location
+from tecogan_dist.base.transfers import Limits
 from tecogan_dist.config.load import from_tree, load
 from tecogan_dist.data.cache import scene_frames
 from tecogan_dist.data.clips import ClipStore, verify
@@ -27,6 +29,9 @@ from tecogan_dist.data.prepare import sources
 from tecogan_dist.data.prepare.archives import unpack
 from tecogan_dist.data.prepare.download import Retrying, describe, fetch
 from tecogan_dist.metrics.perceptual import find_trunk
+from tecogan_dist.published.cache import Cache
+from tecogan_dist.published.catalogue import FILE, parse
+from tecogan_dist.published.fetching import obtain
 from tecogan_dist.runs.find import measured_weights, read_weights
 from tecogan_dist.runs.folder import AUTO, open_run_folder
 from tecogan_dist.runs.records import METRICS_FILE, drop_after, read_metrics, read_scores
@@ -38,6 +43,7 @@ from tecogan_dist.tuning.folder import check_sweep_folder
 from tecogan_dist.tuning.reading import read_space
 from tecogan_dist.tuning.segments import SegmentFolder, recorded_values
 from tecogan_dist.video.open import open_video
+from tecogan_dist.weights.pytorch_port import convert_port
 from tecogan_dist.weights.tensorflow.checkpoint import read_checkpoint
 from tecogan_dist.weights.tensorflow.convert import convert
 from tecogan_dist.weights.vgg import read_vgg
@@ -119,6 +125,12 @@ def _state_dict(folder: Path) -> Readers:
     yield lambda: read_state_dict(path, how_to_get="take another")
     yield lambda: read_vgg(str(path), seed=1)
     yield lambda: find_trunk("alex", path)
+
+    def convert_and_read() -> None:
+        convert_port(path, folder / "out.safetensors", overwrite=True)
+        _finite(folder / "out.safetensors")
+
+    yield convert_and_read
 
 
 def _run(folder: Path) -> Readers:
@@ -212,6 +224,26 @@ def _http(folder: Path) -> Readers:
     yield lambda: ask(lambda address: fetch(address, folder / "downloads", retrying=QUICK))
     if (folder / answers.ANSWER_FILE).stat().st_size % 4 == 0:  # yt-dlp takes a tenth of a second for either
         yield lambda: ask(lambda address: describe(address, retrying=QUICK))
+    again = web.Retrying(attempts=QUICK.attempts, first_pause=QUICK.first_pause, timeout=QUICK.timeout)
+    yield lambda: ask(lambda address: web.download(address, folder / "part", limits=Limits(), retrying=again))
+
+
+def _published(folder: Path) -> Readers:
+    """A cache: what is in it, and what was put there by hand; nothing has an address."""
+    cache, entries = Cache(folder), parse(CATALOGUE, source="the sample")
+
+    def cached_weights() -> None:
+        there = cache.look(entries["tecogan"])
+        if there is None:
+            raise UserError("it is not there")
+        _finite(there.path)
+
+    def by_hand(name: str) -> object:
+        return obtain(entries[name], cache, say=lambda _line: None)
+
+    yield cached_weights
+    yield functools.partial(by_hand, "scenes")
+    yield functools.partial(by_hand, "packed")
 
 
 READERS: dict[str, Callable[[Path], Readers]] = {
@@ -230,6 +262,8 @@ READERS: dict[str, Callable[[Path], Readers]] = {
     "space": _space,
     "list": lambda folder: [lambda: sources.load(str(folder / "list.yaml"))],
     "sweep": _sweep,
+    "catalogue": lambda folder: [lambda: parse((folder / FILE).read_bytes(), source="the catalogue")],
+    "published": _published,
     "words": _words,
     "http": _http,
 }

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import gzip
 import io
+import itertools
 import json
 import shlex
 import shutil
+import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -24,13 +27,16 @@ from torch import Tensor
 from fuzzing import answers
 from tecogan_dist.base.lock import WriterLock
 from tecogan_dist.base.storage import Location
-from tecogan_dist.commands import convert, doctor, evaluate, prepare, submit, train, tune, upscale
+from tecogan_dist.commands import convert, doctor, evaluate, fetch, prepare, submit, train, tune, upscale
 from tecogan_dist.config.load import from_tree, to_tree
 from tecogan_dist.config.schema import Config, DataConfig
 from tecogan_dist.data.cache import scene_frames
 from tecogan_dist.data.clips import ClipStore
 from tecogan_dist.data.stream.windows import WindowConfig, crop_side
 from tecogan_dist.data.writing import ClipStoreWriter, write_clip
+from tecogan_dist.models.build import build_upscaler
+from tecogan_dist.published.cache import Cache, FileRecord
+from tecogan_dist.published.catalogue import FILE, parse
 from tecogan_dist.runs.folder import RunFolder, write_run_file
 from tecogan_dist.training import loop
 from tecogan_dist.training.reporter import PlainReporter
@@ -39,6 +45,7 @@ from tecogan_dist.tuning.folder import write_sweep_file
 from tecogan_dist.tuning.reading import read_space
 from tecogan_dist.tuning.segments import Pointer, SegmentFolder
 from tecogan_dist.video.writer import FrameWriter
+from tecogan_dist.weights.pytorch_port import port_name
 
 Files = dict[str, bytes]
 """A folder: the content of each file, by its path below the folder."""
@@ -64,10 +71,17 @@ sources:
   - {source: films/*.mkv, minimum_length: 48, downscale: 2}
   - {hr: sharp/*, lr: bicubic/*}
 """
+CATALOGUE = """
+tecogan: {kind: weights, about: a, file: model.zip, addresses: [], licence: b, trained_on: c, member: TecoGAN}
+packed: {kind: weights, about: a, file: model.tar.gz, addresses: [], licence: b, trained_on: c, member: TecoGAN}
+scenes: {kind: scenes, about: a, file: scenes.zip, addresses: [], licence: b, trained_on: c}
+"""
+"""One entry that is in the cache, and two whose files somebody has put there."""
 COMMANDS = {
     "convert": convert,
     "doctor": doctor,
     "evaluate": evaluate,
+    "fetch": fetch,
     "prepare": prepare,
     "submit": submit,
     "train": train,
@@ -137,14 +151,7 @@ def _pictures(kind: str, modes: tuple[str, ...]) -> list[Files]:
 
 
 def _archives(folder: Path) -> list[Files]:
-    found = []
-    content = _pictures("png", ("RGB",))[0] | {"film.mp4": _film(folder, ".mp4")}
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, data in content.items():
-            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
-    found.append({"films.zip": file.getvalue()})
-    return found
+    return [{"films.zip": _zip(_pictures("png", ("RGB",))[0] | {"film.mp4": _film(folder, ".mp4")})}]
 
 
 @functools.cache
@@ -188,11 +195,18 @@ def _state_dict(_folder: Path) -> list[Files]:
         f"features.{i}.{name}": torch.randn(2, 3, generator=generator) for i in (0, 3) for name in ("weight", "bias")
     }
     found = []
-    for is_zip in (True, False):
+    for content, is_zip in itertools.product((state, _port()), (True, False)):
         file = io.BytesIO()
-        torch.save(state, file, _use_new_zipfile_serialization=is_zip)
+        torch.save(content, file, _use_new_zipfile_serialization=is_zip)
         found.append({"weights.pth": file.getvalue()})
     return found
+
+
+def _port() -> dict[str, Tensor]:
+    """A small generator of TecoGAN-PyTorch."""
+    torch.manual_seed(1)
+    state = build_upscaler(dataclasses.replace(config().model, arithmetic="pytorch_port")).state_dict()
+    return {port_name(name): tensor for name, tensor in state.items()}
 
 
 def _store(folder: Path) -> list[Files]:
@@ -257,6 +271,44 @@ def _configs(_folder: Path) -> list[Files]:
     return [{"config.yaml": text.encode()} for text in texts]
 
 
+def _catalogues(_folder: Path) -> list[Files]:
+    shipped = REPOSITORY / "tecogan_dist" / "published" / FILE
+    return [{FILE: shipped.read_bytes()}, {FILE: CATALOGUE.encode()}]
+
+
+def _published(folder: Path) -> list[Files]:
+    """A cache of published files."""
+    cache, entry = Cache(folder / "cache"), parse(CATALOGUE, source="the sample")["tecogan"]
+    cache.folder.mkdir()
+    with cache.replacing(entry) as made:
+        (made / "tecogan.safetensors").write_bytes(_weights(folder)[0]["weights.safetensors"])
+        origin = FileRecord(bytes=1, sha256="0" * 64)
+        cache.keep(made, entry, address="https://example.org/model.zip", download=origin, note="a sample")
+    content = files_of(CHECKPOINTS)
+    parts = {name.replace("tf_v2.", "TecoGAN."): data for name, data in content.items() if name.startswith("tf_v2.")}
+    images = {f"walk/{PurePath(name).name}": data for name, data in _pictures("png", ("RGB",))[0].items()}
+    by_hand = {"by-hand/model.tar.gz": _tar(parts), "by-hand/scenes.zip": _zip(images)}
+    return [files_of(cache.folder) | by_hand]
+
+
+def _zip(files: Files) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
+    return file.getvalue()
+
+
+def _tar(files: Files) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return gzip.compress(file.getvalue(), mtime=0)
+
+
 MAKERS = {
     "video": _videos,
     "png": lambda _: _pictures("png", ("RGB", "L", "P", "RGBA")),
@@ -273,6 +325,8 @@ MAKERS = {
     "space": lambda _: [{"space.yaml": path.read_bytes()} for path in sorted(SPACES.glob("*.yaml"))],
     "list": lambda _: [{"list.yaml": LIST.encode()}],
     "sweep": _sweep,
+    "catalogue": _catalogues,
+    "published": _published,
     "words": _words,
     "http": lambda folder: [answers.sample(_film(folder, ".mp4"))],
 }

@@ -59,6 +59,16 @@ def sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def sync_folder(path: Path) -> None:
+    """The names in a folder, as :func:`sync` the bytes of a file; where a file system cannot, it is left to it."""
+    file = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems refuse it
+            os.fsync(file)
+    finally:
+        os.close(file)
+
+
 @contextlib.contextmanager
 def reported_local(path: Path, deed: str = "written") -> Iterator[None]:
     """Failures of a local disk as a :class:`UserError`, but for a missing file."""

@@ -5,8 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import psutil
+
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """Of the container that this is, in the second and the first version of control groups."""
+
+_USED = {
+    _LIMITS[0]: Path("/sys/fs/cgroup/memory.current"),
+    _LIMITS[1]: Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+}
+"""What a container uses, files that it has read included, which it could give up: an upper bound."""
 
 
 def machine_memory() -> int:
@@ -20,6 +28,19 @@ def machine_memory() -> int:
         if text.isdecimal():  # "max" where there is no limit
             memory = min(memory, int(text))
     return memory
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take: what the machine has free, or its container up to its limit."""
+    memory = psutil.virtual_memory().available
+    for limit, used in _USED.items():
+        try:
+            allowed, taken = limit.read_text().strip(), int(used.read_text())
+        except OSError:
+            continue  # as above
+        if allowed.isdecimal():
+            memory = min(memory, int(allowed) - taken)
+    return max(0, memory)
 
 
 def in_words(size: float) -> str:

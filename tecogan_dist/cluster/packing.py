@@ -13,7 +13,7 @@ from tecogan_dist.base.inputs import advice, open_regular
 
 MOST_BYTES = 4 * 2**20
 """Of a file that travels. Whatever is larger belongs on storage: every node of the cluster fetches what travels."""
-TAKEN = (".py", ".yaml", ".html")
+TAKEN = (".py", ".yaml", ".html", ".safetensors")
 """Endings of what the package is made of. Whatever else lies in its folder, as .env, stays here."""
 _NEVER = (1980, 1, 1, 0, 0, 0)
 """The time of every file: Ray knows a package by its bytes, and does not upload twice what has not changed."""

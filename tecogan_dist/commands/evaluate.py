@@ -24,11 +24,12 @@ from tecogan_dist.metrics.measuring import (
     total_frames,
 )
 from tecogan_dist.metrics.names import COLUMN, METRICS, NEED_WEIGHTS
-from tecogan_dist.metrics.perceptual import TRUNK_FILES, WEIGHTS_VARIABLE, find_trunk
+from tecogan_dist.metrics.perceptual import TRUNK_FILES, WEIGHTS_VARIABLE, Trunk, find_trunk
 from tecogan_dist.metrics.protocol import PROTOCOLS
 from tecogan_dist.metrics.ray_tasks import MOST_WORKERS, measuring
 from tecogan_dist.metrics.summary import Evaluation
 from tecogan_dist.pages.evaluation import FILES, write_evaluation
+from tecogan_dist.published.names import if_cached, is_name, resolve
 from tecogan_dist.video.numbering import GapError
 
 DESCRIPTION = """
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     protocol = PROTOCOLS[options.protocol]
     _check_output(options)
     sequences = _open(options)
-    trunk = find_trunk(options.lpips_net, options.lpips_weights) if set(metrics) & set(NEED_WEIGHTS) else None
+    trunk = _trunk(options) if set(metrics) & set(NEED_WEIGHTS) else None
     settings = Settings(protocol, metrics, trunk, options.device)
     with output_lock(options.output):
         make_folder(options.output)  # before hours of measuring, not after them
@@ -112,8 +113,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--lpips-weights",
         type=input_path,
-        metavar="FILE",
-        help=f"the network's torchvision state dict (default: ${WEIGHTS_VARIABLE}, else torch's cache)",
+        metavar="FILE|lpips-alex",
+        help=f"the network's torchvision state dict, or the name of the published one, which is fetched (default: "
+        f"${WEIGHTS_VARIABLE}, else torch's cache, else what 'tecogan fetch lpips-alex' has fetched)",
     )
     add(
         "--workers",
@@ -124,6 +126,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--address", help="Ray cluster to use (default: $RAY_ADDRESS, else this machine)")
     add("--device", choices=["cpu", "cuda"], default="cpu", help="where LPIPS runs (default cpu)")
     return parser.parse_args(argv)
+
+
+def _trunk(options: argparse.Namespace) -> Trunk:
+    """LPIPS's network. Raises :class:`UserError` if it cannot be had."""
+    given = options.lpips_weights
+    if is_name(str(given)) and options.lpips_net != "alex":
+        raise UserError(f"{given} is AlexNet, and --lpips-net is {options.lpips_net}: give that network's own file.")
+    place = None if given is None else resolve(str(given), "lpips")
+    return find_trunk(options.lpips_net, place, instead=if_cached("lpips-alex"))
 
 
 def _metrics(text: str) -> tuple[str, ...]:

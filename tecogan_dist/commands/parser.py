@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from tecogan_dist.base.console import printable
@@ -73,10 +73,12 @@ class CommandParser(argparse.ArgumentParser):
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
         """As everybody's; a value of nothing, as an unset variable of a shell leaves it, is refused by its name."""
-        action = super().add_argument(*names, **settings)
-        if action.nargs != 0:
-            action.type = _given(action.type)
-        return action
+        return _filled(super().add_argument(*names, **settings))
+
+    def group(self, title: str) -> Callable[..., argparse.Action]:
+        """:meth:`add_argument` for options that the help shows under this title."""
+        group = self.add_argument_group(title)
+        return lambda *names, **settings: _filled(group.add_argument(*names, **settings))
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message.removeprefix('argument ')}: '{self.prog} --help' says what it takes.")
@@ -102,6 +104,12 @@ def hyphenated(word: str) -> str:
     """``--initial_weights`` as ``--initial-weights``: both spellings are accepted. Values stay as they are."""
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value if name.startswith("--") else word
+
+
+def _filled(action: argparse.Action) -> argparse.Action:
+    if action.nargs != 0:
+        action.type = _given(action.type)
+    return action
 
 
 def _given(kind: Any) -> Any:

@@ -13,6 +13,8 @@ from tecogan_dist.commands.parser import hyphenated
 from tecogan_dist.config.leaves import leaves
 from tecogan_dist.config.load import load, preset_names
 from tecogan_dist.data.prepare import sources
+from tecogan_dist.published.catalogue import names
+from tecogan_dist.upscaling.films import is_list, listed_in
 
 READ = (
     *("--config", "--space", "--data", "--initial-weights", "--perceptual.weights", "--resume"),
@@ -23,7 +25,8 @@ WRITTEN = ("--output", "--side-by-side", "--downloads", "--data.cache-dir", "--s
 """Options that name what is written."""
 POSITIONAL: dict[str, dict[str, bool]] = {
     "prepare": {"sources": True},
-    "upscale": {"input": True, "output": False},
+    "upscale": {"inputs": True, "output": False},
+    "export": {"output": False},
     "convert": {"source": False, "output": False},  # a checkpoint to convert is several files
 }
 """Arguments without an option, by their names in what the command's parser returns, and whether a file may travel."""
@@ -32,8 +35,10 @@ SETTINGS = ("initial_weights", "perceptual.weights", "data.cache_dir")
 NO_PLACE = {
     "--config": tuple(preset_names()),
     "--resume": ("auto", "never"),
-    "--initial-weights": ("none", "required"),
-    "--perceptual.weights": ("none", "random"),
+    "--initial-weights": ("none", "required", *names("weights")),
+    "--perceptual.weights": ("none", "random", *names("vgg")),
+    "--weights": tuple(names("weights")),
+    "--lpips-weights": tuple(names("lpips")),
     "--data.cache-dir": ("none",),
     "SOURCE": tuple(sources.list_names()),
 }
@@ -81,7 +86,7 @@ def _positional(command: str, options: argparse.Namespace) -> Iterator[Place]:
     for name, is_read in POSITIONAL.get(command, {}).items():
         value = getattr(options, name)
         for one in value if isinstance(value, list) else [value]:
-            yield Place("SOURCE" if name == "sources" else name.upper(), str(one), is_read)
+            yield Place(name.upper().removesuffix("S"), str(one), is_read)
 
 
 def _file(place: Place) -> Path:
@@ -116,6 +121,13 @@ def _check_contents(command: str, words: Sequence[str], options: argparse.Namesp
                     f"{options.config} says {name}: {value}, a place on this machine, and the job runs on another: "
                     f"{INSTEAD}, there or with {option}."
                 )
+    if command == "upscale":
+        for path in filter(is_list, options.inputs):
+            for listed in listed_in(path):
+                if Place("", str(listed), True).is_here:
+                    raise UserError(
+                        f"{path} names {listed}, a place on this machine, and the job runs on another: {INSTEAD}."
+                    )
     if command == "prepare":
         for name in options.sources:
             for source in sources.load(name) if sources.is_list(name) else []:

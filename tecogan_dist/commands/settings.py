@@ -18,6 +18,7 @@ from tecogan_dist.config import load as settings
 from tecogan_dist.config.overrides import check_names, full_help, override, short_help
 from tecogan_dist.config.schema import REQUIRED, Config
 from tecogan_dist.models.sizes import FLOATS, parameter_count, training_memory
+from tecogan_dist.published.names import is_name
 
 LARGEST_MACHINE = 64 * 10**12
 """Bytes of memory that no machine which trains has: those of a cluster, or of a GPU, are not known before."""
@@ -96,13 +97,17 @@ def check_size(config: Config) -> None:
 def with_initial_weights(config: Config, *, source: str) -> Config:
     """``config`` with the place of its initial weights made absolute, because workers have other working directories.
 
+    A name of published weights stays as it is: it means the same everywhere.
+
     Raises :class:`UserError` if ``source``, the name of the preset, asks for weights and none were named.
     """
     initial = config.initial_weights
     if initial == REQUIRED:
         raise UserError(
-            f"{source} starts from FRVSR weights: give --initial-weights PATH (a run of the frvsr preset, or "
-            "published weights after 'tecogan convert'), or --initial-weights none."
+            f"{source} starts from FRVSR weights: give --initial-weights frvsr (the published ones, which are fetched) "
+            "or PATH (a run of the frvsr preset, or what 'tecogan convert' made), or --initial-weights none."
         )
-    place = None if initial in ("none", None) else str(Location.of(initial).absolute())
+    if initial is None or is_name(initial):
+        return config
+    place = None if initial == "none" else str(Location.of(initial).absolute())
     return dataclasses.replace(config, initial_weights=place)

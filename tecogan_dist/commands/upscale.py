@@ -4,150 +4,233 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import itertools
 import os
+import shlex
 import sys
-from typing import get_args
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-import torch
-
+from tecogan_dist.base.console import say
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.lock import output_lock
 from tecogan_dist.base.progress import Progress
-from tecogan_dist.commands.parser import CommandParser, input_path, output_path, whole_number
-from tecogan_dist.config.degradations import Degradation
+from tecogan_dist.commands.upscale_options import parse
+from tecogan_dist.commands.upscale_workers import Workforce, workforce
+from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.published.default import choose
 from tecogan_dist.runs.find import load_upscaler
-from tecogan_dist.upscaling.pipeline import Precision, upscale_video
-from tecogan_dist.video.numbering import GapError
-from tecogan_dist.video.open import open_video
-from tecogan_dist.video.source import FrameSource
-from tecogan_dist.video.writer import MOST_CRF, FrameWriter
-
-EXAMPLES = (
-    "tecogan upscale film.mp4 film_x4.mp4 --weights runs/tecogan",
-    "tecogan upscale sharp/ result/ --weights tecogan.safetensors --degrade --side-by-side comparison.mp4",
+from tecogan_dist.upscaling.films import (
+    Film,
+    Outcome,
+    films_of,
+    in_sentence,
+    is_complete,
+    is_many,
+    told,
+    upscale_here,
+    upscale_spread,
 )
+from tecogan_dist.upscaling.folder import WorkFolder
+from tecogan_dist.upscaling.job import Job, Opened, Request, Runner, open_request
+from tecogan_dist.upscaling.placing import check_output
+from tecogan_dist.upscaling.source import SourceOptions
+from tecogan_dist.upscaling.spread import Workers
+from tecogan_dist.video.numbering import GapError
 
-KEPT = "nothing was written, and an older output is as it was; the same command begins anew"
+KEPT = "an older output is as it was, and what was finished is kept beside it; the same command goes on"
 """What an interruption leaves."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises :class:`UserError`."""
-    options = parse(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    options = parse(words)
+    if is_many(options.inputs):
+        _upscale_many(options, words)
+    else:
+        _upscale_one(options, words)
+
+
+def _upscale_one(options: argparse.Namespace, words: Sequence[str]) -> None:
     _check_outputs(options)
-    device = _device(options.device)
-    source = _open(options)
-    start = options.start_frame
-    if source.count is not None and start >= source.count:
-        raise UserError(f"{options.input} has {source.count} frames: --start-frame must be below that.")
-    stop = None if options.frames is None else start + options.frames
-    total = None if source.count is None else min(source.count, stop or source.count) - start
-    model = load_upscaler(options.weights, device)
-    with contextlib.ExitStack() as stack:
-        for path in filter(None, (options.output, options.side_by_side)):
-            stack.enter_context(output_lock(path))
-        _check_outputs(options)  # once more: another process may have ended in between
-        progress = stack.enter_context(Progress(total))
-        writer = functools.partial(FrameWriter, rate=source.rate, crf=options.crf)
-        output = stack.enter_context(writer(options.output))
-        comparison = stack.enter_context(writer(options.side_by_side)) if options.side_by_side else None
-        upscale_video(
-            model,
-            source,
-            output,
-            device=device,
-            start=start,
-            stop=stop,
-            degrade=options.degrade,
-            precision=options.precision,
-            comparison=comparison,
-            advance=progress.advance,
-        )
+    with workforce(options) as workers, contextlib.ExitStack() as stack:
+        request = workers.request(options)
+        opened = _open(request)  # before weights are fetched
+        model = _model(options, request, workers)
+        job = _begin(options, request, opened, model, workers, stack)
+        if job is None:
+            say(f"{options.output} is complete already")
+            return
+        if job.frames_done:
+            say(f"going on: {job.frames_done} of {job.frames} frames are done")
+        notes = _run(job, workers.runner(job, model), again=_again(words))
+    for text in notes:
+        say(text)
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The options. Raises :class:`UserError` for mistakes."""
-    parser = CommandParser(
-        "upscale",
-        description="Upscale a video or a folder of images with trained weights, by the factor they were trained for.",
-        examples=EXAMPLES,
-    )
-    add = parser.add_argument
-    add("input", metavar="INPUT", type=input_path, help="a video file or a folder of PNG or JPG images")
-    add("output", metavar="OUTPUT", type=output_path, help="the video file or folder to make; images keep their names")
-    add(
-        "--weights",
-        required=True,
-        metavar="PATH",
-        help="a .safetensors file, a checkpoint's folder or a run's folder, also on s3:// or gs://",
-    )
-    add(
-        "--degrade",
-        nargs="?",
-        choices=get_args(Degradation),
-        const="BD",
-        help="the input is of high resolution: shrink it first, and upscale that to its size. BD (default): blur "
-        "(sigma 1.5), keep every 4th pixel, or every 2nd for weights that double; BI: MATLAB's bicubic imresize",
-    )
-    add(
-        "--side-by-side",
-        type=output_path,
-        metavar="FILE",
-        help="also make a video of bicubic and model beside each other, with --degrade of the truth too",
-    )
-    add("--start-frame", type=whole_number(0), default=0, metavar="N", help="first input frame (default 0)")
-    add("--frames", type=whole_number(1), metavar="N", help="number of input frames to upscale (default: all)")
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto (default): CUDA if there is a device")
-    add(
-        "--precision",
-        choices=get_args(Precision),
-        default="fp32",
-        help="on CUDA tf32 is 3 times as fast as fp32 (default) and within a level of it, bf16 faster and coarser",
-    )
-    add(
-        "--crf",
-        type=whole_number(0, MOST_CRF),
-        default=16,
-        metavar="N",
-        help=f"quality of videos, from 0, the best, to {MOST_CRF} (default 16)",
-    )
-    add("--allow-gaps", action="store_true", help="take a folder's images in their order though numbers are missing")
-    add("--overwrite", action="store_true", help="replace videos that exist, when the new ones are complete")
-    return parser.parse_args(_spelled_out(sys.argv[1:] if argv is None else argv))
-
-
-def _spelled_out(words: list[str]) -> list[str]:
-    """With BD after a plain ``--degrade``: argparse would take an INPUT that follows for its value."""
-    pairs = zip(words, [*words[1:], ""], strict=False)  # without words there is one too many
-    return ["--degrade=BD" if a == "--degrade" and b not in get_args(Degradation) else a for a, b in pairs]
-
-
-def _open(options: argparse.Namespace) -> FrameSource:
+def _upscale_many(options: argparse.Namespace, words: Sequence[str]) -> None:
+    """Raises :class:`UserError` at the end if films have failed."""
+    films = films_of(options.inputs, options.output)
+    outcomes: list[Outcome] = []
+    todo = [film for film in films if not _is_there(_of_film(options, film), film, outcomes)]
     try:
-        return open_video(options.input, allow_gaps=options.allow_gaps)
+        for outcome in _outcomes(todo, options) if todo else ():
+            outcomes.append(outcome)
+            say(told(outcome))
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(f"{in_sentence(outcomes)}. To go on: {_again(words)}") from error
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    if failed:
+        names = ", ".join(str(outcome.film.source) for outcome in failed)
+        raise UserError(f"{in_sentence(outcomes)} ({names}): mend what is said above, and give the same command again.")
+    say(in_sentence(outcomes))
+
+
+def _outcomes(films: Sequence[Film], options: argparse.Namespace) -> Iterator[Outcome]:
+    """What becomes of the films, one by one."""
+    with workforce(options) as workers:
+        model = _model(options, workers.request(_of_film(options, films[0])), workers)
+        pool: contextlib.AbstractContextManager[Workers | None] = contextlib.nullcontext()
+        threads = None
+        first = next(_openable(films, options, workers), None)
+        if first is not None:  # else each will say why
+            pool, threads = workers.pool(*first, model)
+
+        def begun(film: Film, stack: contextlib.ExitStack) -> Job | None:
+            its = _of_film(options, film)
+            _check_outputs(its)
+            request = workers.request(its)
+            return _begin(its, request, _open(request), model, workers, stack, threads=threads)
+
+        with pool as many:
+            if many is None:
+                yield from upscale_here(
+                    films, begin=begun, run=lambda job: _run(job, workers.runner(job, model), again="the same command")
+                )
+                return
+            with Progress(None) as progress:
+                yield from upscale_spread(films, begin=begun, workers=many, progress=progress, note=progress.say)
+
+
+def _openable(
+    films: Sequence[Film], options: argparse.Namespace, workers: Workforce
+) -> Iterator[tuple[Request, Opened]]:
+    for film in films:
+        request = workers.request(_of_film(options, film))
+        with contextlib.suppress(UserError):
+            yield request, _open(request)
+
+
+def _of_film(options: argparse.Namespace, film: Film) -> argparse.Namespace:
+    """As if the command named this film alone."""
+    return argparse.Namespace(**{**vars(options), "input": film.source, "output": film.output})
+
+
+def _is_there(options: argparse.Namespace, film: Film, outcomes: list[Outcome]) -> bool:
+    """Whether a film has to be made no more, or cannot be: then its outcome is added."""
+    if options.overwrite or WorkFolder(film.output).is_begun:
+        return False
+    try:
+        there = is_complete(film, SourceOptions(path=film.source, allow_gaps=options.allow_gaps), options.start_frame,
+                            options.frames)  # fmt: skip
+        outcome = Outcome(film, "there")
+    except UserError as error:
+        there, outcome = True, Outcome(film, "failed", str(error))
+    if there:
+        outcomes.append(outcome)
+        say(told(outcome))
+    return there
+
+
+def _model(options: argparse.Namespace, request: Request, workers: Workforce) -> RecurrentUpscaler:
+    model = load_upscaler(choose(options.weights), workers.device)
+    if workers.kind == "cuda" and options.precision == "auto" and not options.exact:
+        say(f"the network runs in {request.precision}, within a level of fp32, which --exact gives")
+    return model
+
+
+def _begin(
+    options: argparse.Namespace,
+    request: Request,
+    opened: Opened,
+    model: RecurrentUpscaler,
+    workers: Workforce,
+    stack: contextlib.ExitStack,
+    *,
+    threads: int | None = None,
+) -> Job | None:
+    """The job, with its outputs' locks in ``stack``; None if it is complete."""
+    for path in _outputs(options):
+        stack.enter_context(output_lock(path))
+    _check_outputs(options)  # once more: another process may have ended in between
+    if _is_complete(options):
+        return None
+    return workers.begin(request, model, opened, restart=options.restart, threads=threads)
+
+
+def _run(job: Job, runner: Runner, *, again: str) -> list[str]:
+    source = job.opened.source
+    rate = None if source.names else float(source.rate)
+    try:
+        with Progress(job.frames, begun=job.frames_done, realtime=rate) as progress:
+            return job.run(runner, progress=progress)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(_kept(job, again)) from error
+
+
+def _kept(job: Job, again: str) -> str:
+    """What an interruption leaves, with a playable file of it."""
+    file, frames = None, 0
+    with contextlib.suppress(UserError):  # a full disk, say: it is an extra
+        file, frames = job.so_far()
+    playable = f", and the first {frames} can be watched in {file}" if file else ""
+    return f"{job.frames_done} of {job.frames} frames are done{playable}. To go on: {again}"
+
+
+def _again(words: Sequence[str]) -> str:
+    """The command that goes on."""
+    return shlex.join(["tecogan", "upscale", *(word for word in words if word != "--restart")])
+
+
+def _is_complete(options: argparse.Namespace) -> bool:
+    """Whether an earlier command was killed when all but the removal of its folder was done; then that is done now."""
+    folder = WorkFolder(options.output)
+    complete = not options.overwrite and not folder.is_begun and all(map(folder.has_placed, _outputs(options)))
+    if complete:
+        folder.clear()
+    return complete
+
+
+def _open(request: Request) -> Opened:
+    try:
+        return open_request(request)
     except GapError as error:
         raise UserError(f"{str(error).rstrip('.')}, or take the images as they are with --allow-gaps.") from error
 
 
+def _outputs(options: argparse.Namespace) -> list[Path]:
+    return [path for path in (options.output, options.side_by_side) if path]
+
+
 def _check_outputs(options: argparse.Namespace) -> None:
-    """Before anything is read. Folders that are not empty are FrameWriter's to refuse."""
-    outputs = [path for path in (options.output, options.side_by_side) if path]
+    """Before anything is read."""
+    outputs = _outputs(options)
     given = (options.input, *outputs)
     for first, second in itertools.combinations(given, 2):
         is_one_file = first.exists() and second.exists() and first.samefile(second)
         if is_one_file or first.resolve() == second.resolve():
             raise UserError("input and outputs must be different files or folders: give them different names.")
+    folder = WorkFolder(options.output)
+    folder.check()
     for path in outputs:
-        for folder in given:
-            if folder.resolve() in path.resolve().parents and (folder.is_dir() or folder is not options.input):
-                raise UserError(f"{path} is inside {folder}, with which it would be mixed: name an output elsewhere.")
+        for other in (*given, folder.path):
+            if other.resolve() in path.resolve().parents and (other.is_dir() or other is not options.input):
+                raise UserError(f"{path} is inside {other}, with which it would be mixed: name an output elsewhere.")
+        if folder.has_placed(path):
+            continue  # the work of a command that was killed in its last moment
         if os.path.lexists(path) and not path.is_dir() and not options.overwrite:
             raise UserError(f"{path} exists: name another output, or replace it with --overwrite.")
-
-
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("there is no CUDA device here: use --device cpu.")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+        check_output(path)
+    if options.input.resolve().is_relative_to(folder.path.resolve()):
+        raise UserError(f"{options.input} is unfinished work of {options.output}: copy it elsewhere first.")

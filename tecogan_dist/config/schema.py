@@ -51,6 +51,9 @@ class ModelConfig:
     """Channels of the flow network's first level; deeper levels are multiples of it."""
     output_init_scale: Number = 1.0
     """Factor on the initial weights of the generator's last convolution; small values start at the bicubic skip."""
+    arithmetic: Literal["original", "pytorch_port"] = "original"
+    """How the same layers are put together: as in the original, or as in TecoGAN-PyTorch, for weights that come from
+    there (``tecogan convert``). Weights of one are of no use to the other."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

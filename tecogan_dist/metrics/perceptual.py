@@ -44,20 +44,24 @@ class Trunk:
     path: Path
 
 
-def find_trunk(net: Net = "alex", path: str | Path | None = None) -> Trunk:
+def find_trunk(net: Net = "alex", path: str | Path | None = None, *, instead: Path | None = None) -> Trunk:
     """Read a trunk: the torchvision state dict at ``path``, else at $TECOGAN_LPIPS_WEIGHTS, else in torch's cache.
 
-    Raises :class:`UserError` if it is at none of them, or the file holds something else.
+    ``instead``: where AlexNet's is, too, if it is at none of them. Raises :class:`UserError` if there is none, or the
+    file holds something else.
     """
     cached = Path(torch.hub.get_dir()) / "checkpoints" / TRUNK_FILES[net]
     chosen = Path(path or os.environ.get(WEIGHTS_VARIABLE) or cached)
+    if chosen == cached and not cached.is_file() and net == "alex" and instead is not None:
+        chosen = instead
     how_to_get = f"download https://download.pytorch.org/models/{TRUNK_FILES[net]}"
     if not chosen.is_file():
         if chosen != cached:
             raise UserError(f"no weights of the LPIPS network are at {chosen}: {how_to_get} and give its path.")
         raise UserError(
             f"LPIPS and tLP need the weights of torchvision's network: {how_to_get} to {cached}, or give it with "
-            f"--lpips-weights or ${WEIGHTS_VARIABLE}; or leave both out with --metrics psnr,ssim,tof."
+            f"--lpips-weights or ${WEIGHTS_VARIABLE} ('tecogan fetch lpips-alex' does it for alex); or leave both out "
+            "with --metrics psnr,ssim,tof."
         )
     state = read_state_dict(chosen, how_to_get=how_to_get)
     wanted = {_torchvision_name(name): tensor.shape for name, tensor in _empty(net).net.state_dict().items()}

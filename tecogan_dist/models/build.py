@@ -5,6 +5,7 @@ from __future__ import annotations
 from tecogan_dist.config.degradations import LrOrigin, is_centred
 from tecogan_dist.config.schema import DiscriminatorConfig, ModelConfig
 from tecogan_dist.models.discriminator import Discriminator
+from tecogan_dist.models.port import PortUpscaler
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 
 TRIPLET_CHANNELS = 9
@@ -18,10 +19,13 @@ def build_upscaler(
 ) -> RecurrentUpscaler:
     """An untrained upscaler. ``degradation`` decides its fixed resamplings; it has no weights of its own.
 
+    ``model.arithmetic`` chooses between the original's and TecoGAN-PyTorch's (:mod:`tecogan_dist.models.port`).
+
     On the device that ``torch.device`` says (``with torch.device("meta")`` for shapes alone), initialised by torch's
     random state.
     """
-    return RecurrentUpscaler(
+    kind = {"original": RecurrentUpscaler, "pytorch_port": PortUpscaler}[model.arithmetic]
+    return kind(
         blocks=model.blocks,
         channels=model.channels,
         flow_width=model.flow_width,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +17,9 @@ MAX_FLOW = 24.0
 
 class FlowNetwork(nn.Module):
     """Encoder-decoder over 3 levels. ``width`` is the first level's channel count (32 in the original)."""
+
+    CENTRED: ClassVar[bool] = False
+    """How the decoder's features are enlarged (:func:`tecogan_dist.ops.resampling.resize_bilinear`)."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -35,7 +40,7 @@ class FlowNetwork(nn.Module):
         for block in self.encoder:
             x = F.max_pool2d(F.leaky_relu(block(x), 0.2, inplace=True), 2)
         for block in self.decoder:
-            x = resize_bilinear(F.leaky_relu(block(x), 0.2, inplace=True), 2)
+            x = resize_bilinear(F.leaky_relu(block(x), 0.2, inplace=True), 2, centred=self.CENTRED)
         return torch.tanh(self.output(x).float()) * MAX_FLOW
 
 

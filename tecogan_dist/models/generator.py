@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,6 +22,8 @@ class Generator(nn.Module):
     ``centred`` says where the pixels of ``lr_frame`` lie (see :mod:`tecogan_dist.ops.resampling`).
     """
 
+    DOUBLING: ClassVar[type[DoublingConv3x3]] = DoublingConv3x3
+
     def __init__(
         self,
         *,
@@ -35,8 +39,8 @@ class Generator(nn.Module):
         self.centred = centred
         self.input = Conv3x3(3 + 3 * scale * scale, channels)
         self.blocks = nn.ModuleList([ResidualBlock(channels) for _ in range(blocks)])
-        self.up1 = DoublingConv3x3(channels, channels)
-        self.up2 = DoublingConv3x3(channels, channels) if scale == 4 else None
+        self.up1 = self.DOUBLING(channels, channels)
+        self.up2 = self.DOUBLING(channels, channels) if scale == 4 else None
         self.output = Conv3x3(channels, 3)
         with torch.no_grad():
             self.output.weight.mul_(output_init_scale)
@@ -54,7 +58,11 @@ class Generator(nn.Module):
         x = F.relu(self.up1(x))
         if self.up2 is not None:
             x = F.relu(self.up2(x))
-        return to_signed(self.output(x).float() + resize_bicubic(lr_frame, self.scale, centred=self.centred))
+        return to_signed(self.output(x).float() + self.enlarged(lr_frame))
+
+    def enlarged(self, lr_frame: Tensor) -> Tensor:
+        """What the network's output is added to, (N, 3, scale * h, scale * w), 0..1."""
+        return resize_bicubic(lr_frame, self.scale, centred=self.centred)
 
 
 class ResidualBlock(nn.Module):

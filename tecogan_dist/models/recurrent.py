@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +40,13 @@ class RecurrentUpscaler(nn.Module):
     unrolled frame's output is kept for the backward pass, which computes the rest again; results are the same.
     """
 
+    warm_up: ClassVar[int] = 5
+    """Frames that the original's inference runs, in reverse, before the first one (``main.py`` of thunil/TecoGAN)."""
+    rounds: ClassVar[bool] = False
+    """Whether outputs become images by rounding: the original truncates (``save_img``)."""
+    FLOW: ClassVar[type[FlowNetwork]] = FlowNetwork
+    GENERATOR: ClassVar[type[Generator]] = Generator
+
     def __init__(
         self,
         *,
@@ -53,8 +62,9 @@ class RecurrentUpscaler(nn.Module):
         self.checkpointing = checkpointing
         self.scale = scale
         self.centred = centred
-        self.flow = FlowNetwork(flow_width)
-        self.generator = Generator(
+        self.warp: Callable[[Tensor, Tensor], Tensor] = warp  # models/inference.py has an equal without gradients
+        self.flow = self.FLOW(flow_width)
+        self.generator = self.GENERATOR(
             blocks=blocks, channels=channels, output_init_scale=output_init_scale, scale=scale, centred=centred
         )
 
@@ -106,13 +116,21 @@ class RecurrentUpscaler(nn.Module):
         """
         h, w = lr_frame.shape[-2:]
         lr_flow = self.flow(previous_lr, lr_frame)
-        lr_flow = pad_symmetric(lr_flow, h - lr_flow.shape[-2], w - lr_flow.shape[-1])
+        lr_flow = self._pad_flow(lr_flow, h - lr_flow.shape[-2], w - lr_flow.shape[-1])
         return self._after(lr_frame, previous_sr, self._enlarge_flow(lr_flow))[1]
 
     def _after(self, lr_frame: Tensor, previous_sr: Tensor, hr_flow: Tensor) -> tuple[Tensor, Tensor]:
         """The previous output warped onto this frame, and this frame's output."""
-        warped = warp(previous_sr, hr_flow)
+        warped = self.warp(previous_sr, hr_flow)
         return warped, self.generator(lr_frame, space_to_depth(to_unit(warped), self.scale))
+
+    def _recall(self, previous_sr: Tensor, hr_flow: Tensor) -> Tensor:
+        """The previous output warped onto this frame, (N, 3, H, W), 0..1."""
+        return to_unit(self.warp(previous_sr, hr_flow))
+
+    def _pad_flow(self, lr_flow: Tensor, bottom: int, right: int) -> Tensor:
+        """Low-resolution flow continued at the bottom and right by less than 8 pixels."""
+        return pad_symmetric(lr_flow, bottom, right)
 
     def _enlarge_flow(self, lr_flow: Tensor) -> Tensor:
         """Low-resolution flow (N, 2, h, w) to high resolution (N, 2, H, W), in high-resolution pixels."""

@@ -28,12 +28,25 @@ def space_to_depth(x: Tensor, scale: int = 4) -> Tensor:
 
 
 def pad_symmetric(x: Tensor, bottom: int, right: int) -> Tensor:
-    """Mirror rows and columns outwards at the bottom and right, the edge pixel repeated first."""
-    if bottom:
-        x = torch.cat([x, x[..., -bottom:, :].flip(-2)], dim=-2)
-    if right:
-        x = torch.cat([x, x[..., -right:].flip(-1)], dim=-1)
-    return x
+    """Mirror rows and columns outwards at the bottom and right, the edge pixel repeated first; no more than there are.
+
+    It does not ask whether there are any: one exported graph (:mod:`tecogan_dist.upscaling.export`) is for all sizes.
+    """
+    return _mirrored(x, bottom, right, repeated=1)
+
+
+def pad_reflect(x: Tensor, bottom: int, right: int) -> Tensor:
+    """Likewise without the edge pixel, and fewer than there are."""
+    return _mirrored(x, bottom, right, repeated=0)
+
+
+def _mirrored(x: Tensor, bottom: int, right: int, *, repeated: int) -> Tensor:
+    is_channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    for dim, more in ((-2, bottom), (-1, right)):
+        size = x.shape[dim]
+        positions = torch.arange(size + more, device=x.device)
+        x = x.index_select(dim, torch.minimum(positions, 2 * size - 2 + repeated - positions))
+    return x.contiguous(memory_format=torch.channels_last) if is_channels_last else x
 
 
 def quantize(x: Tensor) -> Tensor:

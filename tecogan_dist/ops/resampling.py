@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -73,7 +74,7 @@ def resize_bicubic(x: Tensor, scale: int = 4, *, centred: bool = False) -> Tenso
     if centred:
         return F.interpolate(x, scale_factor=scale, mode="bicubic", align_corners=False)
     n, c, h, w = x.shape
-    kernel = _bicubic_kernel(scale).to(x.device)
+    kernel = _bicubic_kernel(scale, x.device)
     padded = F.pad(x, (1, 2, 1, 2), mode="replicate").reshape(n * c, 1, h + 3, w + 3)
     return F.pixel_shuffle(filter_planes(padded, kernel), scale).reshape(n, c, h * scale, w * scale)
 
@@ -87,9 +88,29 @@ def filter_planes(planes: Tensor, kernel: Tensor, stride: int | tuple[int, int] 
         return F.conv2d(planes, kernel, stride=stride)
 
 
+def _bicubic_kernel(scale: int, device: torch.device) -> Tensor:
+    """(scale * scale, 1, 4, 4): weights of the 4x4 neighbourhood for each of the scale x scale output phases.
+
+    One for each device, kept: a copy from pageable memory would make each frame wait for the GPU, and cannot be part
+    of a captured CUDA graph. Not kept is what stands for a tensor while torch traces (it is of a subclass), nor what
+    is made while torch compiles.
+    """
+    kernel = _kernels.get((scale, device))
+    if kernel is None:
+        # A tensor of inference mode could not be saved for a backward pass later.
+        with torch.inference_mode(False):
+            kernel = torch.tensor(_bicubic_weights(scale), device=device)
+        if type(kernel) is Tensor and not torch.compiler.is_compiling():
+            _kernels[scale, device] = kernel
+    return kernel
+
+
+_kernels: dict[tuple[int, torch.device], Tensor] = {}
+
+
 @functools.cache
-def _bicubic_kernel(scale: int) -> Tensor:
-    """(scale * scale, 1, 4, 4): weights of the 4x4 neighbourhood for each of the scale x scale output phases."""
+def _bicubic_weights(scale: int) -> np.ndarray:
+    """The values of :func:`_bicubic_kernel`, float32."""
     a = -0.75
 
     def cubic(distance: float) -> float:
@@ -98,5 +119,6 @@ def _bicubic_kernel(scale: int) -> Tensor:
             return (a + 2) * d**3 - (a + 3) * d**2 + 1
         return a * (d**3 - 5 * d**2 + 8 * d - 4)
 
-    phases = torch.tensor([[cubic(phase / scale - tap) for tap in (-1, 0, 1, 2)] for phase in range(scale)])
-    return torch.einsum("ai,bj->abij", phases, phases).reshape(scale * scale, 1, 4, 4)
+    phases = np.array([[cubic(phase / scale - tap) for tap in (-1, 0, 1, 2)] for phase in range(scale)], np.float32)
+    products = phases[:, None, :, None] * phases[None, :, None, :]
+    return products.reshape(scale * scale, 1, 4, 4)

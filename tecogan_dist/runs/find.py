@@ -15,6 +15,7 @@ from tecogan_dist.base.inputs import check_regular
 from tecogan_dist.base.storage import Location
 from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.published.names import resolve
 from tecogan_dist.runs.checkpoints import (
     CHECKPOINT_PREFIX,
     EMA_FILE,
@@ -32,6 +33,8 @@ from tecogan_dist.weights.format import SUFFIX, Weights, read_weights_file
 def read_weights(place: str | Path | Location) -> Weights:
     """The weights that ``place`` stands for: a .safetensors file, a checkpoint, or a run with its newest checkpoint.
 
+    A word of the catalogue (:mod:`tecogan_dist.published`) stands for what is published, which is fetched if need be.
+
     Of a checkpoint, also when its file is named, the checksum is verified; one that was not written to its end is never
     taken. Raises :class:`UserError` where there are none, or damaged ones.
     """
@@ -42,11 +45,12 @@ def read_weights(place: str | Path | Location) -> Weights:
 
 def weights_file(place: str | Path | Location) -> Location:
     """The file of the weights that ``place`` stands for, as :func:`read_weights` takes it; for :func:`verified`."""
-    location = Location.of(place)
+    location = Location.of(resolve(place, "weights"))
     if location.is_file():
         if not location.name.endswith(SUFFIX):
             raise UserError(
-                f"{location} is not a {SUFFIX} file: make one of a TensorFlow checkpoint with 'tecogan convert'."
+                f"{location} is not a {SUFFIX} file: make one of a TensorFlow checkpoint, or of TecoGAN-PyTorch's .pth "
+                "file, with 'tecogan convert'."
             )
         return location
     if location.is_local and os.path.lexists(location.path) and not os.path.isdir(location.path):

@@ -32,7 +32,7 @@ from tecogan_dist.training.engines.pair import EnginePair
 from tecogan_dist.training.engines.plain import PlainPair
 from tecogan_dist.training.step import TrainingStep
 from tecogan_dist.training.task import TrainingTask
-from tecogan_dist.weights.initial import load_initial
+from tecogan_dist.weights.initial import check_arithmetic, load_initial
 from tecogan_dist.weights.tensors import read_tensors
 from tecogan_dist.weights.vgg import VggWeights
 
@@ -79,18 +79,23 @@ def check_origin(origin: Location, config: Config) -> None:
     """Raise :class:`UserError` for a checkpoint that a run cannot go on from: damaged, or of other networks."""
     upscaler, discriminator, _ = build_networks(config, initial_weights=None)
     with opened(origin) as folder:
-        _load_networks(folder, origin, upscaler, discriminator)
+        _load_networks(folder, origin, config, upscaler, discriminator)
 
 
 def _load_networks(
-    folder: Path, origin: Location, upscaler: RecurrentUpscaler, discriminator: Discriminator | None
+    folder: Path,
+    origin: Location,
+    config: Config,
+    upscaler: RecurrentUpscaler,
+    discriminator: Discriminator | None,
 ) -> None:
-    """Fill the networks from an opened checkpoint."""
+    """Fill the networks, which ``config`` asked for, from an opened checkpoint."""
     files = read_state(origin).files
     for name in (WEIGHTS_FILE, MOMENTS_FILE):
         if name not in files:
             raise UserError(f"{origin} is damaged, its {STATE_FILE} knows no {name}: move it away.")
     weights = read_weights(folder / WEIGHTS_FILE)
+    check_arithmetic(weights.model, origin, config.model)
     if discriminator is not None and weights.discriminator is None:
         raise UserError(
             f"{origin} has no discriminator to go on with: begin a new run from its weights with "
@@ -105,7 +110,7 @@ def _resume(origin: Location, config: Config, device: torch.device, vgg: VggWeig
     upscaler, discriminator, _ = build_networks(config, initial_weights=None)
     checkpoint = read_state(origin)
     with opened(origin) as folder:
-        _load_networks(folder, origin, upscaler, discriminator)
+        _load_networks(folder, origin, config, upscaler, discriminator)
         pair = build_pair(upscaler, discriminator, config, device)
         _load_moments(folder, checkpoint, pair)
         average = _average(pair, config)

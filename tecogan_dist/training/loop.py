@@ -19,13 +19,14 @@ from tecogan_dist.data.stream.windows import window_config
 from tecogan_dist.models.probe import gives_pictures
 from tecogan_dist.runs.checkpoints import TrainingState, newest_checkpoint
 from tecogan_dist.runs.records import read_scores
+from tecogan_dist.runs.writing import Snapshot
 from tecogan_dist.training.begin import begin, the_first_workers
 from tecogan_dist.training.clock import Clock
 from tecogan_dist.training.device import prepare_device, to_device
 from tecogan_dist.training.ledger import Flags
 from tecogan_dist.training.rank_zero import RankZero, SilentRank
 from tecogan_dist.training.reporter import Reporter
-from tecogan_dist.training.saving import Snapshot, take_snapshot
+from tecogan_dist.training.saving import take_snapshot
 from tecogan_dist.training.step import ADVICE, NotFinite
 from tecogan_dist.training.task import Networks, TrainingTask
 from tecogan_dist.training.validation import Validator

@@ -11,8 +11,9 @@ from typing import Self
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.runs.checkpoints import TrainingState
 from tecogan_dist.runs.owner import TakenOverError
+from tecogan_dist.runs.writing import Snapshot
 from tecogan_dist.training.reporter import Reporter
-from tecogan_dist.training.saving import CheckpointWriter, Snapshot
+from tecogan_dist.training.saving import CheckpointWriter
 from tecogan_dist.training.step import StepOutcome
 from tecogan_dist.training.task import TrainingTask
 from tecogan_dist.training.tracking import Tracker

@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,25 +20,19 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.config.schema import Config
 from tecogan_dist.runs.checkpoints import (
-    EMA_FILE,
-    MOMENTS_FILE,
     STATE_FILE,
-    WEIGHTS_FILE,
-    StateFile,
     TrainingState,
     checkpoint_name,
     checkpoints,
-    file_digest,
     is_checkpoint_name,
     is_own_file,
     remove_checkpoint,
 )
 from tecogan_dist.runs.owner import TakenOverError, check_owner
 from tecogan_dist.runs.records import SCORES_FILE, best_step, read_scores, scores_text
+from tecogan_dist.runs.writing import Snapshot, write_files
 from tecogan_dist.training.engines.ema import WeightAverage
-from tecogan_dist.training.engines.pair import EnginePair, Moments
-from tecogan_dist.weights.format import save_weights
-from tecogan_dist.weights.tensors import write_tensors
+from tecogan_dist.training.engines.pair import EnginePair
 
 PATIENCE = 60.0
 """Seconds for which a checkpoint that cannot be written is tried again; the next one is a new chance."""
@@ -47,19 +40,6 @@ STAGING_PREFIX = ".staging_"
 _STAGING = re.compile(rf"{re.escape(STAGING_PREFIX)}[a-z0-9_]{{8}}")
 """As Python's module for temporary folders names them."""
 PAUSES = (1.0, 3.0, 10.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """A run at one step, in memory of its own on the CPU: training may go on while it is written."""
-
-    state: TrainingState
-    upscaler: Mapping[str, Tensor]
-    discriminator: Mapping[str, Tensor] | None
-    average: Mapping[str, Tensor] | None
-    average_updates: int
-    moments: Moments
-    updates: dict[str, int]
 
 
 def take_snapshot(state: TrainingState, pair: EnginePair, average: WeightAverage | None) -> Snapshot:
@@ -170,33 +150,15 @@ class CheckpointWriter:
         folder = self._output / checkpoint_name(snapshot.state.step)
         self.check_owner()
         with _staging(self._output) as local:
-            self._write_files(local, snapshot)
-            files = {path.name: file_digest(path) for path in sorted(local.iterdir())}
+            content = write_files(local, snapshot, model=self._config.model, run_config=self._config)
             self.check_owner()  # again: that took its time
             if (folder / STATE_FILE).exists():
                 (folder / STATE_FILE).delete()  # from here on the replaced one is not a checkpoint
-            for name in files:
+            for name in content.files:
                 (folder / name).put(local / name)
-        content = StateFile(snapshot.state, snapshot.updates, snapshot.average_updates, files)
         self.check_owner()
         (folder / STATE_FILE).write_bytes(content.to_json())
         self._drop_outdated(newest=snapshot.state.step)
-
-    def _write_files(self, local: Path, snapshot: Snapshot) -> None:
-        def weights(name: str, upscaler: Mapping[str, Tensor], discriminator: Mapping[str, Tensor] | None) -> None:
-            save_weights(
-                local / name,
-                upscaler_state=upscaler,
-                discriminator_state=discriminator,
-                model=self._config.model,
-                run_config=self._config,
-                step=snapshot.state.step,
-            )
-
-        weights(WEIGHTS_FILE, snapshot.upscaler, snapshot.discriminator)
-        if snapshot.average is not None:
-            weights(EMA_FILE, snapshot.average, None)
-        write_tensors(local / MOMENTS_FILE, snapshot.moments, {})
 
     def _drop_outdated(self, *, newest: int) -> None:
         """Remove what is neither among the newest nor the best; and folders of attempts that were never completed.

@@ -13,6 +13,7 @@ from tecogan_dist.data.stream.windows import window_config
 from tecogan_dist.metrics.names import NEED_WEIGHTS
 from tecogan_dist.metrics.perceptual import Trunk, find_trunk
 from tecogan_dist.metrics.protocol import BORDER, MULTIPLE, OFFICIAL
+from tecogan_dist.published.names import if_cached, resolve
 from tecogan_dist.weights.vgg import VggWeights, read_vgg
 
 
@@ -69,16 +70,18 @@ class Networks:
 
 
 def read_networks(task: TrainingTask) -> Networks:
-    """What a run needs of them, read on this machine. Raises :class:`UserError` if it is not here.
+    """What a run needs of them, read on this machine; VGG19 by its name is fetched. Raises :class:`UserError`.
 
     LPIPS's network is taken if it is at one of its places, and needed if the best checkpoint is chosen by it.
     """
     config = task.config
-    vgg = read_vgg(config.perceptual.weights, seed=config.seed) if config.loss.perceptual > 0 else None
+    vgg = None
+    if config.loss.perceptual > 0:
+        vgg = read_vgg(resolve(config.perceptual.weights, "vgg"), seed=config.seed)
     if not measured_scenes(task):
         return Networks(vgg)
     try:
-        return Networks(vgg, find_trunk())
+        return Networks(vgg, find_trunk(instead=if_cached("lpips-alex")))
     except UserError:
         if config.tracking.best in NEED_WEIGHTS:
             raise

@@ -14,5 +14,7 @@ OTHER_IMAGE_SUFFIXES = (
 """Pictures that are not read, and are not left out without a word either."""
 READABLE_SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
 WRITABLE_SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".avi")
+JOINABLE_SUFFIXES = (*WRITABLE_SUFFIXES, ".webm", ".gif")
+"""What `upscale` makes of segments (:mod:`tecogan_dist.video.joining`)."""
 FOLDER_RATE = Fraction(24)
 """Frames a second of a folder of images."""

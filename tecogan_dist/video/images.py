@@ -18,6 +18,7 @@ from tecogan_dist.base.atomic import reported_local
 from tecogan_dist.base.console import printable
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.inputs import open_regular
+from tecogan_dist.video import deep_png
 from tecogan_dist.video.formats import FOLDER_RATE, IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
 from tecogan_dist.video.numbering import check_sequence, digits_of
 from tecogan_dist.video.source import MOST_PIXELS, FrameSource, check_pixels
@@ -59,7 +60,7 @@ class ImageFolder(FrameSource):
     (:func:`tecogan_dist.video.numbering.check_sequence`, also for ``allow_gaps``).
     """
 
-    def __init__(self, path: Path, *, allow_gaps: bool = False) -> None:
+    def __init__(self, path: Path, *, allow_gaps: bool = False, deep: bool = False) -> None:
         with reported_local(path, "read"):
             self._files = image_files(path)
             others = sorted(
@@ -77,6 +78,8 @@ class ImageFolder(FrameSource):
         check_sequence(self._files, folder=path, allow_gaps=allow_gaps)
         self.path, self.rate, self.count = path, FOLDER_RATE, len(self._files)
         self.names = tuple(image.stem for image in self._files)
+        self._is_deep = deep and is_deep_png(self._files[0])
+        self.dtype = np.dtype(np.uint16 if self._is_deep else np.uint8)
         sizes = [_image_size(image) for image in self._files]
         self.width, self.height = sizes[0]
         for image, size in zip(self._files, sizes, strict=True):
@@ -91,7 +94,7 @@ class ImageFolder(FrameSource):
             if position >= len(self._files):
                 return
             image = self._files[position]
-            frame = read_image(image)
+            frame = read_deep_image(image) if self._is_deep else read_image(image)
             if frame.shape != (self.height, self.width, 3):
                 raise UserError(f"{image} changed its size while it was read: start again when nothing writes to it.")
             yield frame
@@ -127,6 +130,26 @@ def decode_image(data: bytes, *, name: object) -> np.ndarray:
             raise UserError(f"{name} is an animation: save its pictures as images of their own.")
         pixels = _pixels(image, name)
         return np.ascontiguousarray(TURNS.get(_orientation(image, io.BytesIO(data)), lambda same: same)(pixels))
+
+
+def is_deep_png(path: Path) -> bool:
+    """Whether an image is a PNG of 16 bits a channel without transparency."""
+    with _opened_file(path) as file:
+        return deep_png.is_deep(file.read(deep_png.HEAD))
+
+
+def read_deep_image(path: Path) -> np.ndarray:
+    """One image as (height, width, 3) uint16 RGB from 0 to 65535; those of 8 bits are widened. Else as `read_image`."""
+    with _opened_file(path) as file:
+        data = file.read(MOST_BYTES)
+    if not deep_png.is_deep(data[: deep_png.HEAD]):
+        return decode_image(data, name=path).astype(np.uint16) * 257
+    _check_png(data, path)
+    with _pillow(io.BytesIO(data), path) as image, _decoding(path):
+        if "transparency" in image.info or getattr(image, "is_animated", False):
+            raise UserError(f"{path} has transparent pixels, or several pictures: save it as one without transparency.")
+        turn = TURNS.get(_orientation(image, io.BytesIO(data)), lambda same: same)
+        return np.ascontiguousarray(turn(deep_png.decode(data)))
 
 
 def _pixels(image: Image.Image, name: object) -> np.ndarray:

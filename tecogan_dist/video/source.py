@@ -1,6 +1,7 @@
 """What all readers of frames have in common.
 
-A frame is a (height, width, 3) uint8 RGB array. Reading is lazy and in order, so a film never has to fit in memory.
+A frame is a (height, width, 3) uint8 RGB array, or a uint16 one where a source was opened as deep and has more than 8
+bits. Reading is lazy and in order, so a film never has to fit in memory.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ class Damaged(UserError):
 
 MOST_PIXELS = 2**27
 """Of a frame: 16K video (15360x8640) has fewer."""
+MOST_FRAMES = 10**7
+"""Four days of video; a promise of more is no reason to plan for them."""
 
 
 def check_pixels(width: int, height: int, name: object) -> None:
@@ -48,7 +51,7 @@ class FrameSource(ABC):
     """Frames that can be read in order, any number of times.
 
     ``rate`` is frames a second. ``count`` is what the container says, None where it says nothing. ``names`` are the
-    file names without suffix of an image folder, None for a video.
+    file names without suffix of an image folder, None for a video. ``dtype`` is that of the frames, uint8 or uint16.
     """
 
     path: Path
@@ -57,6 +60,7 @@ class FrameSource(ABC):
     rate: Fraction
     count: int | None
     names: tuple[str, ...] | None = None
+    dtype: np.dtype = np.dtype(np.uint8)
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """Frames ``start`` to ``stop`` (exclusive; None: to the end). Reading to the end verifies a video's length."""
@@ -78,7 +82,7 @@ class FrameSource(ABC):
 
     @abstractmethod
     def frames_at(self, positions: Iterable[int]) -> Iterator[np.ndarray]:
-        """The frames at these increasing positions, each (height, width, 3) uint8 RGB; ends early where the file ends.
+        """The frames at these increasing positions, each (height, width, 3) RGB; ends early where the file ends.
 
         Frames between them are decoded but not converted. Raises :class:`UserError`, which names the file, for data
         that cannot be decoded, for a file that ends before what it promises and for frames that change their size.

@@ -15,13 +15,16 @@ from typing import Any, Self
 
 import av
 import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 from PIL import Image
 
 from tecogan_dist.base.atomic import replacing
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.inputs import NAME_BYTES, advice, check_name
 from tecogan_dist.base.invariants import require
+from tecogan_dist.video import deep_png
+from tecogan_dist.video.colours import BT709, RGB_MATRIX, from_rgb, padded
+from tecogan_dist.video.encoders import machine_options
 from tecogan_dist.video.formats import (
     FOLDER_RATE,
     IMAGE_SUFFIXES,
@@ -29,12 +32,10 @@ from tecogan_dist.video.formats import (
     READABLE_SUFFIXES,
     WRITABLE_SUFFIXES,
 )
+from tecogan_dist.video.opening import reason
 
-AVCOL_SPC_BT709 = 1
 MOST_CRF = 51
 """x264's coarsest; it takes larger numbers for this one."""
-# Rounding that does not depend on the processor's vector units, so that machines of one cluster agree on every pixel.
-EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
 class FrameWriter:
@@ -119,11 +120,12 @@ class FrameWriter:
             raise UserError(f"{self._partial} is in the way and holds more than images: move it away.")
 
     def write(self, frame: np.ndarray, name: str | None = None) -> None:
-        """Append a (height, width, 3) uint8 RGB frame; all must be of one size.
+        """Append a (height, width, 3) uint8 RGB frame, to a folder also uint16; all must be of one size.
 
         ``name`` is the image's name without suffix in a folder (default ``frame_0000``); a video has no use for it.
         """
-        require(frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3, "frames are RGB in uint8")
+        is_image = frame.dtype == np.uint8 or (frame.dtype == np.uint16 and not self._is_video)
+        require(is_image and frame.ndim == 3 and frame.shape[2] == 3, "frames are RGB in uint8")
         self._shape = self._shape or frame.shape
         if frame.shape != self._shape:
             raise UserError(
@@ -137,7 +139,10 @@ class FrameWriter:
                 target = self._partial / f"{name or f'frame_{self.count:04d}'}.png"
                 if target.exists():
                     raise UserError(f"two frames would be named {target.name} in {self.path}: rename one of them.")
-                Image.fromarray(frame).save(target, compress_level=3)
+                if frame.dtype == np.uint16:
+                    target.write_bytes(deep_png.encode(frame))
+                else:
+                    Image.fromarray(frame).save(target, compress_level=3)
         self.count += 1
 
     def __exit__(
@@ -161,27 +166,20 @@ class FrameWriter:
                     self._container.close()
 
     def _encode(self, frame: np.ndarray) -> None:
-        if self._pix_fmt == "yuv420p":
-            height, width, _ = frame.shape
-            frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        frame = padded(frame, self._pix_fmt)
         is_rgb = self._pix_fmt == "rgb24"
         if self._stream is None:
             codec = "libx264rgb" if is_rgb else "libx264"
+            self._options |= machine_options(codec)
             self._stream = self._container.add_stream(codec, rate=self._rate, options=self._options)
             self._stream.height, self._stream.width, _ = frame.shape
             self._stream.pix_fmt = self._pix_fmt
             context = self._stream.codec_context
             if not is_rgb:
-                context.colorspace, context.color_range = AVCOL_SPC_BT709, ColorRange.MPEG
+                context.colorspace, context.color_range = BT709, ColorRange.MPEG
             context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        if not is_rgb:
-            picture = picture.reformat(
-                format=self._pix_fmt,
-                dst_colorspace=Colorspace.ITU709,
-                dst_color_range=ColorRange.MPEG,
-                interpolation=EXACT,
-            )
+        matrix = RGB_MATRIX if is_rgb else BT709
+        picture = from_rgb(frame, pix_fmt=self._pix_fmt, matrix=matrix, full_range=False)
         picture.pts, picture.time_base = self.count, 1 / self._rate
         self._container.mux(self._stream.encode(picture))
 
@@ -192,8 +190,3 @@ class FrameWriter:
         except (av.FFmpegError, OSError) as error:
             what = advice(error) if isinstance(error, OSError) else "check the disk's space and permissions"
             raise UserError(f"{self.path} cannot be written ({reason(error)}): {what}.") from error
-
-
-def reason(error: Exception) -> str:
-    """What the system or FFmpeg says, without the file's name."""
-    return getattr(error, "strerror", None) or str(error)

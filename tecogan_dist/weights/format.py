@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor
@@ -58,11 +58,12 @@ def save_weights(
     run_config: Config | None,
     discriminator_state: Mapping[str, Tensor] | None = None,
     step: int = 0,
+    degradation: LrOrigin = "BD",
 ) -> None:
     """Write a weights file, whole or not at all. State dicts may be on any device; they are stored in float32.
 
-    Without ``run_config`` they count as trained on BD, as the original's are. Raises :class:`UserError` if it cannot be
-    written, or if a weight is infinite or not a number.
+    ``degradation``: what they were trained on where no ``run_config`` says it; the original's on BD. Raises
+    :class:`UserError` if it cannot be written, or if a weight is infinite or not a number.
     """
     tensors = {_UPSCALER + name: tensor for name, tensor in upscaler_state.items()}
     tensors |= {_DISCRIMINATOR + name: tensor for name, tensor in (discriminator_state or {}).items()}
@@ -72,8 +73,8 @@ def save_weights(
     metadata = {
         "format": _FORMAT,
         "version": _VERSION,
-        "model": json.dumps(settings.to_tree(model)),
-        "degradation": run_config.data.degradation if run_config else "BD",
+        "model": json.dumps(_model_tree(model)),
+        "degradation": run_config.data.degradation if run_config else degradation,
         "step": str(step),
     }
     if run_config is not None:
@@ -132,6 +133,17 @@ def _check_format(metadata: Mapping[str, str], name: object) -> None:
     unknown = sorted(metadata.keys() - _ENTRIES)
     if unknown:
         raise UserError(f"{name} has an unknown entry {unknown[0][:80]!r} in its metadata: it is damaged, {_ANOTHER}.")
+
+
+def _model_tree(model: ModelConfig) -> dict[str, Any]:
+    """The model's settings, without the arithmetic where it is the original's.
+
+    Versions that know no other one read those files, and refuse the rest by the unknown setting.
+    """
+    tree = settings.to_tree(model)
+    if model.arithmetic == ModelConfig.arithmetic:
+        del tree["arithmetic"]
+    return tree
 
 
 def _model(metadata: Mapping[str, str], name: object) -> ModelConfig:

@@ -23,6 +23,7 @@ def load_initial(
     weights are taken when both sides have one of equal shapes. Raises :class:`UserError` naming any other difference.
     """
     theirs = weights.model
+    check_arithmetic(theirs, path, model)
     if theirs.scale != model.scale:
         raise UserError(
             f"the weights {path} upscale {theirs.scale} times, the config asks for {model.scale}: change model.scale "
@@ -46,6 +47,18 @@ def load_initial(
         return f"{sentence}; the discriminator starts fresh: the file's has other shapes"
     discriminator.load_state_dict(weights.discriminator)
     return f"{sentence}, and the discriminator"
+
+
+def check_arithmetic(theirs: ModelConfig, path: object, model: ModelConfig) -> None:
+    """Raise :class:`UserError` if weights of the model ``theirs`` belong to another arithmetic than ``model``.
+
+    Names and shapes are the same, so that nothing else would tell.
+    """
+    if theirs.arithmetic != model.arithmetic:
+        raise UserError(
+            f"the weights {path} are for model.arithmetic {theirs.arithmetic} and give wrong pictures in the config's, "
+            f"{model.arithmetic}: change model.arithmetic or take other weights."
+        )
 
 
 def _different(path: object, what: str, setting: str, theirs: int, ours: int) -> UserError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
@@ -20,9 +20,8 @@ from tecogan_dist.weights.tensors import CHECKSUM, read_tensors, write_tensors
 
 _VERSION = "1"
 _HOW_TO_GET = (
-    "download https://download.pytorch.org/models/vgg19-dcbb9e9d.pth, or "
-    "http://download.tensorflow.org/models/vgg_19_2016_08_28.tar.gz and convert it with 'tecogan convert', and give "
-    "--perceptual.weights FILE; or train without with --loss.perceptual 0"
+    "take torchvision's vgg19-dcbb9e9d.pth, or what 'tecogan convert' makes of TF-slim's vgg_19.ckpt, and give "
+    "--perceptual.weights FILE, or vgg19, which fetches it; or train without with --loss.perceptual 0"
 )
 
 
@@ -37,29 +36,39 @@ class VggWeights:
     preprocessing: Preprocessing
 
 
-def read_vgg(source: str | None, *, seed: int) -> VggWeights:
+def read_vgg(source: str | None, *, seed: int, how_to_get: str = _HOW_TO_GET) -> VggWeights:
     """Read ``source``: torchvision's VGG19 state dict (.pth or .safetensors), a file of ``tecogan convert``, or RANDOM.
 
-    RANDOM initialises by He from ``seed``. Raises :class:`UserError` for None, a missing, damaged or other file.
+    RANDOM initialises by He from ``seed``. Raises :class:`UserError` for None, a missing, damaged or other file, which
+    ends with ``how_to_get``.
     """
     if source is None:
-        raise UserError(f"the perceptual loss needs VGG19's weights: {_HOW_TO_GET}.")
+        raise UserError(f"the perceptual loss needs VGG19's weights: {how_to_get}.")
     if source == RANDOM:
         return VggWeights(_random_state(seed), "tf_slim")
     path = Path(source)
     if not os.path.lexists(path):
-        raise UserError(f"no file with VGG19's weights is at {source}: {_HOW_TO_GET}.")
+        raise UserError(f"no file with VGG19's weights is at {source}: {how_to_get}.")
     check_regular(path, what="weights file")
     if path.suffix == SUFFIX:
         tensors, metadata = read_tensors(path)
         if metadata.get("format") == VGG_FORMAT:
-            expected = {"format": VGG_FORMAT, "version": _VERSION, "preprocessing": "tf_slim"}
-            if {name: text for name, text in metadata.items() if name != CHECKSUM} != expected:
-                raise UserError(f"{path} was written by another version of tecogan_dist: convert it again.")
-            return VggWeights(_select(path, tensors, {name: f"vgg.{name}" for name in _empty_state()}), "tf_slim")
+            preprocessing = _preprocessing(path, metadata)
+            return VggWeights(
+                _select(path, tensors, {name: f"vgg.{name}" for name in _empty_state()}, how_to_get), preprocessing
+            )
     else:
-        tensors = read_state_dict(path, how_to_get=_HOW_TO_GET)
-    return VggWeights(_select(path, tensors, _torchvision_names()), "torchvision")
+        tensors = read_state_dict(path, how_to_get=how_to_get)
+    return VggWeights(_select(path, tensors, _torchvision_names(), how_to_get), "torchvision")
+
+
+def _preprocessing(path: Path, metadata: dict[str, str]) -> Preprocessing:
+    """What one of our files says. Raises :class:`UserError` for anything but what :func:`save_vgg` writes."""
+    for known in get_args(Preprocessing):
+        expected = {"format": VGG_FORMAT, "version": _VERSION, "preprocessing": known}
+        if {name: text for name, text in metadata.items() if name != CHECKSUM} == expected:
+            return cast(Preprocessing, known)
+    raise UserError(f"{path} was written by another version of tecogan_dist: convert it again.")
 
 
 def build_vgg(weights: VggWeights) -> Vgg19:
@@ -82,10 +91,10 @@ def save_vgg(path: Path, weights: VggWeights) -> None:
     write_tensors(path, {f"vgg.{name}": tensor for name, tensor in weights.state.items()}, metadata)
 
 
-def _select(path: Path, tensors: dict[str, Any], names: dict[str, str]) -> dict[str, Tensor]:
+def _select(path: Path, tensors: dict[str, Any], names: dict[str, str], how_to_get: str) -> dict[str, Tensor]:
     """The tensors called ``names`` (ours: theirs), if all are there in VGG19's shapes."""
     wanted = {names[name]: shape for name, shape in shapes(_empty_state()).items()}
-    found = select(tensors, wanted, kind=f"{path} is not a VGG19 file", advice=_HOW_TO_GET)
+    found = select(tensors, wanted, kind=f"{path} is not a VGG19 file", advice=how_to_get)
     return {name: found[names[name]] for name in names}
 
 

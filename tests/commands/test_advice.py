@@ -31,7 +31,11 @@ UNREACHED = {
     "runs.folder": {"doctor", "tune"},  # train into new folders
     "runs.owner": {"doctor"},  # likewise
     "training.begin": {"doctor"},  # begins from nothing
-    "weights.vgg": {"convert", "doctor"},  # makes such a file, trains without a perceptual loss
+    # Published checkpoints are converted to where nothing is, and what they could become besides is not told.
+    "weights.outputs": {"doctor", "fetch", "train", "tune"},
+    "weights.tensorflow.convert": {"doctor", "evaluate", "fetch", "train", "tune", "upscale"},
+    # Make such a file, train without a perceptual loss, or fetch and read one with an advice of their own.
+    "weights.vgg": {"convert", "doctor", "evaluate", "export", "fetch", "upscale"},
 }
 """Modules with the commands that import them, but never come to the sentence."""
 NO_ADVICE = ("commands.places", "pages.", "diagnosis.inventory")

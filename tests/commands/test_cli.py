@@ -87,6 +87,7 @@ NEEDED = {
     "tune": ["--space", "s", "--config", "frvsr", "--data", "store", "--output", "run"],
     "upscale": ["a.mp4", "b.mp4", "--weights", "w.safetensors"],
     "evaluate": ["--results", "a.mp4", "--targets", "b.mp4", "--output", "scores"],
+    "fetch": ["tecogan"],
     "convert": ["a", "b.safetensors"],
     "submit": ["--", "doctor"],
     "doctor": [],
@@ -107,7 +108,7 @@ def test_no_command_accepts_an_abbreviation_or_suggests_what_is_far(
         assert "did you mean" not in shown
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("convert", "upscale", "submit")])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("convert", "fetch", "upscale", "submit")])
 def test_a_slip_in_output_is_understood(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     if name != "doctor":
         assert run(name, "--ouput", "x") == 2

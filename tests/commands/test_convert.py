@@ -175,9 +175,10 @@ def test_converting_an_upscaler(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_converting_a_training_checkpoint(tmp_path: Path, discriminator: dict[str, np.ndarray]) -> None:
     write_v2(tmp_path / "model-1234", UPSCALER | discriminator | OTHERS, crc32c)
-    sentence = convert(tmp_path / "model-1234", tmp_path / "w.safetensors")
+    sentence, more = convert(tmp_path / "model-1234", tmp_path / "w.safetensors")
     assert f"; discriminator, {len(discriminator)} tensors, " in sentence
     assert sentence.endswith("step 1234.")
+    assert "--to checkpoint" in more
     weights = read_weights(tmp_path / "w.safetensors")
     assert (weights.model, weights.step) == (SMALL, 1234)
     assert weights.discriminator is not None
@@ -187,7 +188,7 @@ def test_converting_a_training_checkpoint(tmp_path: Path, discriminator: dict[st
 def test_a_checkpoint_without_the_last_bias(tmp_path: Path, discriminator: dict[str, np.ndarray]) -> None:
     model_variables = {name: array for name, array in discriminator.items() if name != SCORE_BIAS}
     write_v2(tmp_path / "model", UPSCALER | model_variables, crc32c)
-    assert "last bias is not in the checkpoint" in convert(tmp_path / "model", tmp_path / "w.safetensors")
+    assert "last bias is not in the checkpoint" in convert(tmp_path / "model", tmp_path / "w.safetensors")[0]
     weights = read_weights(tmp_path / "w.safetensors")
     assert weights.discriminator is not None
     assert weights.discriminator["score.bias"].tolist() == [0]
@@ -198,7 +199,7 @@ def test_a_checkpoint_without_the_last_bias(tmp_path: Path, discriminator: dict[
 def test_converting_vgg19(tmp_path: Path) -> None:
     tensors = by_rule(vgg_shapes())
     write_v2(tmp_path / "vgg_19", tensors, crc32c)
-    sentence = convert(tmp_path / "vgg_19", tmp_path / "vgg.safetensors")
+    (sentence,) = convert(tmp_path / "vgg_19", tmp_path / "vgg.safetensors")
     assert sentence.endswith("VGG19, 32 tensors, 20,024,384 numbers.")  # without the classifier
     vgg = build_vgg(read_vgg(str(tmp_path / "vgg.safetensors"), seed=0))
     np.testing.assert_array_equal(

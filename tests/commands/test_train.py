@@ -62,7 +62,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--initial_weights", "required"], "starts from FRVSR weights: give --initial-weights PATH"),
+        (["--initial_weights", "required"], "starts from FRVSR weights: give --initial-weights frvsr"),
         (["--initial_weights", "nowhere.safetensors"], r"no weights are at .*nowhere"),
         (["--data.train_scenes", "1", "9"], "no scene of the clip store is selected"),
         (["--data.crop_size", "64"], "smaller than the 264x264 crop"),

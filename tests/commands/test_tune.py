@@ -83,7 +83,7 @@ def test_spaces_that_are_refused(
         (["--data.validation-scenes", "9", "9"], "no scene of the clip store is selected"),
         (["--loss.perceptual", "0.2"], "perceptual.weights"),
         (["--initial-weights", "nowhere.safetensors"], "nowhere.safetensors"),
-        (["--initial-weights", "required"], "give --initial-weights PATH"),
+        (["--initial-weights", "required"], "give --initial-weights frvsr"),
         (["--spcae", "x"], "--spcae: did you mean --space"),
         (["--cluster.address", "127.0.0.1:1"], r"no Ray cluster answers at 127\.0\.0\.1:1"),
     ],

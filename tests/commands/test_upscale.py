@@ -27,6 +27,7 @@ from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.ops.images import quantize
 from tecogan_dist.ops.resampling import resize_bicubic
 from tecogan_dist.runs.find import load_upscaler
+from tecogan_dist.upscaling.folder import MARKER
 from tecogan_dist.upscaling.recurrence import upscale_float, upscale_frames
 from tecogan_dist.video.open import open_video
 from tecogan_dist.video.writer import FrameWriter
@@ -219,7 +220,7 @@ def test_mistakes_are_one_sentence(video: Path, weights: Path, tmp_path: Path, w
 
 
 def test_no_arguments_are_one_sentence() -> None:
-    with pytest.raises(UserError, match="required: INPUT, OUTPUT, --weights"):
+    with pytest.raises(UserError, match="required: INPUT, OUTPUT"):
         main([])
 
 
@@ -241,7 +242,7 @@ def test_no_arguments_are_one_sentence() -> None:
         ("precious.png", "cannot be written: use .mp4"),
         ("precious.tif", "cannot be written: use .mp4"),
         ("link", "is a link or a disk of its own"),
-        ("other", r"\.other\.partial is in the way and holds more than images"),
+        ("other", r"other\.unfinished is in the way of unfinished work and holds other things: move it away"),
         ("s3://bucket/large", "must be a local path"),
     ],
 )
@@ -256,7 +257,7 @@ def test_outputs_that_cannot_be_are_refused_before_any_work(
     (tmp_path / "precious" / "diary.txt").write_text("mine")
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "empty")
-    (tmp_path / ".other.partial" / "films").mkdir(parents=True)
+    (tmp_path / "other.unfinished" / "segment_00000").mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))
     source = video if name == "hard.mp4" else folder
     output = tmp_path / name if name not in ("", ".", "/") and "://" not in name else name
@@ -269,10 +270,12 @@ def test_of_two_upscalings_into_one_output_the_second_is_refused(folder: Path, w
     for output in (tmp_path / "large", tmp_path / "large.mp4"):
         with output_lock(output), pytest.raises(UserError, match=rf"another process \(pid {os.getpid()} on"):
             run(folder, output, "--weights", weights, "--overwrite")
-        (tmp_path / ".large.partial").mkdir()  # what a killed one left
+        unfinished = tmp_path / f"{output.name}.unfinished"  # what one left that was killed at its beginning
+        unfinished.mkdir()
+        (unfinished / MARKER).touch()
         run(folder, output, "--weights", weights, "--frames", 3)
         assert open_video(output).count_frames() == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".large.partial", "images", "large", "large.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "large", "large.mp4"]
 
 
 def test_a_gap_is_refused_unless_allowed(folder: Path, weights: Path, tmp_path: Path) -> None:
@@ -291,9 +294,7 @@ def test_frames_beyond_all_memory_are_refused_before_they_are_read(weights: Path
     assert not (tmp_path / "large").exists()
 
 
-def test_weights_are_required_and_looked_for(video: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--weights"):
-        run(video, tmp_path / "large.mp4")
+def test_weights_are_looked_for(video: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no weights are at"):
         run(video, tmp_path / "large.mp4", "--weights", tmp_path / "nothing")
 
@@ -329,19 +330,22 @@ def test_a_damaged_input_leaves_the_old_output(video: Path, weights: Path, tmp_p
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("name", ["large.mkv", "large"])
-def test_a_disk_without_room_ends_with_a_sentence(folder: Path, weights: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "file"), [("large.mkv", "segment_00000.mp4"), ("large", "segment_00000")])
+def test_a_disk_without_room_ends_with_a_sentence(
+    folder: Path, weights: Path, tmp_path: Path, name: str, file: str
+) -> None:
     """A limit on the size of files stands in for the full disk: the system refuses the write in the same place."""
     command = [sys.executable, "-m", "tecogan_dist.upscale", str(folder), str(tmp_path / name), "--device", "cpu"]
+    command += ["--crf", "0"] if file.endswith(".mp4") else []
     done = subprocess.run(
-        [*command, "--weights", str(weights), "--crf", "0"],
+        [*command, "--weights", str(weights)],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)),
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 2, done.stderr
-    assert f"error: {tmp_path / name} cannot be written (File too large)" in done.stderr
+    assert f"error: {tmp_path / name}.unfinished/{file} cannot be written (File too large)" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / name).exists()
 

@@ -11,122 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from tecogan_dist.models.build import build_discriminator, build_upscaler
-from tecogan_dist.models.vgg import Vgg19
 from tecogan_dist.ops.degrade import windows_to_frames
-from tecogan_dist.training import step as step_module
-from tecogan_dist.training.engines.plain import PlainPair
-from tecogan_dist.training.objective import ObjectiveResult
 from tecogan_dist.training.schedules import fade_in_at
-from tecogan_dist.training.step import TrainingStep
-from tecogan_dist.weights.tensorflow.names import tensorflow_name, to_tensorflow_layout
-from tecogan_dist.weights.vgg import VggWeights
-from tests.parity.reference import (
-    TrainingTrace,
-    close,
-    fill_by_rule,
-    load_trace,
-    relative_distance,
-    rule,
-    sampled,
-)
-
-OUR_LOSS = {
-    "l2_content_loss": "content",
-    "l2_warp_loss": "warp",
-    "vgg_loss_2": "perceptual_conv2_2",
-    "vgg_loss_3": "perceptual_conv3_4",
-    "vgg_loss_4": "perceptual_conv4_4",
-    "vgg_loss_5": "perceptual_conv5_4",
-    "vgg_all": "perceptual",
-    "PingPang": "pingpong",
-    "D_layer_0_loss": "feature_match_0",
-    "D_layer_1_loss": "feature_match_1",
-    "D_layer_2_loss": "feature_match_2",
-    "D_layer_3_loss": "feature_match_3",
-    "D_layer_loss_sum": "feature_match",
-    "t_adversarial_loss": "adversarial",
-    "t_discrim_loss": "discriminator",
-    "t_discrim_real_output": "real_score",
-    "t_discrim_fake_output": "fake_score",
-    "All_loss_Gen": "total",
-}
-STEP_TOLERANCE = (1e-5, 5e-4, 1e-3, 3e-3)
-"""Relative tolerance of raw losses at each step: rounding grows through the kinks of floor, leaky ReLU and max pool."""
-
-
-class RecordingPair(PlainPair):
-    """Plain engines that keep both losses' gradients at the weights before the first step."""
-
-    gradients: dict[str, np.ndarray]
-    moving: dict[str, np.ndarray]
-
-    def backward(self, result: ObjectiveResult, *, update_discriminator: bool, last: bool) -> None:
-        if not hasattr(self, "gradients"):
-            gradients: dict[str, Tensor] = {}
-            for prefix, module, loss in (
-                ("", self.upscaler_module, result.generator_loss),
-                ("discriminator.", self.discriminator_module, result.discriminator_loss),
-            ):
-                if module is not None and loss is not None:
-                    names = [prefix + name for name, _ in module.named_parameters()]
-                    tensors = torch.autograd.grad(loss, list(module.parameters()), retain_graph=True)
-                    gradients |= dict(zip(names, tensors, strict=True))
-            self.gradients = by_their_names(gradients)
-            buffers = named(self.discriminator_module, "named_buffers")
-            self.moving = by_their_names({f"discriminator.{name}": buffer for name, buffer in buffers.items()})
-        super().backward(result, update_discriminator=update_discriminator, last=last)
-
-
-class Replay:
-    """Our training over a trace's batches, in one process: what it computed at each step, by the original's names."""
-
-    def __init__(self, trace: TrainingTrace, fade_in: list[float]) -> None:
-        config = trace.config
-        upscaler = build_upscaler(config.model)
-        fill_by_rule(upscaler, trace.seed)
-        discriminator = vgg = None
-        if config.loss.adversarial > 0:
-            discriminator = build_discriminator(config.discriminator)
-            fill_by_rule(discriminator, trace.seed, prefix="discriminator.")
-        if config.loss.perceptual > 0:
-            network = Vgg19("tf_slim")
-            fill_by_rule(network, trace.seed, prefix="vgg.")
-            vgg = VggWeights(network.state_dict(), "tf_slim")
-        pair = RecordingPair(upscaler, discriminator, config)
-        step = TrainingStep(config, pair, device=torch.device("cpu"), vgg=vgg)
-        self.losses: list[dict[str, float]] = []
-        self.decisions: list[bool] = []
-        self.averages: list[float] = []
-        self.weights: list[dict[str, np.ndarray]] = []
-        with pytest.MonkeyPatch.context() as patch:
-            # A racy step saw the number of the step before or after its increment: the trace says which.
-            patch.setattr(step_module, "fade_in_at", lambda _, number: fade_in[number])
-            for windows in trace.windows:
-                outcome = step(torch.from_numpy(windows))
-                assert not outcome.problem
-                step.settle()
-                self.losses.append({name: value.item() for name, value in outcome.losses.items()})
-                self.decisions.append(outcome.updates_discriminator)
-                self.averages.append(step.state.balance_average)
-                parameters = named(upscaler, "named_parameters")
-                parameters |= {
-                    f"discriminator.{name}": p for name, p in named(discriminator, "named_parameters").items()
-                }
-                self.weights.append(by_their_names(parameters))
-        self.gradients = pair.gradients
-        self.moving = pair.moving
-
-
-def named(module: torch.nn.Module | None, kind: str) -> dict[str, Tensor]:
-    """A network's parameters or buffers by name; none of none."""
-    return {} if module is None else dict(getattr(module, kind)())
-
-
-def by_their_names(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    return {tensorflow_name(name): to_tensorflow_layout(name, tensor).copy() for name, tensor in tensors.items()}
+from tests.parity.reference import TrainingTrace, close, load_trace, relative_distance, rule, sampled
+from tests.parity.replaying import OUR_LOSS, SCOPES, Replay, check_raw_losses, check_weights, is_clean
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -162,10 +51,6 @@ def run(request: pytest.FixtureRequest, replays: dict) -> tuple[TrainingTrace, R
     return trace, replays[key]
 
 
-def is_clean(trace: TrainingTrace) -> bool:
-    return trace.name.endswith("clean")
-
-
 def test_batches(run: tuple[TrainingTrace, Replay]) -> None:
     """Sums of what a step sees, the signed one too: its terms cancel, so it is held to the rounding of their sizes."""
     trace, _ = run
@@ -183,10 +68,7 @@ def test_raw_losses(run: tuple[TrainingTrace, Replay]) -> None:
     names = [name for name in trace.batches["update_list_name"].tolist() if name in OUR_LOSS]
     assert set(trace.batches["update_list_name"][: trace.trace["raw"].shape[1]]) == set(names)
     for i in range(trace.steps):
-        relative = STEP_TOLERANCE[min(i, len(STEP_TOLERANCE) - 1)]
-        for name in names:
-            ours = replay.losses[i][OUR_LOSS[name]]
-            close(ours, trace.raw(name)[i], relative=relative, absolute=1e-7, what=f"{name} at step {i}")
+        check_raw_losses(trace, i, replay.losses[i])
 
 
 def test_balance_and_decisions(run: tuple[TrainingTrace, Replay]) -> None:
@@ -219,26 +101,8 @@ def test_gradients_of_the_first_step(run: tuple[TrainingTrace, Replay]) -> None:
 
 def test_weights_after_each_step(run: tuple[TrainingTrace, Replay]) -> None:
     trace, replay = run
-    start = trace.split_samples(trace.batches["samples_init"])
-    learning_rate = trace.config.optimizer.learning_rate
     for i in range(trace.steps):
-        expected = trace.split_samples(trace.trace["samples"][i])
-        for scope in ("generator/", "fnet/", "tdiscriminator/"):
-            names = [name for name in expected if name.startswith(scope)]
-            if not names:
-                continue
-            ours = np.concatenate([sampled(replay.weights[i][name]) for name in names])
-            theirs = np.concatenate([expected[name] for name in names])
-            before = np.concatenate([start[name] for name in names])
-            off = np.mean(np.abs(ours - theirs) > 0.1 * learning_rate)
-            moved, they_moved = (ours - before).astype(np.float64), (theirs - before).astype(np.float64)
-            if not they_moved.any():
-                assert not moved.any(), f"{scope} moved at step {i}, the original did not"
-                continue
-            cosine = moved @ they_moved / (np.linalg.norm(moved) * np.linalg.norm(they_moved))
-            allowed = 0.01 if is_clean(trace) else 0.08 if scope == "tdiscriminator/" else 0.05
-            assert off <= allowed, f"{scope} step {i}: {off:.2%} of the samples are off by more than a tenth of a step"
-            assert cosine > (0.999 if is_clean(trace) else 0.995), f"{scope} step {i}: cosine {cosine}"
+        check_weights(trace, i, replay.weights[i])
 
 
 def test_whole_variables_after_each_step(run: tuple[TrainingTrace, Replay]) -> None:
@@ -264,7 +128,7 @@ def test_final_weights(run: tuple[TrainingTrace, Replay]) -> None:
     finals = {k.removeprefix("final:"): v for k, v in trace.trace.items() if k.startswith("final:")}
     if not finals:
         pytest.skip("this trace did not record them")
-    for scope in ("generator/", "fnet/", "tdiscriminator/"):
+    for scope in SCOPES:
         names = [name for name in finals if name.startswith(scope) and "/moving_" not in name]
         if not names:
             continue

@@ -110,14 +110,14 @@ def write_table(path: Path, entries: Mapping[bytes, bytes], crc: Crc) -> None:
 
 
 def write_v2(prefix: Path, tensors: Mapping[str, NDArray[np.generic]], crc: Crc) -> None:
-    """A V2 checkpoint in one shard: float32 and int64."""
+    """A V2 checkpoint in one shard: float32, int32 and int64."""
     entries = {b"": b"\x08\x01\x1a\x02\x08\x01"}
     data = b""
     for name, array in sorted(tensors.items()):
         content = array.tobytes()
         dimensions = b"".join(b"\x12" + varint(len(varint(size)) + 1) + b"\x08" + varint(size) for size in array.shape)
         entries[name.encode()] = (
-            b"\x08" + varint({"float32": 1, "int64": 9}[str(array.dtype)])
+            b"\x08" + varint({"float32": 1, "int32": 3, "int64": 9}[str(array.dtype)])
             + b"\x12" + varint(len(dimensions)) + dimensions
             + b"\x20" + varint(len(data))
             + b"\x28" + varint(len(content))
@@ -126,3 +126,41 @@ def write_v2(prefix: Path, tensors: Mapping[str, NDArray[np.generic]], crc: Crc)
         data += content
     prefix.with_name(f"{prefix.name}.data-00000-of-00001").write_bytes(data)
     write_table(prefix.with_name(f"{prefix.name}.index"), entries, crc)
+
+
+def training_variables(
+    shapes: Mapping[str, tuple[int, ...]], *, step: int, updates: int | None = None, beta1: float = 0.9
+) -> dict[str, NDArray[np.generic]]:
+    """What the original's training saves after ``step`` steps: weights by rule, moments, powers, counters, averages.
+
+    With a discriminator in ``shapes``, that was updated ``updates`` times (at every step if None).
+    """
+    variables: dict[str, NDArray[np.generic]] = {**by_rule(shapes)}
+    for name, shape in shapes.items():
+        if not name.endswith(("moving_mean", "moving_variance")):
+            variables[f"generator_train/{name}/Adam"] = rule(2, name, shape) * np.float32(1e-2)
+            variables[f"generator_train/{name}/Adam_1"] = rule(3, name, shape) ** 2 * np.float32(1e-3)
+    variables["get_learning_rate_and_global_step/global_step"] = np.array(step, np.int64)
+    scope, counts = "generator_train/", [step, step]
+    if any(name.startswith("tdiscriminator/") for name in shapes):
+        updates = step if updates is None else updates
+        scope, counts = "generator_train/cond/", [updates, step, step]
+        variables["generator_train/gen_train_with_D_counter"] = np.array(updates, np.int32)
+        variables["generator_train/gen_train_wo_D_counter"] = np.array(step - updates, np.int32)
+        variables["t_discriminator_loss/add_3/ExponentialMovingAverage"] = np.array(0.25, np.float32)
+    for number, beta in ((1, beta1), (2, 0.999)):
+        for position, count in enumerate(counts):
+            name = f"{scope}beta{number}_power" + (f"_{position}" if position else "")
+            variables[name] = np.array(adam_power(beta, count), np.float32)
+    variables["generator_loss/content_loss/Mean/ExponentialMovingAverage"] = np.array(0.5, np.float32)
+    return variables
+
+
+def adam_power(beta: float, updates: int) -> float:
+    """TensorFlow's power of a beta after so many updates, multiplied in float32 as it does; 0 below normal numbers."""
+    power = factor = np.float32(beta)
+    for _ in range(updates):
+        power = power * factor
+        if power < np.finfo(np.float32).tiny:
+            return 0.0
+    return float(power)

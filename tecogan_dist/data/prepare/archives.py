@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import itertools
 import shutil
-import stat
 import zipfile
 from pathlib import Path, PurePosixPath
 
@@ -18,23 +16,16 @@ from tecogan_dist.base import console
 from tecogan_dist.base.atomic import PARTIAL_SUFFIX, remove, replacing
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.inputs import open_regular
+from tecogan_dist.base.zips import check_bomb, check_count, check_member, check_packing, is_hidden, path_in
 from tecogan_dist.data.prepare.limits import GIGABYTE, Limits
 from tecogan_dist.data.prepare.sources import printable
 from tecogan_dist.video.formats import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
 from tecogan_dist.video.numbering import check_sequence, digits_of
 from tecogan_dist.video.source import Damaged
 
-MEMBERS = 2_000_000
-"""Most members of an archive."""
 FREE_SHARE = 0.9
 """Share of the disk's free space that an archive may take."""
 CHUNK_BYTES = 2**20
-MOST_RATIO, SMALL_BYTES = 200, 10**8
-"""How many times its own size an archive of images or videos, which are packed already, can unpack to; from so many
-bytes on."""
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Others unpack a few bytes to gigabytes of memory at once."""
-NAME_CHARACTERS = 4096
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 
 
@@ -89,20 +80,12 @@ def unpack(archive: Path, folder: Path, *, most_bytes: int = Limits().archive_by
 
 def _wanted(archive: Path, members: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
     """The images and videos. Raises :class:`UserError` if any member is of a kind that only an attack would hold."""
-    if len(members) > MEMBERS:
-        raise UserError(f"{archive} has {len(members)} members: at most {MEMBERS} are unpacked.")
+    check_count(archive, members)
     wanted = []
     for member in members:
-        name, shown = _path(member), console.printable(member.filename, limit=100)
-        if name.is_absolute() or ".." in name.parts or str(name)[1:2] == ":" or len(str(name)) > NAME_CHARACTERS:
-            raise UserError(f"{archive} holds a name that leads outside ({shown}): not used.")
-        kind = stat.S_IFMT(member.external_attr >> 16)
-        if kind == stat.S_IFLNK:
-            raise UserError(f"{archive} holds a link ({shown}): not used.")
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise UserError(f"{archive} holds a device or the like ({shown}): not used.")
-        hidden = any(folder.startswith(".") or folder == "__MACOSX" for folder in name.parts)
-        if member.is_dir() or hidden:
+        check_member(archive, member)
+        name, shown = path_in(member), console.printable(member.filename, limit=100)
+        if member.is_dir() or is_hidden(name):
             continue
         suffix = name.suffix.lower()
         if suffix in (*OTHER_IMAGE_SUFFIXES, *ARCHIVE_SUFFIXES):
@@ -112,12 +95,9 @@ def _wanted(archive: Path, members: list[zipfile.ZipInfo]) -> list[zipfile.ZipIn
             )
         if suffix not in (*IMAGE_SUFFIXES, *READABLE_SUFFIXES):
             continue
-        if member.flag_bits & 1:
-            raise UserError(f"{archive} is encrypted: unpack it yourself and give the folder.")
-        if member.compress_type not in METHODS:
-            raise UserError(f"{archive} is packed by a method that is not read here: pack it as an ordinary zip.")
+        check_packing(archive, member)
         wanted.append(member)
-    names = collections.Counter(printable(str(_path(member))) for member in wanted)
+    names = collections.Counter(printable(str(path_in(member))) for member in wanted)
     twice = next((name for name, count in names.items() if count > 1), None)
     if twice is not None:
         raise UserError(f"{archive} holds {console.printable(twice, limit=100)} twice: not used.")
@@ -131,32 +111,18 @@ def _check_sizes(archive: Path, members: list[zipfile.ZipInfo], needed: int, mos
             f"{archive} holds {needed / GIGABYTE:.1f} GB: allow more with --max-archive-gigabytes, or unpack it "
             "yourself."
         )
-    size = archive.stat().st_size
-    in_order = sorted(members, key=lambda member: member.header_offset)
-    is_overlapping = any(
-        before.header_offset + before.compress_size > after.header_offset
-        for before, after in itertools.pairwise(in_order)
-    )
-    if is_overlapping or (needed > SMALL_BYTES and needed > MOST_RATIO * size):
-        raise UserError(
-            f"{archive} has {size / 1e6:.1f} MB and would become {needed / 1e6:.0f} MB, which images and videos never "
-            "do: not used."
-        )
-
-
-def _path(member: zipfile.ZipInfo) -> PurePosixPath:
-    return PurePosixPath(member.filename.replace("\\", "/"))
+    check_bomb(archive, members, needed, what="images and videos")
 
 
 def _grouped(members: list[zipfile.ZipInfo]) -> dict[str, list[zipfile.ZipInfo]]:
     """Members by the name of their video: a video's own, an image's folder; images in the order of their digits."""
     groups = collections.defaultdict(list)
     for member in members:
-        name = _path(member)
+        name = path_in(member)
         is_image = name.suffix.lower() in IMAGE_SUFFIXES
         groups[("" if str(name.parent) == "." else str(name.parent)) if is_image else str(name)].append(member)
     for group in groups.values():
-        group.sort(key=lambda member: digits_of(_path(member)))
+        group.sort(key=lambda member: digits_of(path_in(member)))
     return dict(sorted(groups.items()))
 
 
@@ -165,12 +131,14 @@ def _extract(
 ) -> list[tuple[str, Path, str]]:
     """Unpack each group of members into ``folder``; returns its printable name, what it became, and its problem."""
     extracted = []
-    beside = {str(_path(members[0]).parent) for members in groups.values() if not _is_image(members[0])}
+    beside = {str(path_in(members[0]).parent) for members in groups.values() if not _is_image(members[0])}
     for number, (name, members) in enumerate(groups.items()):
-        suffixes = [_path(member).suffix.lower() for member in members]
+        suffixes = [path_in(member).suffix.lower() for member in members]
         problem = ""
         if _is_image(members[0]):
-            problem = _problem_of_images(f"{archive}#{printable(name)}", [_path(member) for member in members], beside)
+            problem = _problem_of_images(
+                f"{archive}#{printable(name)}", [path_in(member) for member in members], beside
+            )
             target = folder / f"{number:06d}"
             target.mkdir()
             files = [target / f"{index:08d}{suffix}" for index, suffix in enumerate(suffixes)]
@@ -186,7 +154,7 @@ def _extract(
 
 
 def _is_image(member: zipfile.ZipInfo) -> bool:
-    return _path(member).suffix.lower() in IMAGE_SUFFIXES
+    return path_in(member).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _problem_of_images(name: str, images: list[PurePosixPath], beside: set[str]) -> str:

@@ -7,9 +7,6 @@ without end, trickles, or promises too much is given up, whatever it is in the m
 from __future__ import annotations
 
 import functools
-import http.client
-import io
-import socket
 import time
 import urllib.request
 import zlib
@@ -24,13 +21,9 @@ from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
 from yt_dlp.utils import sanitize_url
 from yt_dlp.utils.networking import normalize_url
 
-from tecogan_dist.base.addresses import checked_url
-from tecogan_dist.base.errors import UserError
-from tecogan_dist.data.prepare import limits
+from tecogan_dist.base import transfers
+from tecogan_dist.base.transfers import READ_BYTES, Answer, check_proxies
 from tecogan_dist.data.prepare.limits import Watch
-
-READ_BYTES = 2**16
-PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 
 class WatchedYtDlp(yt_dlp.YoutubeDL):
@@ -38,7 +31,7 @@ class WatchedYtDlp(yt_dlp.YoutubeDL):
 
     def __init__(self, options: dict[str, Any], watch: Watch) -> None:
         self._watch = watch
-        _check_proxies()
+        check_proxies()
         # Plugins are code that anybody may have put somewhere on the path.
         yt_dlp.globals.plugin_dirs.value = []
         # A downloader of playlists asks for ffmpeg's version by this, and not by the options.
@@ -58,16 +51,6 @@ class WatchedYtDlp(yt_dlp.YoutubeDL):
         if not isinstance(response, _urllib.UrllibResponseAdapter):
             response.fp = _Reader(response.fp, self._watch)
         return response
-
-
-def _check_proxies() -> None:
-    """Raise :class:`UserError` for a proxy in the environment that cannot be one."""
-    for name, proxy in urllib.request.getproxies().items():
-        if name != "no" and proxy:
-            try:
-                checked_url(proxy if "://" in proxy else f"http://{proxy}", schemes=PROXY_SCHEMES)
-            except UserError as error:
-                raise UserError(f"the environment's {name}_proxy is no use: {error}") from error
 
 
 class _WatchedRH(_urllib.UrllibRH):
@@ -114,7 +97,7 @@ class _HTTPHandler(_urllib.HTTPHandler):
 
     def _make_conn_class(self, base: Any, req: Any) -> Any:
         kind = _urllib.HTTPHandler._make_conn_class(base, req)
-        answer = staticmethod(functools.partial(_Answer, self._watch))
+        answer = staticmethod(functools.partial(Answer, self._watch))
         return type("Watched", (kind,), {"response_class": answer})
 
     def gz(self, data: bytes) -> bytes:
@@ -140,57 +123,10 @@ class _HTTPHandler(_urllib.HTTPHandler):
         if not data:
             return data
         unpacking = zlib.decompressobj(bits)
-        unpacked = unpacking.decompress(data, limits.PAGE_BYTES)
+        unpacked = unpacking.decompress(data, transfers.PAGE_BYTES)
         if unpacking.unconsumed_tail:
             raise self._watch.is_page_too_large()
         return unpacked
-
-
-class _Answer(http.client.HTTPResponse):
-    """An answer of a server, whose every byte is counted."""
-
-    def __init__(self, watch: Watch, sock: socket.socket, *rest: Any, **settings: Any) -> None:
-        super().__init__(sock, *rest, **settings)
-        self._watch = watch
-        self.fp: Any = io.BufferedReader(_Counted(self.fp.detach(), watch))
-
-    def begin(self) -> None:
-        super().begin()
-        if self.length:
-            self._watch.promised(self.length)
-
-    def read(self, amt: int | None = None) -> bytes:
-        if amt is not None:
-            return super().read(amt)
-        page = bytearray()
-        while piece := super().read(READ_BYTES):
-            page += piece
-            if len(page) > limits.PAGE_BYTES:
-                raise self._watch.is_page_too_large()
-        if self.length:
-            raise http.client.IncompleteRead(bytes(page), self.length)
-        return bytes(page)
-
-
-class _Counted(io.RawIOBase):
-    """Bytes on their way from a server; a read waits for the next ones, not for all that are wanted."""
-
-    def __init__(self, inner: Any, watch: Watch) -> None:
-        self._inner, self._watch = inner, watch
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._watch.check()
-        began = time.monotonic()
-        count = self._inner.readinto(buffer)
-        self._watch.took(count or 0, time.monotonic() - began)
-        return count
-
-    def close(self) -> None:
-        self._inner.close()
-        super().close()
 
 
 class _Reader:
@@ -212,6 +148,6 @@ class _Reader:
             pieces.append(piece)
             if not piece:
                 break
-            if amount is None and sum(map(len, pieces)) > limits.PAGE_BYTES:
+            if amount is None and sum(map(len, pieces)) > transfers.PAGE_BYTES:
                 raise self._watch.is_page_too_large()
         return b"".join(pieces)

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-KINDS = ("exp_avg", "exp_avg_sq")
-"""As torch.optim.Adam and AdamTF1 name them."""
+from tecogan_dist.runs.writing import MOMENTS
 
 
 def gather(module: nn.Module, optimizer: Any, *, zero_stage: int | None) -> tuple[dict[str, Tensor], int]:
@@ -26,7 +25,7 @@ def gather(module: nn.Module, optimizer: Any, *, zero_stage: int | None) -> tupl
         return {}, 0
     moments = {}
     for name, parameter in module.named_parameters():
-        for kind in KINDS:
+        for kind in MOMENTS:
             moments[f"{kind}.{name}"] = _whole(parameter, kind, inner, zero_stage).detach().cpu().clone()
     return moments, round(float(steps[0]))
 
@@ -43,11 +42,11 @@ def restore(
     for tensor in flat:
         on = tensor.device if inner.defaults.get("fused") else "cpu"
         inner.state[tensor] = {"step": torch.tensor(float(updates), device=on)}
-        inner.state[tensor] |= {kind: torch.zeros_like(tensor) for kind in KINDS}
+        inner.state[tensor] |= {kind: torch.zeros_like(tensor) for kind in MOMENTS}
     if zero_stage in (1, 2):
         optimizer._lazy_init_hp_params_optimizer_state()
     for name, parameter in module.named_parameters():
-        for kind in KINDS:
+        for kind in MOMENTS:
             _put(parameter, kind, moments[f"{kind}.{name}"], inner, zero_stage)
 
 

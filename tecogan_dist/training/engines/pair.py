@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from tecogan_dist.config.schema import Config
+from tecogan_dist.runs.writing import NETWORKS
 from tecogan_dist.training.engines.moments import gather, restore
 from tecogan_dist.training.engines.optimizers import build_optimizer
 from tecogan_dist.training.objective import ObjectiveResult
 
-NETWORKS = ("upscaler", "discriminator")
 Moments = dict[str, Tensor]
 
 

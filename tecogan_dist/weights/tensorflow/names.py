@@ -111,6 +111,18 @@ def from_tensorflow(
     return upscaler_state, _read_state(with_bias, discriminator.state_dict(), prefix="discriminator."), model
 
 
+def moments_from_tensorflow(
+    tensors: Mapping[str, NDArray[np.generic]], weights: Mapping[str, Tensor], *, prefix: str, slot: str
+) -> dict[str, Tensor]:
+    """Adam's moments of a network by its weights' names, in our layout.
+
+    ``weights``: those that are trained; ``prefix`` makes their names unique (``discriminator.``). ``slot``: what
+    TensorFlow calls a variable's moments, with the variable's own name in place of ``{}``. Raises :class:`UserError`
+    when one is missing, has another shape than its weight or is not finite.
+    """
+    return _read_state(tensors, weights, prefix=prefix, slot=slot)
+
+
 def vgg_from_tensorflow(tensors: Mapping[str, NDArray[np.generic]]) -> dict[str, Tensor]:
     """The state dict of :class:`Vgg19` from the variables of TF-slim's vgg_19; its classifier is ignored."""
     with torch.device("meta"):
@@ -119,20 +131,21 @@ def vgg_from_tensorflow(tensors: Mapping[str, NDArray[np.generic]]) -> dict[str,
 
 
 def _read_state(
-    tensors: Mapping[str, NDArray[np.generic]], expected: Mapping[str, Tensor], *, prefix: str
+    tensors: Mapping[str, NDArray[np.generic]], expected: Mapping[str, Tensor], *, prefix: str, slot: str = "{}"
 ) -> dict[str, Tensor]:
     state = {}
     for name, like in expected.items():
-        array = _find(tensors, prefix + name)
+        variable = slot.format(tensorflow_name(prefix + name))
+        array = _find(tensors, variable)
         tensor = from_tensorflow_layout(name, array)
         if tensor.shape != like.shape:
-            raise _wrong_shape(prefix + name, array)
+            raise _wrong_shape(variable, array)
         if array.dtype not in _FLOATS:
             raise UserError(
-                f"the TensorFlow variable {tensorflow_name(prefix + name)} is of type {array.dtype}, where weights are "
-                "float32: convert a checkpoint of TecoGAN, FRVSR or VGG19."
+                f"the TensorFlow variable {variable} is of type {array.dtype}, where weights are float32: convert a "
+                "checkpoint of TecoGAN, FRVSR or VGG19."
             )
-        bad = not_finite({tensorflow_name(prefix + name): tensor})
+        bad = not_finite({variable: tensor})
         if bad is not None:
             raise UserError(f"the TensorFlow checkpoint cannot be used: {bad}, convert another one.")
         state[name] = tensor
@@ -140,21 +153,21 @@ def _read_state(
 
 
 def _kernel_shape(tensors: Mapping[str, NDArray[np.generic]], our_name: str) -> tuple[int, ...]:
-    array = _find(tensors, our_name)
+    variable = tensorflow_name(our_name)
+    array = _find(tensors, variable)
     if array.ndim != 4 or array.size == 0 or array.shape[3] > WIDEST:
-        raise _wrong_shape(our_name, array)
+        raise _wrong_shape(variable, array)
     return array.shape
 
 
-def _find(tensors: Mapping[str, NDArray[np.generic]], our_name: str) -> NDArray[np.generic]:
-    name = tensorflow_name(our_name)
-    if name not in tensors:
-        raise UserError(f"the TensorFlow checkpoint has no variable {name}: convert a complete one.")
-    return tensors[name]
+def _find(tensors: Mapping[str, NDArray[np.generic]], variable: str) -> NDArray[np.generic]:
+    if variable not in tensors:
+        raise UserError(f"the TensorFlow checkpoint has no variable {variable}: convert a complete one.")
+    return tensors[variable]
 
 
-def _wrong_shape(our_name: str, array: NDArray[np.generic]) -> UserError:
+def _wrong_shape(variable: str, array: NDArray[np.generic]) -> UserError:
     return UserError(
-        f"the TensorFlow variable {tensorflow_name(our_name)} has shape {array.shape}, which does not fit a TecoGAN, "
-        "FRVSR or VGG19 network: convert a checkpoint of those."
+        f"the TensorFlow variable {variable} has shape {array.shape}, which does not fit a TecoGAN, FRVSR or VGG19 "
+        "network: convert a checkpoint of those."
     )

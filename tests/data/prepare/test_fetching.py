@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tecogan_dist.base import transfers
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.data.prepare import limits
 from tecogan_dist.data.prepare.download import Retrying, describe, downloaded, fetch
 from tecogan_dist.data.prepare.limits import Limits, Watch
 from tests.support.web_server import Site, serving
@@ -43,7 +43,7 @@ def refused(site: Site, folder: Path, path: str, sentence: str, **most: float) -
 def test_too_much_is_refused_before_and_while_it_comes(
     tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "PAGE_BYTES", 100_000)
+    monkeypatch.setattr(transfers, "PAGE_BYTES", 100_000)
     refused(site, tmp_path, "/film.mp4", r"has 0\.0 GB: allow more with --max-download-gigabytes", bytes=20_000)
     assert sum(request.sent for request in site.log) <= 2 * len(FILM)
     site.endless |= {"/film.mp4", "/page.html"}
@@ -59,7 +59,7 @@ def test_too_much_is_refused_before_and_while_it_comes(
 def test_a_server_that_trickles_is_given_up(tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.bytes_per_second = 1  # the server makes 50 of it
     refused(site, tmp_path, "/film.mp4", "took longer than 1 s: allow more with --download-timeout", seconds=1)
-    monkeypatch.setattr(limits, "SLOW_SECONDS", 0.5)
+    monkeypatch.setattr(transfers, "SLOW_SECONDS", 0.5)
     refused(site, tmp_path, "/film.mp4", "sends less than 200 bytes a second: run it again later")
     refused(site, tmp_path, "/page.html", "sends less than 200 bytes a second: run it again later")
     with pytest.raises(UserError, match="took longer than 1 s"):
@@ -128,7 +128,7 @@ def test_whatever_a_server_answers_ends_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes, rest: bytes
 ) -> None:
     """``rest`` is repeated for ever."""
-    monkeypatch.setattr(limits, "PAGE_BYTES", 100_000)
+    monkeypatch.setattr(transfers, "PAGE_BYTES", 100_000)
 
     class Answer(socketserver.BaseRequestHandler):
         def handle(self) -> None:

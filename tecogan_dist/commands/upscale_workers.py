@@ -1,0 +1,141 @@
+"""Who does the work of ``tecogan upscale``: this process, processes of this machine, or actors of Ray."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from tecogan_dist.base.console import say
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.commands.upscale_options import request_of
+from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.upscaling import machine
+from tecogan_dist.upscaling.job import Here, Job, Opened, Request, Runner, begin
+from tecogan_dist.upscaling.processes import Processes
+from tecogan_dist.upscaling.spread import Spreading, Workers
+from tecogan_dist.upscaling.working import frozen
+
+if TYPE_CHECKING:
+    from tecogan_dist.upscaling.ray_actors import Cluster
+
+MANY = 10**9
+"""Groups of segments, and frames, of many films: enough for whatever workers there are."""
+
+
+@dataclass(frozen=True)
+class Workforce:
+    """What there is to work with."""
+
+    options: argparse.Namespace
+    device: torch.device
+    """Of the model in this process."""
+    cluster: Cluster | None
+
+    @property
+    def kind(self) -> Literal["cpu", "cuda"]:
+        """Where the network runs."""
+        if self.cluster is not None:
+            return self.cluster.device
+        return "cuda" if self.device.type == "cuda" else "cpu"
+
+    def request(self, options: argparse.Namespace) -> Request:
+        """Of a film's options."""
+        return replace(request_of(options, torch.device(self.kind)), device=self.kind, threads=options.threads)
+
+    def begin(
+        self, request: Request, model: RecurrentUpscaler, opened: Opened, *, restart: bool, threads: int | None = None
+    ) -> Job:
+        """:func:`tecogan_dist.upscaling.job.begin`, for as many threads as these workers have, or for ``threads``."""
+        if self.cluster is not None and self.kind == "cpu":
+            threads = self.cluster.cpus
+        workers = self.options.workers
+        return begin(request, model, opened=opened, restart=restart, most_processes=workers, threads=threads)
+
+    def runner(self, job: Job, model: RecurrentUpscaler) -> Runner:
+        """Of one film's segments."""
+        cluster, workers = self.cluster, self.options.workers
+        if cluster is not None:
+            return Spreading(lambda groups: cluster.actors(frozen(model), workers=workers, groups=groups))
+        count, threads = self._processes(job, model)
+        if count > 1:
+            return Spreading(lambda groups: Processes(frozen(model), count=min(count, groups), threads=threads))
+        return Here(model=model)
+
+    def _processes(self, job: Job, model: RecurrentUpscaler) -> tuple[int, int]:
+        """How many, and their threads."""
+        threads = job.rendering.threads
+        if self.kind != "cpu" or threads is None or not job.todo:
+            return 1, 1
+        height, width = _low_resolution(job.opened, job.request, model)
+        choice = machine.choose(
+            model,
+            height=height,
+            width=width,
+            frames=job.frames - job.frames_done,
+            groups=len(job.todo),
+            threads=threads,
+            most=self.options.workers,
+        )
+        if choice.processes > 1 and job.frames_done:
+            say(machine.in_sentence(choice))
+        return choice.processes, choice.threads
+
+    def pool(
+        self, request: Request, opened: Opened, model: RecurrentUpscaler
+    ) -> tuple[AbstractContextManager[Workers | None], int | None]:
+        """Of many films, of which ``opened`` is the first, and the threads to plan them with.
+
+        The pool is None where this process alone does the work.
+        """
+        cluster, workers = self.cluster, self.options.workers
+        if cluster is not None:
+            return cluster.actors(frozen(model), workers=workers, groups=MANY), None
+        if self.kind != "cpu":
+            return nullcontext(), None
+        height, width = _low_resolution(opened, request, model)
+        choice = machine.choose(
+            model, height=height, width=width, frames=MANY, groups=MANY, threads=request.threads, most=workers
+        )
+        say(machine.in_sentence(choice))
+        if choice.processes == 1:
+            return nullcontext(), choice.threads
+        return Processes(frozen(model), count=choice.processes, threads=choice.threads), choice.threads
+
+
+@contextlib.contextmanager
+def workforce(options: argparse.Namespace) -> Iterator[Workforce]:
+    """By the options, by $RAY_ADDRESS, and by what this machine has. Raises :class:`UserError`."""
+    if not _uses_ray(options):
+        yield Workforce(options, _device(options.device), None)
+        return
+    from tecogan_dist.upscaling.ray_actors import cluster  # takes a second, and most do without
+
+    with cluster(options.address, workers=options.workers, device=options.device, threads=options.threads) as found:
+        yield Workforce(options, torch.device("cpu"), found)
+
+
+def _uses_ray(options: argparse.Namespace) -> bool:
+    """On a cluster, inside a job of one, where it is asked for ("local"), and for several GPUs of this machine."""
+    if options.address or os.environ.get("RAY_ADDRESS", "local") != "local":
+        return True
+    several = options.device != "cpu" and torch.cuda.is_available() and torch.cuda.device_count() > 1
+    return several and options.workers != 1
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("there is no CUDA device here: use --device cpu.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _low_resolution(opened: Opened, request: Request, model: RecurrentUpscaler) -> tuple[int, int]:
+    """Height and width of what the network sees."""
+    shrunk = model.scale if request.degrade else 1
+    return -(-opened.source.height // shrunk), -(-opened.source.width // shrunk)

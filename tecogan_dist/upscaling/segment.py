@@ -1,0 +1,305 @@
+"""One segment: its frames out of the source, through the network, into a file, and a check that the file holds them.
+
+This is the work that is done here, in processes or on other machines alike: :func:`upscale_segment` of a
+:class:`SegmentTask`, which holds all that it needs but the model. Decoding, the network and encoding run at the same
+time, each in a thread of its own with a short queue between them. :func:`render` and :func:`finish` are its two halves,
+so that a segment can be checked while the next one is made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tecogan_dist.base.atomic import remove
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.invariants import present
+from tecogan_dist.config.degradations import Degradation, is_centred
+from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.ops.resampling import resize_bicubic
+from tecogan_dist.upscaling.check import Look, check_result, check_written, look
+from tecogan_dist.upscaling.folder import WorkFolder
+from tecogan_dist.upscaling.machine import computing_with
+from tecogan_dist.upscaling.panels import panels
+from tecogan_dist.upscaling.plan import Segment
+from tecogan_dist.upscaling.recurrence import Precision, Recurrence, Upscaled, to_host, to_image
+from tecogan_dist.upscaling.source import SourceOptions, check_unchanged
+from tecogan_dist.upscaling.states import read_state, write_state
+from tecogan_dist.upscaling.targets import Target
+from tecogan_dist.upscaling.threads import WriteBehind, read_ahead
+from tecogan_dist.video.source import FrameSource
+
+Frame = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendering:
+    """How the network runs. All of it changes pixels, be it only in the last bit."""
+
+    degrade: Degradation | None = None
+    """The source is of high resolution: the model sees its degradation, and the result has the source's size."""
+    precision: Precision = "fp32"
+    tile: int | None = None
+    """Low-resolution pixels of a side that run at once; None: the whole frame."""
+    threads: int | None = None
+    """Of the network on a CPU (:mod:`tecogan_dist.upscaling.machine`); None: as many as torch has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentTask:
+    """A segment to make. It can be pickled."""
+
+    source: SourceOptions
+    stamp: str
+    """Of the source when the work began (:func:`tecogan_dist.upscaling.source.stamp`)."""
+    output: Path
+    """Beside which the work folder is."""
+    segment: Segment
+    first: int
+    """The job's first frame, from which images without a name of their own are counted."""
+    rendering: Rendering
+    target: Target
+    beside: Target | None = None
+    """Of the comparison, if there is to be one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentResult:
+    """What became of a task; the files are in the work folder."""
+
+    number: int
+    frames: int
+    seconds: float
+    tile: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """A segment whose files are written and not yet checked."""
+
+    task: SegmentTask
+    files: tuple[Path, ...]
+    size: tuple[int, int]
+    """Height and width of its frames."""
+    looks: tuple[Look, ...]
+    seconds: float
+    tile: int | None
+
+
+class Kept:
+    """What segments of one job have in common, kept from one to the next: the open source, and the network's buffers.
+
+    To open a long film and to capture a CUDA graph takes seconds. One belongs to one thread and to one model.
+    """
+
+    def __init__(self) -> None:
+        self._source: tuple[object, FrameSource] | None = None
+        self._recurrence: tuple[object, Recurrence] | None = None
+
+    def source(self, task: SegmentTask) -> FrameSource:
+        """The task's."""
+        key = (task.source, task.stamp)
+        if self._source is None or self._source[0] != key:
+            self._source = (key, task.source.open())
+        return self._source[1]
+
+    def recurrence(self, task: SegmentTask, model: RecurrentUpscaler, note: Callable[[str], None]) -> Recurrence:
+        """The task's, in whatever state. Where memory ran out before, it still has the smaller tiles."""
+        source = self.source(task)
+        size = (source.height, source.width)
+        key = (task.rendering, size)
+        if self._recurrence is None or self._recurrence[0] != key:
+            self._recurrence = None  # its memory first
+            recurrence = Recurrence(
+                model,
+                size=size,
+                device=next(model.parameters()).device,
+                degradation=task.rendering.degrade,
+                precision=task.rendering.precision,
+                tile=task.rendering.tile,
+                note=note,
+            )
+            self._recurrence = (key, recurrence)
+        return self._recurrence[1]
+
+
+class _Input(NamedTuple):
+    frame: Frame
+    look: Look
+
+
+def upscale_segment(
+    task: SegmentTask,
+    model: RecurrentUpscaler,
+    *,
+    kept: Kept | None = None,
+    advance: Callable[[], None] = lambda: None,
+    note: Callable[[str], None] = lambda _: None,
+) -> SegmentResult:
+    """Make a segment. ``model`` is in eval mode on the device that is to be used.
+
+    The segment before it has to be done if it ``continues``. ``kept`` is handed from call to call. ``advance`` is
+    called after each frame, ``note`` with a sentence for the user.
+
+    Raises :class:`UserError` for what reading and writing raise, a source that changed, an output of the network that
+    is not numbers or of one colour, and a file that does not hold what the network gave. Nothing is left of a segment
+    that fails.
+    """
+    return finish(render(task, model, kept=kept, advance=advance, note=note))
+
+
+def render(
+    task: SegmentTask,
+    model: RecurrentUpscaler,
+    *,
+    kept: Kept | None = None,
+    advance: Callable[[], None] = lambda: None,
+    note: Callable[[str], None] = lambda _: None,
+) -> Rendered:
+    """Write a segment's files, as :func:`upscale_segment`, and the state for the one after it."""
+    began = time.monotonic()
+    folder, segment, rendering = WorkFolder(task.output), task.segment, task.rendering
+    folder.discard(segment.number)
+    check_unchanged(task.source.path, task.stamp)
+    kept = kept or Kept()
+    source = kept.source(task)
+    recurrence = kept.recurrence(task, model, note)
+    if segment.continues:
+        recurrence.restore(read_state(folder.state(segment.number)))
+    height, width = result_size(source, model, rendering)
+    names = source.names
+    file = folder.segment(segment.number, task.target.suffix)
+    beside = None if task.beside is None else folder.beside(segment.number, task.beside.suffix)
+    centred = model.centred if rendering.degrade is None else is_centred(rendering.degrade)
+    under_way: deque[_Input] = deque()
+    looks: list[Look] = []
+
+    def to_images(item: tuple[Upscaled, _Input]) -> tuple[Tensor, ...]:
+        upscaled, given = item
+        under_way.append(given)
+        image = to_image(upscaled.sr_frame, rounds=model.rounds, deep=task.target.deep)
+        is_finite = upscaled.sr_frame.sum().isfinite()  # a NaN or an infinity anywhere makes the sum one
+        if beside is None:
+            return image, is_finite
+        bicubic = resize_bicubic(upscaled.lr_frame.unsqueeze(0), model.scale, centred=centred)
+        shallow = to_image(upscaled.sr_frame, rounds=model.rounds) if task.target.deep else image
+        return image, is_finite, shallow, to_image(bicubic[0])
+
+    with ExitStack() as stack:
+        stack.enter_context(computing_with(rendering.threads))
+        writer = stack.enter_context(task.target.writer(file))
+        to_output = stack.enter_context(WriteBehind[tuple[Frame, str | None]](lambda item: writer.write(*item)))
+        to_beside: WriteBehind[tuple[dict[str, NDArray[np.uint8]], str]] | None = None
+        if task.beside is not None:
+            beside_writer = stack.enter_context(task.beside.writer(present(beside, "a comparison has a file")))
+            to_beside = stack.enter_context(WriteBehind(lambda item: beside_writer.write(panels(item[0]), item[1])))
+        upscaled = _run(recurrence, source, segment, warm_up=model.warm_up, name=task.source.path)
+        for number, (image, is_finite, *shown) in enumerate(to_host(map(to_images, upscaled)), start=segment.start):
+            if not is_finite:
+                raise UserError(f"frame {number} came out of the network as values that are no numbers: {ADVICE}.")
+            given = under_way.popleft()
+            result = image.numpy()[:height, :width]
+            looks.append(look(result))
+            check_result(given.look, looks[-1], frame=number, advice=ADVICE)
+            counted = f"frame_{number - task.first:04}"
+            to_output.put((result, names[number] if names else counted))
+            if to_beside is not None:
+                model_image, bicubic = (picture.numpy()[:height, :width] for picture in shown)
+                truth = {} if rendering.degrade is None else {"truth": _shown(given.frame)}
+                to_beside.put(({"bicubic": bicubic, "model": model_image, **truth}, counted))
+            advance()
+    if segment.hands_on:
+        state = present(recurrence.export_state(), "a segment has frames")
+        write_state(folder.state(segment.number + 1), state)
+    return Rendered(
+        task=task,
+        files=(file,) if beside is None else (file, beside),
+        size=(height, width),
+        looks=tuple(looks),
+        seconds=time.monotonic() - began,
+        tile=recurrence.tile,
+    )
+
+
+def finish(rendered: Rendered) -> SegmentResult:
+    """Check a segment's files, and record it as done. Raises as :func:`upscale_segment`."""
+    task = rendered.task
+    folder, segment = WorkFolder(task.output), task.segment
+    try:
+        check_unchanged(task.source.path, task.stamp)
+        file = rendered.files[0]
+        height, width = rendered.size
+        frames = task.target.frames(file, height=height, width=width)
+        check_written(map(look, frames), rendered.looks, first=segment.start, name=file)
+    except BaseException:
+        for file in rendered.files:
+            remove(file)
+        raise
+    folder.finish(
+        segment.number,
+        files=rendered.files,
+        frames=segment.frames,
+        means=[round(one.mean, 2) for one in rendered.looks],
+        deviations=[round(one.deviation, 2) for one in rendered.looks],
+        tile=rendered.tile,
+    )
+    return SegmentResult(number=segment.number, frames=segment.frames, seconds=rendered.seconds, tile=rendered.tile)
+
+
+ADVICE = "its weights are damaged, or need another --precision (fp32); take other weights, or --exact"
+
+
+def result_size(source: FrameSource, model: RecurrentUpscaler, rendering: Rendering) -> tuple[int, int]:
+    """Height and width of the result."""
+    times = 1 if rendering.degrade else model.scale
+    return times * source.height, times * source.width
+
+
+def _run(
+    recurrence: Recurrence, source: FrameSource, segment: Segment, *, warm_up: int, name: object
+) -> Iterator[tuple[Upscaled, _Input]]:
+    """The segment's frames in order, each with the memory of its scene's frames before it.
+
+    A scene's first frame gets one too, as in the original: the frames 1 to ``warm_up`` of the scene are run before it,
+    in reverse, and what they give is dropped. A shorter scene is warmed up with the frames it has.
+    """
+    ends = dict(segment.scenes)
+    last, end = segment.scenes[-1] if segment.scenes else (segment.start, segment.start)
+    stop = max(segment.stop, min(last + warm_up + 1, end))
+    inputs = read_ahead(_Input(frame, look(frame)) for frame in source.frames(segment.start, stop))
+    head: deque[_Input] = deque()  # read before their turn
+    for position in range(segment.start, segment.stop):
+        is_first = position in ends
+        wanted = min(warm_up + 1, ends[position] - position) if is_first else 1
+        while len(head) < wanted:
+            given = next(inputs, None)
+            if given is None:
+                raise UserError(
+                    f"{name} ends after {position + len(head)} frames, and had more before: start again, with "
+                    "--restart, when nothing writes to it."
+                )
+            head.append(given)
+        if is_first:
+            recurrence.reset()
+            for ahead in reversed(list(head)[1:wanted]):
+                recurrence.step(_tensor(ahead.frame))
+        given = head.popleft()
+        yield recurrence.step(_tensor(given.frame)), given
+
+
+def _tensor(frame: Frame) -> Tensor:
+    return torch.tensor(frame)  # a copy: arrays of images are read-only
+
+
+def _shown(frame: Frame) -> NDArray[np.uint8]:
+    return (frame >> 8 if frame.dtype == np.uint16 else frame).astype(np.uint8, copy=False)

@@ -1,0 +1,88 @@
+"""How large the tiles are that fit into memory, and what running out of it looks like.
+
+The bytes are those of the largest moment: all that is there for the whole frame, and what a tile adds.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.memory import available_memory, in_words
+from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.models.tiles import SMALLEST_TILE
+
+SHARE = 0.75
+"""Of the free memory that may be planned with: libraries take workspaces, and others use the machine too."""
+FLOAT = 4
+PICTURES = 14
+"""Numbers a pixel of the result: the output, the one before, the same in 0..1, and images in queues."""
+FLOW_FEATURES = 5
+"""Maps of the flow network's width (that of its first level) that its last layers have at a time."""
+CPU_MAPS, CUDA_MAPS = 5, 3
+"""Maps of the generator's features at a time."""
+WARPED = 24
+"""Numbers a pixel of the result that warping takes."""
+MOST = 1 << 30
+STEP = 32
+"""Pixels by which sides of tiles differ."""
+
+
+def automatic_tile(
+    model: RecurrentUpscaler, height: int, width: int, *, device: torch.device, precision: str = "fp32"
+) -> int | None:
+    """The side of the largest tile that fits into what is free, for ``height`` x ``width`` low-resolution pixels.
+
+    None where the whole frame fits. Raises :class:`UserError` where even the smallest tile certainly does not.
+    """
+    free = free_memory(device)
+    whole = frame_bytes(model, height, width)
+    each = tile_bytes(model, device=device, precision=precision)
+    if whole + each * height * width <= SHARE * free:
+        return None
+    needed = whole + each * SMALLEST_TILE**2
+    if needed > free:
+        raise UserError(
+            f"frames of {width}x{height} need {in_words(needed)} of memory to be upscaled, even tile by tile, and "
+            f"{'the GPU' if device.type == 'cuda' else 'this machine'} has {in_words(free)} free: give smaller frames, "
+            "or end other programs."
+        )
+    side = int((max(0.0, SHARE * free - whole) / each) ** 0.5) // STEP * STEP
+    return max(SMALLEST_TILE, side)
+
+
+def smaller_tile(tile: int | None, height: int, width: int) -> int | None:
+    """The tile to try after one (None: the whole frame) that did not fit; None if there is none."""
+    now = min(tile or MOST, max(height, width))
+    return max(SMALLEST_TILE, now // 2 // STEP * STEP) if now > SMALLEST_TILE else None
+
+
+def frame_bytes(model: RecurrentUpscaler, height: int, width: int) -> int:
+    """What is there for the whole frame: outputs, images that wait to be written, the flow network's features."""
+    pictures = PICTURES * model.scale**2
+    features = FLOW_FEATURES * model.flow.output.conv1.out_channels
+    return (pictures + features) * FLOAT * height * width
+
+
+def tile_bytes(model: RecurrentUpscaler, *, device: torch.device, precision: str) -> int:
+    """What each low-resolution pixel of a tile adds."""
+    channels = model.generator.output.in_channels
+    number = 2 if precision == "bf16" else FLOAT
+    # On a CPU the last layers go by strips; on CUDA their features are there at once (models/inference.py).
+    features = CUDA_MAPS * model.scale**2 if device.type == "cuda" else CPU_MAPS
+    return features * channels * number + WARPED * model.scale**2 * FLOAT
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be taken on the device."""
+    if device.type != "cuda":
+        return available_memory()
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch could not get memory, on CUDA or on the CPU, which has no exception of its own for it."""
+    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )

@@ -1,0 +1,127 @@
+"""What a worker does with a task, be it a process of this machine or an actor of Ray."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import pickle
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from tecogan_dist.base import failures
+from tecogan_dist.base.console import printable
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.upscaling.folder import PLAN, WorkFolder
+from tecogan_dist.upscaling.segment import SegmentTask, upscale_segment
+from tecogan_dist.upscaling.spread import Advanced, Broke, Done, Event, Failed, Noted
+
+SECONDS_BETWEEN_TELLING = 0.5
+"""Frames are counted that often, not one by one: a small frame takes milliseconds."""
+VISIBLE_SECONDS = 70.0
+"""For what another machine has written to be seen: NFS clients believe for up to 60 s that a file is not there
+(``acdirmax`` in nfs(5))."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A task on its way to a worker."""
+
+    task: SegmentTask
+    plan: str
+    """Checksum of the plan in its work folder, which shows that worker and sender see the same one."""
+
+    @staticmethod
+    def of(task: SegmentTask) -> Order:
+        """With paths that mean the same everywhere. Raises :class:`UserError` if the work folder is not there."""
+        source = replace(task.source, path=task.source.path.absolute())
+        task = replace(task, source=source, output=task.output.absolute())
+        return Order(task, plan_digest(task.output))
+
+
+def plan_digest(output: Path) -> str:
+    """Of the plan in an output's work folder. Raises :class:`UserError` if it is not there."""
+    path = WorkFolder(output).path / PLAN
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({os.strerror(error.errno or 0)}): leave the folder alone while the command runs, "
+            "and start it again."
+        ) from error
+
+
+def frozen(model: RecurrentUpscaler) -> bytes:
+    """A model for workers, which are processes of ours: it need not lie where they could read it."""
+    return pickle.dumps(copy.deepcopy(model).cpu(), protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def thawed(data: bytes, device: torch.device) -> RecurrentUpscaler:
+    """The model of :func:`frozen`, which comes from our own process, on ``device``."""
+    model: RecurrentUpscaler = pickle.loads(data)
+    return model.eval().to(device).to(memory_format=torch.channels_last)
+
+
+def work(
+    order: Order, model: RecurrentUpscaler, *, worker: int, tell: Callable[[Event], None], threads: int | None
+) -> None:
+    """Make the segment, and tell what happens, at last :class:`Done`, :class:`Failed` or :class:`Broke`."""
+    told = time.monotonic()
+    frames = 0
+
+    def advance() -> None:
+        nonlocal told, frames
+        frames += 1
+        if time.monotonic() - told >= SECONDS_BETWEEN_TELLING:
+            tell(Advanced(worker, frames))
+            told, frames = time.monotonic(), 0
+
+    try:
+        if threads is not None:
+            torch.set_num_threads(threads)  # of this thread: OpenMP keeps it for each
+        check_shared(order)
+        result = upscale_segment(order.task, model, advance=advance, note=lambda text: tell(Noted(worker, text)))
+    except UserError as error:
+        tell(Failed(worker, str(error)))
+    except Exception as error:
+        text = failures.sentence(error)
+        tell(Failed(worker, text) if text else Broke(worker, traceback.format_exc()))
+    else:
+        tell(Done(worker, result))
+
+
+def check_shared(order: Order) -> None:
+    """Raise :class:`UserError` unless this machine sees the source, and the very work folder of the sender."""
+    task = order.task
+    folder = WorkFolder(task.output)
+    here = printable(socket.gethostname())
+    advice = "put input and output on storage that all nodes share, under the same path"
+    if not wait_for(folder.path / PLAN):
+        raise UserError(f"the node {here} cannot see {folder.path}, where the work is put together: {advice}.")
+    if plan_digest(task.output) != order.plan:
+        raise UserError(f"the node {here} has another {folder.path} than the command that sent it work: {advice}.")
+    if not task.source.path.exists():
+        raise UserError(f"the node {here} cannot see {task.source.path}: {advice}.")
+    if task.segment.continues:
+        wait_for(folder.state(task.segment.number))  # reading it says what is wrong
+
+
+def wait_for(path: Path, *, seconds: float = VISIBLE_SECONDS) -> bool:
+    """Whether ``path`` is there, be it after a while: another machine may just have written it."""
+    until = time.monotonic() + seconds if path.parent.is_dir() else 0.0
+    while not path.exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.5)
+        try:
+            os.listdir(path.parent)  # has an NFS client ask its server
+        except OSError:
+            return False
+    return True

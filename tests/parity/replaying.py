@@ -1,0 +1,164 @@
+"""Our training over the reference's batches, what it computed at each step, and how that is held to the original's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tecogan_dist.models.build import build_discriminator, build_upscaler
+from tecogan_dist.models.vgg import Vgg19
+from tecogan_dist.runs.writing import Snapshot
+from tecogan_dist.training import step as step_module
+from tecogan_dist.training.engines.plain import PlainPair
+from tecogan_dist.training.objective import ObjectiveResult
+from tecogan_dist.training.saving import take_snapshot
+from tecogan_dist.training.step import TrainingStep
+from tecogan_dist.weights.tensorflow.names import tensorflow_name, to_tensorflow_layout
+from tecogan_dist.weights.vgg import VggWeights
+from tests.parity.reference import TrainingTrace, close, fill_by_rule, sampled
+
+OUR_LOSS = {
+    "l2_content_loss": "content",
+    "l2_warp_loss": "warp",
+    "vgg_loss_2": "perceptual_conv2_2",
+    "vgg_loss_3": "perceptual_conv3_4",
+    "vgg_loss_4": "perceptual_conv4_4",
+    "vgg_loss_5": "perceptual_conv5_4",
+    "vgg_all": "perceptual",
+    "PingPang": "pingpong",
+    "D_layer_0_loss": "feature_match_0",
+    "D_layer_1_loss": "feature_match_1",
+    "D_layer_2_loss": "feature_match_2",
+    "D_layer_3_loss": "feature_match_3",
+    "D_layer_loss_sum": "feature_match",
+    "t_adversarial_loss": "adversarial",
+    "t_discrim_loss": "discriminator",
+    "t_discrim_real_output": "real_score",
+    "t_discrim_fake_output": "fake_score",
+    "All_loss_Gen": "total",
+}
+SCOPES = ("generator/", "fnet/", "tdiscriminator/")
+STEP_TOLERANCE = (1e-5, 5e-4, 1e-3, 3e-3)
+"""Relative tolerance of raw losses at each step: rounding grows through the kinks of floor, leaky ReLU and max pool."""
+
+
+class RecordingPair(PlainPair):
+    """Plain engines that keep both losses' gradients at the weights before the first step."""
+
+    gradients: dict[str, np.ndarray]
+    moving: dict[str, np.ndarray]
+
+    def backward(self, result: ObjectiveResult, *, update_discriminator: bool, last: bool) -> None:
+        if not hasattr(self, "gradients"):
+            gradients: dict[str, Tensor] = {}
+            for prefix, module, loss in (
+                ("", self.upscaler_module, result.generator_loss),
+                ("discriminator.", self.discriminator_module, result.discriminator_loss),
+            ):
+                if module is not None and loss is not None:
+                    names = [prefix + name for name, _ in module.named_parameters()]
+                    tensors = torch.autograd.grad(loss, list(module.parameters()), retain_graph=True)
+                    gradients |= dict(zip(names, tensors, strict=True))
+            self.gradients = by_their_names(gradients)
+            buffers = named(self.discriminator_module, "named_buffers")
+            self.moving = by_their_names({f"discriminator.{name}": buffer for name, buffer in buffers.items()})
+        super().backward(result, update_discriminator=update_discriminator, last=last)
+
+
+class Replay:
+    """Our training over a trace's batches, in one process: what it computed at each step, by the original's names."""
+
+    def __init__(self, trace: TrainingTrace, fade_in: list[float]) -> None:
+        config = trace.config
+        upscaler = build_upscaler(config.model)
+        fill_by_rule(upscaler, trace.seed)
+        discriminator = None
+        if config.loss.adversarial > 0:
+            discriminator = build_discriminator(config.discriminator)
+            fill_by_rule(discriminator, trace.seed, prefix="discriminator.")
+        pair = RecordingPair(upscaler, discriminator, config)
+        step = TrainingStep(config, pair, device=torch.device("cpu"), vgg=vgg_of(trace))
+        self.step = step
+        self.losses: list[dict[str, float]] = []
+        self.decisions: list[bool] = []
+        self.averages: list[float] = []
+        self.weights: list[dict[str, np.ndarray]] = []
+        self.snapshots: list[Snapshot] = []
+        """Of the run after each step, as a checkpoint of it would be made."""
+        with pytest.MonkeyPatch.context() as patch:
+            # A racy step saw the number of the step before or after its increment: the trace says which.
+            patch.setattr(step_module, "fade_in_at", lambda _, number: fade_in[number])
+            for windows in trace.windows:
+                outcome = step(torch.from_numpy(windows))
+                assert not outcome.problem
+                step.settle()
+                self.losses.append({name: value.item() for name, value in outcome.losses.items()})
+                self.decisions.append(outcome.updates_discriminator)
+                self.averages.append(step.state.balance_average)
+                self.weights.append(weights_of(step))
+                self.snapshots.append(take_snapshot(step.state, pair, None))
+        self.gradients = pair.gradients
+        self.moving = pair.moving
+
+
+def named(module: torch.nn.Module | None, kind: str) -> dict[str, Tensor]:
+    """A network's parameters or buffers by name; none of none."""
+    return {} if module is None else dict(getattr(module, kind)())
+
+
+def by_their_names(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    return {tensorflow_name(name): to_tensorflow_layout(name, tensor).copy() for name, tensor in tensors.items()}
+
+
+def weights_of(step: TrainingStep) -> dict[str, np.ndarray]:
+    """What is trained, by the original's names and in its layouts."""
+    parameters = named(step.pair.upscaler_module, "named_parameters")
+    others = named(step.pair.discriminator_module, "named_parameters")
+    return by_their_names(parameters | {f"discriminator.{name}": p for name, p in others.items()})
+
+
+def vgg_of(trace: TrainingTrace) -> VggWeights | None:
+    """The VGG19 of a trace, if it has one."""
+    if trace.config.loss.perceptual <= 0:
+        return None
+    network = Vgg19("tf_slim")
+    fill_by_rule(network, trace.seed, prefix="vgg.")
+    return VggWeights(network.state_dict(), "tf_slim")
+
+
+def is_clean(trace: TrainingTrace) -> bool:
+    return trace.name.endswith("clean")
+
+
+def check_raw_losses(trace: TrainingTrace, i: int, losses: dict[str, float]) -> None:
+    """Of step ``i``."""
+    relative = STEP_TOLERANCE[min(i, len(STEP_TOLERANCE) - 1)]
+    for name in trace.batches["update_list_name"].tolist():
+        if name in OUR_LOSS:
+            ours = losses[OUR_LOSS[name]]
+            close(ours, trace.raw(name)[i], relative=relative, absolute=1e-7, what=f"{name} at step {i}")
+
+
+def check_weights(trace: TrainingTrace, i: int, weights: dict[str, np.ndarray]) -> None:
+    """After step ``i``, by the samples that were recorded."""
+    start = trace.split_samples(trace.batches["samples_init"])
+    learning_rate = trace.config.optimizer.learning_rate
+    expected = trace.split_samples(trace.trace["samples"][i])
+    for scope in SCOPES:
+        names = [name for name in expected if name.startswith(scope)]
+        if not names:
+            continue
+        ours = np.concatenate([sampled(weights[name]) for name in names])
+        theirs = np.concatenate([expected[name] for name in names])
+        before = np.concatenate([start[name] for name in names])
+        off = np.mean(np.abs(ours - theirs) > 0.1 * learning_rate)
+        moved, they_moved = (ours - before).astype(np.float64), (theirs - before).astype(np.float64)
+        if not they_moved.any():
+            assert not moved.any(), f"{scope} moved at step {i}, the original did not"
+            continue
+        cosine = moved @ they_moved / (np.linalg.norm(moved) * np.linalg.norm(they_moved))
+        allowed = 0.01 if is_clean(trace) else 0.08 if scope == "tdiscriminator/" else 0.05
+        assert off <= allowed, f"{scope} step {i}: {off:.2%} of the samples are off by more than a tenth of a step"
+        assert cosine > (0.999 if is_clean(trace) else 0.995), f"{scope} step {i}: cosine {cosine}"

@@ -1,0 +1,165 @@
+"""The work folder: what counts as done, what is removed, and what never is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tecogan_dist.base.errors import UserError
+from tecogan_dist.upscaling.folder import MARKER, WorkFolder, unfinished_path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> WorkFolder:
+    folder = WorkFolder(tmp_path / "film.mp4")
+    folder.begin({"segments": []})
+    return folder
+
+
+def finish(folder: WorkFolder, number: int) -> list[Path]:
+    """A segment of a file and a folder of two."""
+    file, images = folder.segment(number, ".mkv"), folder.beside(number, "")
+    file.write_bytes(b"frames" * 50)
+    images.mkdir()
+    for name in ("a.png", "b.png"):
+        (images / name).write_bytes(name.encode())
+    folder.finish(number, files=[file, images], frames=2, means=[1.5, 2], deviations=[0, 3.25], tile=None)
+    return [file, images]
+
+
+def test_a_segment_counts_when_its_record_is_there(folder: WorkFolder) -> None:
+    assert folder.is_begun
+    assert folder.plan()["segments"] == []
+    assert folder.finished(3) is None
+    finish(folder, 3)
+    done = folder.finished(3)
+    assert done is not None
+    assert (done.frames, done.means, done.deviations, done.size) == (2, (1.5, 2), (0, 3.25), 310)
+    assert folder.size(3) == 310
+    folder.record(3).unlink()
+    assert folder.finished(3) is None
+
+
+@pytest.mark.parametrize("damage", ["bit", "cut", "gone", "image", "one more", "record"])
+def test_damage_is_seen(folder: WorkFolder, damage: str) -> None:
+    file, images = finish(folder, 0)
+    if damage == "bit":
+        data = bytearray(file.read_bytes())
+        data[100] ^= 1
+        file.write_bytes(data)
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-1])
+    if damage == "gone":
+        file.unlink()
+    if damage == "image":
+        (images / "b.png").write_bytes(b"B.png")
+    if damage == "one more":
+        (images / "c.png").touch()
+    if damage == "record":
+        folder.record(0).write_text(folder.record(0).read_text()[:-9])
+    assert folder.finished(0) is None
+    folder.discard(0)
+    assert sorted(path.name for path in folder.path.iterdir()) == [MARKER, "plan.json"]
+
+
+def test_states_and_partial_files_are_tidied(folder: WorkFolder) -> None:
+    finish(folder, 0)
+    for name in ("state_00001.safetensors", "state_00002.safetensors", ".segment_00001.partial.mkv", ".so_far.mp4.x"):
+        (folder.path / name).touch()
+    (folder.path / ".segment_00002.mkv.0a1b2c3d.partial").mkdir()
+    (folder.path / "notes.txt").write_text("mine")
+    (folder.path / ".hidden").write_text("mine")
+    folder.tidy(states=[2])
+    assert sorted(path.name for path in folder.path.iterdir()) == [
+        ".hidden",
+        MARKER,
+        "beside_00000",
+        "notes.txt",
+        "plan.json",
+        "segment_00000.json",
+        "segment_00000.mkv",
+        "state_00002.safetensors",
+    ]
+    assert folder.finished(0) is not None
+    folder.clear()
+    assert sorted(path.name for path in folder.path.iterdir()) == [".hidden", "notes.txt"]
+    with pytest.raises(UserError, match="holds other things"):
+        assert folder.is_begun
+
+
+def test_nothing_is_removed_through_a_link(folder: WorkFolder, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "precious.png").touch()
+    (folder.path / "segment_00000").symlink_to(tmp_path / "films")
+    folder.discard(0)
+    folder.clear()
+    assert (tmp_path / "films" / "precious.png").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "dangling", "marker is a link"])
+def test_what_is_not_ours_is_left_alone(tmp_path: Path, kind: str) -> None:
+    folder, other = WorkFolder(tmp_path / "large"), tmp_path / "other"
+    other.mkdir()
+    (other / "segment_00000.json").write_text("{}")
+    if kind == "file":
+        folder.path.write_text("mine")
+    elif kind == "folder":
+        other.rename(folder.path)
+    elif kind == "marker is a link":
+        other.rename(folder.path)
+        (folder.path / MARKER).symlink_to(tmp_path)
+    else:
+        folder.path.symlink_to(other if kind == "link" else tmp_path / "nowhere")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match="is in the way of unfinished work"):
+        folder.check()
+    folder.clear()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_that_was_killed_at_its_beginning_is_begun_anew(tmp_path: Path) -> None:
+    for leftovers in ((), (f"{MARKER}.partial",), (MARKER,), (MARKER, ".plan.json.partial", "segment_00000.mkv")):
+        folder = WorkFolder(tmp_path / "large")
+        folder.path.mkdir()
+        for name in leftovers:
+            (folder.path / name).touch()
+        assert not folder.is_begun
+        folder.begin({"segments": [1]})
+        assert folder.is_begun
+        assert sorted(path.name for path in folder.path.iterdir()) == [MARKER, "plan.json"]
+        folder.clear()
+        assert not folder.path.exists()
+
+
+def test_another_versions_plan_is_refused(folder: WorkFolder) -> None:
+    for text in ('{"format": 2}', "[]", "{"):
+        (folder.path / "plan.json").write_text(text)
+        with pytest.raises(UserError, match=r"plan\.json is not"):
+            folder.plan()
+
+
+def test_names_of_any_length(tmp_path: Path) -> None:
+    first, second = ("ä" * 120 + ending for ending in ("01.mp4", "02.mp4"))
+    assert unfinished_path(tmp_path / "film.mp4").name == "film.mp4.unfinished"
+    paths = {unfinished_path(tmp_path / name) for name in (first, second)}
+    assert len(paths) == 2
+    for path in paths:
+        path.mkdir()
+        assert path.name.endswith(".unfinished")
+
+
+def test_what_was_put_in_place_is_recognised(folder: WorkFolder, tmp_path: Path) -> None:
+    output, images = tmp_path / "film.mp4", tmp_path / "images"
+    for name in ("joined.mp4", "other"):
+        (folder.path / name).write_bytes(b"film")
+    (folder.path / "joined").mkdir()
+    folder.announce({output: folder.path / "joined.mp4", images: folder.path / "joined"})
+    assert not folder.has_placed(output)
+    (folder.path / "joined.mp4").rename(output)
+    (folder.path / "joined").rename(images)
+    assert folder.has_placed(output)
+    assert folder.has_placed(images)
+    assert not folder.has_placed(tmp_path / "other.mp4")
+    output.write_bytes(b"another film")
+    assert not folder.has_placed(output)
