@@ -185,7 +185,7 @@ def upscale(model: RecurrentUpscaler, source: Path, output: Path, *, threads: in
     opened = open_request(request)
     job = begin(request, model, opened=opened)
     with Progress(job.frames) as progress:
-        job.run(Here(model=model, source=opened.source), progress=progress)
+        job.run(Here(model=model), progress=progress)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ with av.open(source) as video, av.open(result, "w") as output:
     previous_sr = np.zeros((1, 3, scale * height, scale * width), np.float32)
     warming = head[:0:-1]  # frames 5 to 1, whose results are dropped: so that frame 0 has a past, too
     for number, frame in enumerate(itertools.chain(warming, head, frames)):
-        lr_frame = np.ascontiguousarray(frame.transpose(2, 0, 1)[None]) / np.float32(255)
+        lr_frame = np.ascontiguousarray(frame.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
         state = {"lr_frame": lr_frame, "previous_lr": previous_lr, "previous_sr": previous_sr}
         previous_lr, previous_sr = lr_frame, session.run(["sr_frame"], state)[0]
         if number >= len(warming):

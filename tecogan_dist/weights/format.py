@@ -58,9 +58,12 @@ def save_weights(
     run_config: Config | None,
     discriminator_state: Mapping[str, Tensor] | None = None,
     step: int = 0,
+    half: bool = False,
     degradation: LrOrigin = "BD",
 ) -> None:
-    """Write a weights file, whole or not at all. State dicts may be on any device; they are stored in float32.
+    """Write a weights file, whole or not at all. State dicts may be on any device.
+
+    They are stored in float32, or in float16 with ``half``, which rounds them to 11 bits.
 
     ``degradation``: what they were trained on where no ``run_config`` says it; the original's on BD. Raises
     :class:`UserError` if it cannot be written, or if a weight is infinite or not a number.
@@ -79,7 +82,7 @@ def save_weights(
     }
     if run_config is not None:
         metadata["config"] = json.dumps(settings.to_tree(run_config))
-    write_tensors(path, tensors, metadata)
+    write_tensors(path, tensors, metadata, half=half)
 
 
 def read_weights_file(path: Path, *, name: object = None) -> Weights:

@@ -128,17 +128,20 @@ def read_tensors(path: Path, *, name: object = None) -> tuple[dict[str, Tensor],
         return file.read(), file.metadata
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file with a checksum, whole or not at all; all tensors become float32.
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, half: bool = False
+) -> None:
+    """Write a safetensors file with a checksum, whole or not at all; all tensors become float32, or ``half`` of that.
 
     Raises :class:`UserError` if it cannot be written.
     """
     # A clone: state dicts may be views into one large buffer (DeepSpeed) or in channels_last order.
+    kind = "F16" if half else "F32"
     stored = {
-        name: tensor.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
+        name: tensor.detach().to("cpu", _DTYPES[kind]).clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    digest = _begin_digest(metadata, {name: ("F32", tuple(tensor.shape)) for name, tensor in stored.items()})
+    digest = _begin_digest(metadata, {name: (kind, tuple(tensor.shape)) for name, tensor in stored.items()})
     for _, tensor in sorted(stored.items()):
         digest.update(tensor.numpy().reshape(-1).view(np.uint8).data)
     try:

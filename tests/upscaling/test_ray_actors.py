@@ -43,9 +43,7 @@ def expected(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 @pytest.mark.slow
-def test_two_films_on_two_actors_one_of_which_is_killed(
-    source: Path, expected: dict[str, str], tmp_path: Path
-) -> None:
+def test_two_films_on_two_actors_one_of_which_is_killed(source: Path, expected: dict[str, str], tmp_path: Path) -> None:
     films = {"first": film(source, tmp_path / "first"), "second": film(source, tmp_path / "second")}
     results, notes, frames, killed = list[tuple[str, SegmentResult]](), list[str](), dict.fromkeys(films, 0), 0
     with RayActors(MODEL, count=2, device="cpu", cpus=1) as actors:
@@ -116,7 +114,7 @@ def test_a_node_that_sees_another_folder_or_none(source: Path, tmp_path: Path, m
     order = Order.of(film(source, tmp_path / "out").tasks[0])
     check_shared(order)
     assert order.task.output.is_absolute()
-    with pytest.raises(UserError, match="has another .*unfinished than the command that sent it work"):
+    with pytest.raises(UserError, match=r"has another .*unfinished than the command that sent it work"):
         check_shared(replace(order, plan=plan_digest(film(source, tmp_path / "other").output)))
     elsewhere = replace(order, task=replace(order.task, output=tmp_path / "nowhere" / "out"))
     with pytest.raises(UserError, match=r"cannot see .*nowhere/out\.unfinished, .*storage that all nodes share"):

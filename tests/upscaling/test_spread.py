@@ -46,7 +46,7 @@ class Played(Workers):
         self.tasks[worker] = task
         self.begun.append((task.output.name, task.segment.number))
 
-    def event(self, timeout: float) -> Event | None:
+    def event(self, timeout: float) -> Event | None:  # noqa: ARG002
         return self.events.popleft() if self.events else None
 
     def stop(self, worker: int) -> None:
@@ -62,7 +62,9 @@ class Played(Workers):
 
     def done(self, worker: int) -> None:
         segment = self.tasks.pop(worker).segment
-        self.events.append(Done(worker, SegmentResult(number=segment.number, frames=segment.frames, seconds=1, tile=None)))
+        self.events.append(
+            Done(worker, SegmentResult(number=segment.number, frames=segment.frames, seconds=1, tile=None))
+        )
 
     def lost(self, worker: int) -> None:
         del self.tasks[worker]
@@ -78,7 +80,7 @@ def test_groups_at_once_and_each_in_order(source: Path, tmp_path: Path) -> None:
     made = film(source, tmp_path / "out")
     assert [[task.segment.number for task in group] for group in made.groups] == [[0, 1, 2], [3], [4, 5, 6]]
     workers, advanced = Played(2), list[int]()
-    spread = Spread[str](workers, advance=lambda key, frames: advanced.append(frames))
+    spread = Spread[str](workers, advance=lambda _, frames: advanced.append(frames))
     spread.add("a", made.groups)
     assert list(spread.outcomes(0)) == []
     # The longest first: 9 frames, then 8, then the scene of 3.

@@ -167,7 +167,7 @@ def test_high_dynamic_range_keeps_all_that_it_says(tmp_path: Path, codec: str, s
     assert (properties.mastering.minimum, properties.mastering.maximum) == (Fraction(50, 10000), 1000)
     assert properties.light_levels == (1000, 400)
     for refused in (lambda: check_upscalable(properties, source), lambda: open_video(source)):
-        with pytest.raises(UserError, match="high dynamic range video .PQ.: convert it to SDR.*ffmpeg -i.*zscale"):
+        with pytest.raises(UserError, match=r"high dynamic range video .PQ.: convert it to SDR.*ffmpeg -i.*zscale"):
             refused()
     assert check_upscalable(properties, source, deep=True) == []
     preset = "10" if codec == "av1" else "ultrafast"
@@ -220,7 +220,7 @@ def test_fields_are_refused_or_made_into_frames(tmp_path: Path) -> None:
     plain, made = list(open_video(source).frames()), list(open_video(source, deinterlace=True).frames())
     assert len(made) == len(plain) == 20
     assert not np.array_equal(made[5], plain[5])
-    graph = av.filter.Graph()  # FFmpeg's own, as its command line has it
+    graph: Any = av.filter.Graph()  # FFmpeg's own, as its command line has it
     with av.open(str(source)) as container:
         frames = list(container.decode(video=0))
         ends = graph.add_buffer(template=frames[0], time_base=frames[0].time_base), graph.add("buffersink")
@@ -233,8 +233,8 @@ def test_fields_are_refused_or_made_into_frames(tmp_path: Path) -> None:
     line = open_video(source)
     for start, stop in ((0, 4), (1, 3), (7, 9), (13, None), (19, None)):
         again = open_video(source, deinterlace=True, timeline=line.timeline())  # type: ignore[attr-defined]
-        for frame, expected in zip(again.frames(start, stop), made[start:stop], strict=True):
-            assert np.array_equal(frame, expected)
+        for array, expected in zip(again.frames(start, stop), made[start:stop], strict=True):
+            assert np.array_equal(array, expected)
     assert len(shown_at(source)) == 20
 
 

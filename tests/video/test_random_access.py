@@ -6,6 +6,7 @@ import struct
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -41,9 +42,9 @@ FILMS = {
 
 
 def made(tmp_path: Path, name: str, count: int = 40) -> Path:
-    settings = dict(FILMS[name])
+    settings: dict[str, Any] = dict(FILMS[name])  # type: ignore[call-overload]
     times = None if "clock" in settings else variable_times(count, start=9000)
-    return write_film(tmp_path / name, moving(count), times=times, **settings)  # type: ignore[arg-type]
+    return write_film(tmp_path / name, moving(count), times=times, **settings)
 
 
 @pytest.mark.parametrize("name", FILMS)
@@ -161,6 +162,7 @@ def damaged_film(tmp_path: Path, packets: tuple[int, ...]) -> tuple[Path, list[i
     for number in packets:
         position, size, pts = found[number]
         assert position is not None
+        assert pts is not None
         data[position + 4 : position + size] = np.random.default_rng(0).bytes(size - 4)
         numbers.append(order.index(pts))
     bad = tmp_path / "bad.mp4"
