@@ -22,6 +22,7 @@ SWEEP = "tecogan_dist/tuning/sweep.py"
 LEDGER = "tecogan_dist/tuning/ledger.py"
 DEEPSPEED = "tecogan_dist/training/engines/deepspeed.py"
 MOMENTS = "tecogan_dist/training/engines/moments.py"
+PT2 = "tecogan_dist/upscaling/export/pt2_file.py"
 STREAM = "tecogan_dist/data/stream/stream.py"
 ERRORS = "tecogan_dist/cluster/ray_errors.py"
 NAMES = [
@@ -75,6 +76,12 @@ NAMES = [
         "DeepSpeedZeroOptimizer._lazy_init_hp_params_optimizer_state",
         MOMENTS,
     ),
+    ("torch._inductor", "aoti_compile_and_package", PT2),
+    ("torch._inductor", "aoti_load_package", PT2),
+    ("torch._inductor.cpp_builder", "get_cpp_compiler", PT2),
+    ("torch._inductor.exc", "CppCompileError", PT2),
+    ("torch._inductor.exc", "InvalidCxxCompiler", PT2),
+    ("torch.fx.experimental._config", "backed_size_oblivious", "tecogan_dist/upscaling/export/step.py"),
     ("torch", "_foreach_norm", "tecogan_dist/training/engines/pair.py"),
     ("torch", "_foreach_lerp_", "tecogan_dist/training/engines/ema.py"),
 ]

@@ -14,7 +14,7 @@ from tecogan_dist.config.leaves import leaves
 from tecogan_dist.config.load import load, preset_names
 from tecogan_dist.data.prepare import sources
 from tecogan_dist.published.catalogue import names
-from tecogan_dist.upscaling.films import is_list, listed_in
+from tecogan_dist.upscaling.inputs import is_list, listed_in
 
 READ = (
     *("--config", "--space", "--data", "--initial-weights", "--perceptual.weights", "--resume"),

@@ -21,7 +21,7 @@ from tecogan_dist.cluster.stopping import STOP_WAIT
 from tecogan_dist.commands.parser import CommandParser, judged_elsewhere, whole_number
 from tecogan_dist.commands.places import travelling
 
-COMMANDS = ("prepare", "train", "tune", "upscale", "evaluate", "export", "convert", "doctor")
+COMMANDS = ("prepare", "train", "tune", "upscale", "evaluate", "fetch", "export", "convert", "doctor")
 """What can be submitted."""
 STOP_SECONDS, MOST_STOP_SECONDS = 600, 86_400
 DESCRIPTION = """

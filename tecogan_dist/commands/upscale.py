@@ -21,17 +21,15 @@ from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.published.default import choose
 from tecogan_dist.runs.find import load_upscaler
 from tecogan_dist.upscaling.films import (
-    Film,
     Outcome,
-    films_of,
     in_sentence,
     is_complete,
-    is_many,
     told,
     upscale_here,
     upscale_spread,
 )
 from tecogan_dist.upscaling.folder import WorkFolder
+from tecogan_dist.upscaling.inputs import Film, films_of, is_many
 from tecogan_dist.upscaling.job import Job, Opened, Request, Runner, open_request
 from tecogan_dist.upscaling.placing import check_output
 from tecogan_dist.upscaling.source import SourceOptions
@@ -145,7 +143,7 @@ def _is_there(options: argparse.Namespace, film: Film, outcomes: list[Outcome]) 
 
 def _model(options: argparse.Namespace, request: Request, workers: Workforce) -> RecurrentUpscaler:
     model = load_upscaler(choose(options.weights), workers.device)
-    if workers.kind == "cuda" and options.precision == "auto" and not options.exact:
+    if options.precision == "auto" and request.precision != "fp32":
         say(f"the network runs in {request.precision}, within a level of fp32, which --exact gives")
     return model
 

@@ -12,9 +12,9 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.commands.parser import CommandParser, input_path, output_path, whole_number
 from tecogan_dist.config.degradations import Degradation
 from tecogan_dist.models.tiles import SMALLEST_TILE
-from tecogan_dist.upscaling.films import is_many
+from tecogan_dist.upscaling.inputs import is_many
 from tecogan_dist.upscaling.job import Cut, Request, Tile
-from tecogan_dist.upscaling.recurrence import Precision
+from tecogan_dist.upscaling.recurrence import Precision, default_precision
 from tecogan_dist.upscaling.source import SourceOptions
 from tecogan_dist.video.codecs import Wishes
 from tecogan_dist.video.encoders import CONTAINERS, ENCODERS
@@ -256,7 +256,10 @@ def _check(options: argparse.Namespace) -> None:
 def _precision(options: argparse.Namespace, device: torch.device) -> Precision:
     if options.exact or (options.precision == "auto" and device.type != "cuda"):
         return "fp32"
-    precision: Precision = "tf32" if options.precision == "auto" else options.precision
+    if options.precision == "auto":
+        # Of other machines, whose GPUs are not seen here: one without TF32 computes in fp32 where that is allowed.
+        return default_precision(device)[0] if torch.cuda.is_available() else "tf32"
+    precision: Precision = options.precision
     return precision
 
 

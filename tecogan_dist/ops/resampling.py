@@ -58,9 +58,9 @@ def resize_bilinear(x: Tensor, factor: int, *, centred: bool = False) -> Tensor:
     This is TensorFlow 1's ``resize_bilinear`` without half-pixel centres: interpolation on a grid whose last row
     and column are doubled, with aligned corners. With ``centred`` output pixel i samples (i + 0.5) / factor - 0.5.
     """
-    if centred:
-        return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
     h, w = x.shape[-2:]
+    if centred:
+        return F.interpolate(x, size=(h * factor, w * factor), mode="bilinear", align_corners=False)
     padded = F.pad(x, (0, 1, 0, 1), mode="replicate")
     grown = F.interpolate(padded, size=(h * factor + 1, w * factor + 1), mode="bilinear", align_corners=True)
     return grown[..., : h * factor, : w * factor]
@@ -71,9 +71,9 @@ def resize_bicubic(x: Tensor, scale: int = 4, *, centred: bool = False) -> Tenso
 
     The generator's skip connection.
     """
-    if centred:
-        return F.interpolate(x, scale_factor=scale, mode="bicubic", align_corners=False)
     n, c, h, w = x.shape
+    if centred:
+        return F.interpolate(x, size=(h * scale, w * scale), mode="bicubic", align_corners=False)
     kernel = _bicubic_kernel(scale, x.device)
     padded = F.pad(x, (1, 2, 1, 2), mode="replicate").reshape(n * c, 1, h + 3, w + 3)
     return F.pixel_shuffle(filter_planes(padded, kernel), scale).reshape(n, c, h * scale, w * scale)

@@ -25,7 +25,7 @@ import torch
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.invariants import present
-from tecogan_dist.upscaling.segment import SegmentTask
+from tecogan_dist.upscaling.segment import Kept, SegmentTask
 from tecogan_dist.upscaling.spread import Done, Event, Failed, Lost, Ready, Workers
 from tecogan_dist.upscaling.working import Order, thawed, work
 
@@ -197,9 +197,10 @@ def _serve(connection: Connection, file: Path, worker: int, threads: int, device
     try:
         model = thawed(file.read_bytes(), torch.device(device))
         connection.send(Ready(worker))
+        kept = Kept()
         while True:
             order: Order = connection.recv()  # from the process that started this one
-            work(order, model, worker=worker, tell=connection.send, threads=threads)
+            work(order, model, kept=kept, worker=worker, tell=connection.send, threads=threads)
     except (EOFError, BrokenPipeError):
         return  # the command is at its end
 

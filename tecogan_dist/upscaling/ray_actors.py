@@ -24,7 +24,7 @@ from tecogan_dist.base.console import say
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.cluster.connect import cluster_address, connected
 from tecogan_dist.cluster.ray_errors import find_user_error
-from tecogan_dist.upscaling.segment import SegmentTask
+from tecogan_dist.upscaling.segment import Kept, SegmentTask
 from tecogan_dist.upscaling.spread import Broke, Done, Event, Failed, Lost, Ready, Workers
 from tecogan_dist.upscaling.working import Order, thawed, work
 
@@ -249,6 +249,7 @@ class _Actor:
         self._worker, self._threads = worker, cpus if device == "cpu" else None
         torch.set_num_threads(cpus)
         self._model = thawed(ray.get(shared[0]), torch.device(device))
+        self._kept = Kept()
 
     def ready(self) -> None:
         """Return when the model is there."""
@@ -259,7 +260,7 @@ class _Actor:
 
         def run() -> None:
             try:
-                work(order, self._model, worker=self._worker, tell=events.put, threads=self._threads)
+                work(order, self._model, kept=self._kept, worker=self._worker, tell=events.put, threads=self._threads)
             finally:
                 events.put(None)
 

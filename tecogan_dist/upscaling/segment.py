@@ -99,7 +99,7 @@ class Rendered:
 class Kept:
     """What segments of one job have in common, kept from one to the next: the open source, and the network's buffers.
 
-    To open a long film and to capture a CUDA graph takes seconds. One belongs to one thread and to one model.
+    To open a long film and to capture a CUDA graph takes seconds. One is for one model, and for one segment at a time.
     """
 
     def __init__(self) -> None:

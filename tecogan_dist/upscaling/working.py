@@ -20,7 +20,7 @@ from tecogan_dist.base.console import printable
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.upscaling.folder import PLAN, WorkFolder
-from tecogan_dist.upscaling.segment import SegmentTask, upscale_segment
+from tecogan_dist.upscaling.segment import Kept, SegmentTask, upscale_segment
 from tecogan_dist.upscaling.spread import Advanced, Broke, Done, Event, Failed, Noted
 
 SECONDS_BETWEEN_TELLING = 0.5
@@ -70,7 +70,13 @@ def thawed(data: bytes, device: torch.device) -> RecurrentUpscaler:
 
 
 def work(
-    order: Order, model: RecurrentUpscaler, *, worker: int, tell: Callable[[Event], None], threads: int | None
+    order: Order,
+    model: RecurrentUpscaler,
+    *,
+    kept: Kept,
+    worker: int,
+    tell: Callable[[Event], None],
+    threads: int | None,
 ) -> None:
     """Make the segment, and tell what happens, at last :class:`Done`, :class:`Failed` or :class:`Broke`."""
     told = time.monotonic()
@@ -87,7 +93,9 @@ def work(
         if threads is not None:
             torch.set_num_threads(threads)  # of this thread: OpenMP keeps it for each
         check_shared(order)
-        result = upscale_segment(order.task, model, advance=advance, note=lambda text: tell(Noted(worker, text)))
+        result = upscale_segment(
+            order.task, model, kept=kept, advance=advance, note=lambda text: tell(Noted(worker, text))
+        )
     except UserError as error:
         tell(Failed(worker, str(error)))
     except Exception as error:

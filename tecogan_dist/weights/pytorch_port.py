@@ -126,7 +126,9 @@ def _check_kind(source: Path, found: Mapping[str, Any]) -> None:
             f"{_HOW_TO_GET}."
         )
     if any(name.startswith("features.") for name in found):
-        raise UserError(f"{source} looks like torchvision's VGG19: --perceptual.weights takes that file as it is.")
+        raise UserError(
+            f"{source} looks like VGG19 of torchvision: train's --perceptual.weights takes that file as it is."
+        )
     raise UserError(
         f"{source} holds no generator of TecoGAN-PyTorch (fnet..., srnet...) but "
         f"{', '.join(short(name) for name in sorted(found)[:3]) or 'nothing'}: {_HOW_TO_GET}."

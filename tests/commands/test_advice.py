@@ -31,6 +31,8 @@ UNREACHED = {
     "runs.folder": {"doctor", "tune"},  # train into new folders
     "runs.owner": {"doctor"},  # likewise
     "training.begin": {"doctor"},  # begins from nothing
+    "upscaling.recurrence": {"doctor", "export", "train", "tune"},  # its notes are asked for by upscale alone
+    "video.properties": {"doctor", "prepare"},  # read frames alone, of interlaced videos too
     # Published checkpoints are converted to where nothing is, and what they could become besides is not told.
     "weights.outputs": {"doctor", "fetch", "train", "tune"},
     "weights.tensorflow.convert": {"doctor", "evaluate", "fetch", "train", "tune", "upscale"},

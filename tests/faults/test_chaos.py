@@ -88,13 +88,14 @@ def test_upscale(random: Random, tmp_path: Path) -> None:
     torch.manual_seed(1)
     weights, film = tmp_path / "weights.safetensors", write_video(tmp_path / "film.mp4", 30)
     save_weights(weights, upscaler_state=build_upscaler(model).state_dict(), model=model, run_config=None)
-    upscale.main([str(film), str(tmp_path / "straight" / "frames"), "--weights", str(weights)])
-    words = ("upscale", film, tmp_path / "out" / "frames", "--weights", weights)
+    options = ("--weights", weights, "--segment-frames", "7")
+    upscale.main([*map(str, (film, tmp_path / "straight" / "frames", *options))])
+    words = ("upscale", film, tmp_path / "out" / "frames", *options)
     until_done(
         lambda: tecogan(*words),
         kills(random, [DRIVER] * 3, steps=0, seconds=1),
         progress="frame",
-        has_begun=lambda: list((tmp_path / "out").glob(".*/frame_*")),
+        has_begun=lambda: list((tmp_path / "out").glob("*.unfinished/.segment_*/frame_*")),
     )
     assert files(tmp_path / "out") == files(tmp_path / "straight")
 

@@ -55,15 +55,15 @@ def original_checkpoint(snapshot: Snapshot, losses: list[dict[str, float]]) -> d
                 value = like if moments is None else to_tensorflow_layout(prefix + name, moments).copy()
                 variables[f"generator_train/{variable}/{slot}"] = value
     variables |= powers(snapshot.updates)
-    # Of FRVSR the whole loss is the content loss: one tensor, listed twice, averaged twice at every step.
+    # Of FRVSR the whole loss is the content loss: one tensor, listed twice, averaged twice at every step, from the
+    # same average before.
     twice = {} if snapshot.discriminator is not None else {"content": 2, "total": 0}
     for name, loss in LOSS_OF_AVERAGE.items():
         times = twice.get(loss, 1)
         if loss in losses[0] and times:
             average = 0.0
             for step in losses:
-                for _ in range(times):
-                    average += 0.01 * (step[loss] - average)
+                average += 0.01 * times * (step[loss] - average)
             variables[AVERAGE.format(name)] = np.array(average, np.float32)
     if snapshot.discriminator is not None:
         state = snapshot.state

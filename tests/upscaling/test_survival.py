@@ -68,7 +68,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words(film: Path, output: Path, weights: Path, *more: object) -> list[str]:
-    options = ("--weights", weights, "--segment-frames", 4, "--device", "cpu", *more)
+    options = ("--weights", weights, "--segment-frames", 4, "--device", "cpu", "--workers", 1, *more)
     return [str(word) for word in (film, output, *options)]
 
 
@@ -160,13 +160,14 @@ def test_an_interruption_leaves_a_playable_file_and_says_how_to_go_on(
 def test_a_disk_that_fills_up_at_any_place(weights: Path, tmp_path: Path, suffix: str) -> None:
     """More room is given a little at a time, so that it fills up in segments, in states and in the join."""
     source = write_images(tmp_path / "source", scene_frames([16], height=24, width=32))
-    main(words(source, tmp_path / f"straight{suffix}", weights, "--crf", 0))
+    quality = ("--crf", 0) if suffix else ()
+    main(words(source, tmp_path / f"straight{suffix}", weights, *quality))
     refused = []
     with small_disk(tmp_path / "disk", 64) as disk:
         output = disk / f"large{suffix}"
         for kilobytes in range(96, 4096, 48):
             try:
-                main(words(source, output, weights, "--crf", 0))
+                main(words(source, output, weights, *quality))
                 break
             except UserError as error:
                 refused.append(str(error))
@@ -178,6 +179,25 @@ def test_a_disk_that_fills_up_at_any_place(weights: Path, tmp_path: Path, suffix
     assert len(refused) > 2
     for text in refused:
         assert re.search(r"No space left|needs at least|cannot be written|no space left", text), text
+
+
+MEASURED = """
+import resource, sys
+from tecogan_dist.commands.upscale import main
+main(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_length(weights: Path, tmp_path: Path) -> None:
+    peaks = []
+    for frames in (100, 1200):
+        film = write_video(tmp_path / f"{frames}.mp4", frames, height=16, width=16)
+        command = [str(film), str(tmp_path / f"large_{frames}.mp4"), "--weights", str(weights), "--device", "cpu"]
+        words = [sys.executable, "-c", MEASURED, *command, "--workers", "1", "--threads", "1"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=250, check=True)
+        peaks.append(int(done.stdout))
+    assert peaks[1] < 1.05 * peaks[0], peaks
 
 
 def test_what_another_wrote_into_the_folder_stays(film: Path, weights: Path, tmp_path: Path) -> None:

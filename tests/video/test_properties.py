@@ -228,8 +228,8 @@ def test_fields_are_refused_or_made_into_frames(tmp_path: Path) -> None:
         for frame in [*frames, None]:
             graph.vpush(frame)
         theirs = [graph.vpull() for _ in frames]
-    for ours, frame in zip(made, theirs, strict=True):
-        assert np.array_equal(ours, frame.to_ndarray(format="rgb24", interpolation=0x2000 | 0x40000 | 0x80000 | 4))
+    for ours, their in zip(made, theirs, strict=True):
+        assert np.array_equal(ours, their.to_ndarray(format="rgb24", interpolation=0x2000 | 0x40000 | 0x80000 | 4))
     line = open_video(source)
     for start, stop in ((0, 4), (1, 3), (7, 9), (13, None), (19, None)):
         again = open_video(source, deinterlace=True, timeline=line.timeline())  # type: ignore[attr-defined]

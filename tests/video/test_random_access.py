@@ -21,7 +21,7 @@ from tecogan_dist.video.timeline import Timeline, read_timeline
 from tests.support.films import CLOCK, moving, shown_at, variable_times, write_film
 
 QUIET = "log-level=none"
-FILMS = {
+FILMS: dict[str, dict[str, Any]] = {
     "h264_b.mp4": {"codec": "libx264", "options": {"g": "9", "bf": "3"}},
     "h264_open.mkv": {"codec": "libx264", "options": {"g": "9", "bf": "3", "x264-params": "open-gop=1:b-pyramid=2"}},
     "h264_refresh.mp4": {"codec": "libx264", "options": {"g": "12", "intra-refresh": "1"}},
@@ -164,7 +164,7 @@ def damaged_film(tmp_path: Path, packets: tuple[int, ...]) -> tuple[Path, list[i
         assert position is not None
         assert pts is not None
         data[position + 4 : position + size] = np.random.default_rng(0).bytes(size - 4)
-        numbers.append(order.index(pts))
+        numbers.append(order.index(pts or 0))
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(data)
     return bad, numbers

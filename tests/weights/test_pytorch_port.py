@@ -135,7 +135,7 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     }
     for content, reason in (
         (discriminator, "is a discriminator of TecoGAN-PyTorch, which upscales nothing"),
-        ({"features.0.weight": torch.zeros(64, 3, 3, 3)}, r"torchvision's VGG19: --perceptual\.weights takes that"),
+        ({"features.0.weight": torch.zeros(64, 3, 3, 3)}, r"VGG19 of torchvision: train's --perceptual\.weights"),
         ({"conv.weight": torch.zeros(1)}, r"holds no generator of TecoGAN-PyTorch .* but conv\.weight"),
         ({}, "but nothing"),
         ([1, 2], "does not hold a state dict"),

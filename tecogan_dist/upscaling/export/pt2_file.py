@@ -56,8 +56,8 @@ class Pt2Step:
     """A package's step, on the kind of device that it was built for."""
 
     def __init__(self, path: Path) -> None:
-        with _quiet():
-            self._package = aoti_load_package(str(path))
+        with _quiet(), open(path, "rb") as file:  # by its path torch complains of any ending but .pt2
+            self._package = aoti_load_package(file)
 
     @property
     def metadata(self) -> dict[str, str]:
