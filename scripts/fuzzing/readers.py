@@ -43,6 +43,8 @@ from tecogan_dist.tuning.folder import check_sweep_folder
 from tecogan_dist.tuning.reading import read_space
 from tecogan_dist.tuning.segments import SegmentFolder, recorded_values
 from tecogan_dist.video.open import open_video
+from tecogan_dist.video.properties import read_properties
+from tecogan_dist.video.timeline import read_timeline
 from tecogan_dist.weights.pytorch_port import convert_port
 from tecogan_dist.weights.tensorflow.checkpoint import read_checkpoint
 from tecogan_dist.weights.tensorflow.convert import convert
@@ -82,11 +84,15 @@ Readers = Iterable[Callable[[], object]]
 
 
 def _video(folder: Path) -> Readers:
-    """Every frame, as ``upscale`` and ``prepare`` read them."""
+    """Every frame, as ``upscale`` and ``prepare`` read them, and what a video is beside its frames."""
     (path,) = folder.iterdir()
     yield lambda: sum(1 for _ in open_video(path, threads=1).frames())
     yield lambda: sum(1 for _ in open_video(path, threads=1).previews(32))
     yield lambda: open_video(path, threads=1).count_frames()
+    if path.is_file():
+        yield lambda: read_properties(path)
+        yield lambda: sum(1 for _ in open_video(path, threads=1, timeline=read_timeline(path)).frames(2))
+        yield lambda: sum(1 for _ in open_video(path, on_damage="repeat", deep=True).frames())
 
 
 def _zip(folder: Path) -> Readers:

@@ -93,6 +93,7 @@ def straight(film: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory
     return {suffix: contents(folder / f"large{suffix}") for suffix in (".mp4", "")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mp4", ""])
 @pytest.mark.parametrize("place", PLACES)
 def test_killed_anywhere_the_same_command_ends_alike(

@@ -392,3 +392,30 @@ with SegmentWriter(folder / sys.argv[2], encoding=encoding) as writer:
     for frame in np.load(folder / "frames.npy"):
         writer.write(frame)
 """
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_covers_are_kept(tmp_path: Path, suffix: str) -> None:
+    film = odd_film(tmp_path / "plain.mp4", 10)
+    source = tmp_path / "cover.mp4"
+    with av.open(str(film)) as before, av.open(str(source), "w") as copy:
+        targets = {stream.index: copy.add_stream_from_template(stream, opaque=True) for stream in before.streams}
+        picture: Any = copy.add_stream("mjpeg", rate=1)
+        picture.width, picture.height, picture.pix_fmt = 32, 32, "yuvj420p"
+        picture.disposition = Disposition.attached_pic
+        cover = picture.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), 99, np.uint8), format="rgb24"))
+        cover += picture.encode(None)
+        for packet in before.demux():
+            if packet.dts is not None:
+                packet.stream = targets[packet.stream.index]
+                copy.mux(packet)
+        copy.mux(cover)
+    made = Made(source, tmp_path / f"out{suffix}", cuts=(4,))
+    assert [stream.kind for stream in made.properties.streams] == ["audio", "cover"]
+    sentences = made.join()
+    assert not any("left out" in sentence for sentence in sentences)
+    with av.open(str(made.output)) as after:
+        covers = [stream for stream in after.streams.video if stream.disposition & Disposition.attached_pic]
+        assert len(covers) == 1
+        data = [bytes(packet) for packet in after.demux(covers[0]) if packet.size]
+    assert data == [bytes(packet) for packet in cover if packet.size]

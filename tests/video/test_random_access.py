@@ -42,7 +42,7 @@ FILMS: dict[str, dict[str, Any]] = {
 
 
 def made(tmp_path: Path, name: str, count: int = 40) -> Path:
-    settings: dict[str, Any] = dict(FILMS[name])  # type: ignore[call-overload]
+    settings: dict[str, Any] = dict(FILMS[name])
     times = None if "clock" in settings else variable_times(count, start=9000)
     return write_film(tmp_path / name, moving(count), times=times, **settings)
 
