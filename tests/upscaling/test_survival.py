@@ -157,6 +157,7 @@ def test_an_interruption_leaves_a_playable_file_and_says_how_to_go_on(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["large.mp4", "my film.mp4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mkv", ""])
 def test_a_disk_that_fills_up_at_any_place(weights: Path, tmp_path: Path, suffix: str) -> None:
     """More room is given a little at a time, so that it fills up in segments, in states and in the join."""
