@@ -34,8 +34,10 @@ from tests.parity.reference import TrainingTrace, close, load_trace, relative_di
 from tests.parity.replaying import SCOPES, Replay, check_raw_losses, check_weights, vgg_of, weights_of
 from tests.support.tensorflow_files import write_v2
 
-MOMENT_TOLERANCE = {"Adam": 0.02, "Adam_1": 0.02}
-"""Relative distance of a network's moments from those of the original's racy steps."""
+MOMENT_TOLERANCE = {"generator/": 0.005, "fnet/": 0.005, "tdiscriminator/": 0.06}
+"""Relative distance of a network's moments from those of the original's racy steps; measured are 0.0014 and 0.036. The
+discriminator's first layers magnify: what the original's own racy and clean steps moved them by differs by 2.4% there,
+and ours from the racy by 2.2%."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +152,11 @@ def test_every_variable_that_the_original_saved(original: Original) -> None:
         assert off <= 0.08, f"{scope}: {off:.2%} of the weights are off by more than a tenth of a step"
         assert moved @ they / (np.linalg.norm(moved) * np.linalg.norm(they)) > 0.995, scope
         checked |= set(weights)
-        for slot, tolerance in MOMENT_TOLERANCE.items():
+        for slot in ("Adam", "Adam_1"):
             names = [name for name in rest if name.startswith(f"generator_train/{scope}") and name.endswith(f"/{slot}")]
             assert len(names) == len(weights)
             distance = relative_distance(joined({n: ours[n] for n in names}), joined({n: saved[n] for n in names}))
-            print(scope, slot, distance)
-            assert distance <= tolerance, f"{scope} {slot}: {distance}"
+            assert distance <= MOMENT_TOLERANCE[scope], f"{scope} {slot}: {distance}"
             checked |= set(names)
     assert checked == rest
 
@@ -176,10 +177,9 @@ def test_names_sizes_and_sums_of_all_variables(original: Original) -> None:
             size = np.abs(array.astype(np.float64)).sum()
             kind = name.rsplit("/", 1)[-1] if "/Adam" in name else "weights"
             worst[kind] = max(worst.get(kind, 0.0), abs(size / theirs["abssum"] - 1))
-    print(worst)
-    assert worst["weights"] <= 1e-4
-    assert worst["Adam"] <= 0.02
-    assert worst["Adam_1"] <= 0.04
+    assert worst["weights"] <= 3e-5
+    assert worst["Adam"] <= 0.01
+    assert worst["Adam_1"] <= 0.01
 
 
 def test_the_original_numbers_go_on(original: Original, tmp_path: Path) -> None:

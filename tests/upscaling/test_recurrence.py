@@ -6,7 +6,7 @@ import itertools
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -19,7 +19,18 @@ from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.ops.degrade import degrade_frames
 from tecogan_dist.ops.images import quantize, to_unit
-from tecogan_dist.upscaling.recurrence import Upscaled, to_host, to_image, upscale_float, upscale_frames
+from tecogan_dist.upscaling.graph import GraphedUpscaler
+from tecogan_dist.upscaling.recurrence import (
+    Precision,
+    Recurrence,
+    State,
+    Upscaled,
+    default_precision,
+    to_host,
+    to_image,
+    upscale_float,
+    upscale_frames,
+)
 
 CPU = torch.device("cpu")
 SMALL = ModelConfig(blocks=1, channels=8, flow_width=4, output_init_scale=0.5)
@@ -197,6 +208,170 @@ def test_mixed_sizes_are_refused(model: RecurrentUpscaler) -> None:
     frames = [clip(1)[0], clip(1, height=32)[0]]
     with pytest.raises(UserError, match="24x16 and of 24x32"):
         list(upscale_frames(model, frames, device=CPU, warm_up=0))
+
+
+def upscaled_by(recurrence: Recurrence, frames: Tensor) -> Tensor:
+    return torch.stack([recurrence.step(frame).sr_frame for frame in frames])
+
+
+@pytest.mark.parametrize("settings", [{}, {"degradation": "BD"}, {"precision": "bf16"}, {"tile": 64}])
+def test_a_restored_state_goes_on_bit_for_bit(model: RecurrentUpscaler, settings: dict[str, Any]) -> None:
+    frames = clip(6, height=72, width=84)
+    straight = Recurrence(model, size=(72, 84), device=CPU, **settings)
+    assert straight.export_state() is None
+    expected = upscaled_by(straight, frames)
+    before = Recurrence(model, size=(72, 84), device=CPU, **settings)
+    upscaled_by(before, frames[:3])
+    state = before.export_state()
+    assert state is not None
+    assert state.lr_frame.dtype == state.sr_frame.dtype == torch.float32
+    upscaled_by(before, frames[3:])  # a copy: what comes later does not change it
+    state = State(*(torch.from_numpy(tensor.numpy().copy()) for tensor in state))  # as through a file
+    after = Recurrence(model, size=(72, 84), device=CPU, **settings)
+    after.restore(state)
+    assert torch.equal(upscaled_by(after, frames[3:]), expected[3:])
+    after.reset()
+    assert torch.equal(upscaled_by(after, frames), expected)
+    without_past = Recurrence(model, size=(72, 84), device=CPU, **settings).step(frames[3]).sr_frame
+    assert not torch.equal(without_past, expected[3])
+
+
+def test_a_state_of_another_size_is_refused(model: RecurrentUpscaler) -> None:
+    recurrence = Recurrence(model, size=(16, 24), device=CPU)
+    recurrence.step(clip(1)[0])
+    state = recurrence.export_state()
+    assert state is not None
+    for size, degradation in (((24, 16), None), ((16, 32), None), ((64, 64), "BD")):
+        other = Recurrence(model, size=size, device=CPU, degradation=cast(Degradation | None, degradation))
+        with pytest.raises(UserError, match="another size"):
+            other.restore(state)
+    with pytest.raises(UserError, match="at least 64"):
+        Recurrence(model, size=(16, 24), device=CPU, tile=63)
+
+
+def test_frames_of_16_bits_are_those_of_8_and_what_lies_between(model: RecurrentUpscaler) -> None:
+    shallow = clip(3)
+    deep = (shallow.int() * 257).to(torch.uint16)
+    recurrences = [Recurrence(model, size=(16, 24), device=CPU) for _ in range(2)]
+    a, b = (upscaled_by(recurrence, frames) for recurrence, frames in zip(recurrences, (shallow, deep), strict=True))
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_levels_of_images() -> None:
+    values = torch.tensor([-0.1, 0.0, 0.5, 0.999, 1.0, 1.2]).view(1, 1, 6).expand(3, 1, 6)
+    assert to_image(values)[0, :, 0].tolist() == [0, 0, 127, 254, 255, 255]
+    assert to_image(values, rounds=True)[0, :, 0].tolist() == [0, 0, 128, 255, 255, 255]
+    assert to_image(values, deep=True)[0, :, 0].tolist() == [0, 0, 32767, 65469, 65535, 65535]
+    assert to_image(values, deep=True, rounds=True)[0, :, 0].tolist() == [0, 0, 32768, 65469, 65535, 65535]
+    assert to_image(values, deep=True).dtype == torch.uint16
+
+
+def test_where_memory_runs_out_tiles_become_smaller_and_nothing_is_forgotten(model: RecurrentUpscaler) -> None:
+    """With the error that torch's own allocator raises."""
+    frames = clip(4, height=24, width=200)
+    expected = upscaled_by(Recurrence(model, size=(24, 200), device=CPU), frames)
+    notes: list[str] = []
+    recurrence = Recurrence(model, size=(24, 200), device=CPU, note=notes.append)
+    most = 1000
+
+    def needs_memory(_: object, inputs: tuple[Tensor]) -> None:
+        if inputs[0].shape[-1] > most:
+            torch.empty(1 << 60)
+
+    hook = model.generator.input.register_forward_pre_hook(needs_memory)
+    try:
+        results = [recurrence.step(frames[0]).sr_frame, recurrence.step(frames[1]).sr_frame]
+        assert recurrence.tile is None
+        most = 70
+        results += [recurrence.step(frame).sr_frame for frame in frames[2:]]
+        assert recurrence.tile == 64
+        assert notes == [
+            "whole frames do not fit into memory: going on with tiles of 96 (--tile 96 begins with them)",
+            "tiles of 96 do not fit into memory: going on with tiles of 64 (--tile 64 begins with them)",
+        ]
+        torch.testing.assert_close(torch.stack(results), expected, atol=1e-4, rtol=0)
+        most = 50
+        state = recurrence.export_state()
+        with pytest.raises(UserError, match="even in tiles of 64"):
+            recurrence.step(frames[0])
+        kept = recurrence.export_state()
+        assert state is not None
+        assert kept is not None
+        assert torch.equal(kept.sr_frame, state.sr_frame)
+    finally:
+        hook.remove()
+
+
+def test_another_error_is_no_lack_of_memory(model: RecurrentUpscaler) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("the sizes do not fit")
+
+    hook = model.generator.input.register_forward_pre_hook(fails)
+    try:
+        with pytest.raises(RuntimeError, match="do not fit"):
+            Recurrence(model, size=(16, 24), device=CPU).step(clip(1)[0])
+    finally:
+        hook.remove()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a graph can be captured here")
+def test_a_step_that_cannot_be_captured_runs_nonetheless_and_says_so(model: RecurrentUpscaler) -> None:
+    frame, before, output = (torch.rand(1, 3, side, side) for side in (16, 16, 64))
+    notes: list[str] = []
+    graphed = GraphedUpscaler(model, note=notes.append)
+    with torch.inference_mode():
+        for _ in range(2):
+            result = graphed.next_frame(frame, before, output)
+            assert torch.equal(result, model.next_frame(frame, before, output))
+    assert len(notes) == 1
+    assert notes[0].startswith("the network runs without a CUDA graph")
+
+
+def test_precision_without_a_gpu() -> None:
+    assert default_precision(CPU) == ("fp32", "the network runs in fp32")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_a_captured_graph_equals_single_kernels(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over scenes and restored states: a replay that read old memory, or overwrote a result, would differ."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    cuda = torch.device("cuda")
+    torch.manual_seed(0)
+    network = build_upscaler(SMALL).to(cuda).to(memory_format=torch.channels_last)
+    frames, notes = clip(12, height=61, width=96), list[str]()
+    results = []
+    for graph in (True, False):
+        recurrence = Recurrence(
+            network, size=(61, 96), device=cuda, precision=precision, graph=graph, note=notes.append
+        )
+        outputs = [recurrence.step(frame).sr_frame for frame in frames[:6]]
+        state = recurrence.export_state()
+        assert state is not None
+        recurrence.reset()
+        outputs += [recurrence.step(frame).sr_frame for frame in frames]
+        recurrence.restore(state)
+        outputs += [recurrence.step(frame).sr_frame for frame in frames[6:]]
+        results.append(torch.stack(outputs).cpu())
+    assert notes == []
+    torch.testing.assert_close(results[0], results[1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("tf32", 1e-2), ("bf16", 5e-2)])
+def test_precisions_on_cuda(precision: Precision, tolerance: float) -> None:
+    """The tolerances are for a small random network whose memory magnifies what rounding does."""
+    cuda = torch.device("cuda")
+    torch.manual_seed(0)
+    network = build_upscaler(SMALL)
+    frames = clip(8, height=72, width=96)
+    expected = upscaled_by(Recurrence(network, size=(72, 96), device=CPU), frames)
+    network = network.to(cuda).to(memory_format=torch.channels_last)
+    for tile in (None, 64):
+        recurrence = Recurrence(network, size=(72, 96), device=cuda, precision=precision, tile=tile)
+        result = upscaled_by(recurrence, frames).cpu()
+        assert (result - expected).abs().mean() < tolerance
 
 
 @pytest.mark.gpu

@@ -68,7 +68,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words(film: Path, output: Path, weights: Path, *more: object) -> list[str]:
-    options = ("--weights", weights, "--segment-frames", 4, "--device", "cpu", "--workers", 1, *more)
+    options = ("--weights", weights, "--segment-frames", 4, "--device", "cpu", "--workers", 1, "--threads", 1, *more)
     return [str(word) for word in (film, output, *options)]
 
 
@@ -128,7 +128,7 @@ def running(command: list[str]) -> Iterator[subprocess.Popen]:
 def test_an_interruption_leaves_a_playable_file_and_says_how_to_go_on(
     weights: Path, tmp_path: Path, kind: signal.Signals
 ) -> None:
-    film = write_video(tmp_path / "my film.mp4", 80, height=96, width=128)
+    film = write_video(tmp_path / "my film.mp4", 60, height=96, width=128)
     output = tmp_path / "large.mp4"
     command = words(film, output, weights)
     folder = unfinished_path(output)
@@ -144,16 +144,16 @@ def test_an_interruption_leaves_a_playable_file_and_says_how_to_go_on(
     assert "Traceback" not in said
     last = said.splitlines()[-1]
     found = re.fullmatch(
-        r"interrupted: (\d+) of 80 frames are done, and the first (\d+) can be watched in (.*)\. To go on: (.*)", last
+        r"interrupted: (\d+) of 60 frames are done, and the first (\d+) can be watched in (.*)\. To go on: (.*)", last
     )
     assert found, said
     frames = int(found[2])
-    assert 12 <= frames == int(found[1]) < 80
+    assert 12 <= frames == int(found[1]) < 60
     assert found[3] == str(folder / "so_far.mp4")
     assert len(list(open_video(found[3]).frames())) == frames
     assert shlex.split(found[4]) == ["tecogan", "upscale", *command]
     main(shlex.split(found[4])[2:])
-    assert open_video(output).count_frames() == 80
+    assert open_video(output).count_frames() == 60
     assert sorted(path.name for path in tmp_path.iterdir()) == ["large.mp4", "my film.mp4"]
 
 
