@@ -32,7 +32,7 @@ from tecogan_dist.base.progress import Progress
 from tecogan_dist.config.schema import ModelConfig
 from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.ops.images import pad_symmetric, quantize, space_to_depth, to_signed, to_unit
+from tecogan_dist.ops.images import pad_symmetric, space_to_depth, to_signed, to_unit
 from tecogan_dist.ops.resampling import resize_bicubic, resize_bilinear, warp
 from tecogan_dist.upscaling.job import Here, Request, begin, open_request
 from tecogan_dist.upscaling.recurrence import Recurrence, to_image
@@ -52,7 +52,7 @@ class Straightforward:
 
     @torch.inference_mode()
     def step(self, frame: Tensor) -> Tensor:
-        """An image (H, W, 3) uint8 of a frame (h, w, 3)."""
+        """The result (3, H, W), 0..1, of a frame (h, w, 3)."""
         lr_frame = frame.permute(2, 0, 1).unsqueeze(0).contiguous() / 255
         n, c, h, w = lr_frame.shape
         if self._previous is None:
@@ -64,7 +64,7 @@ class Straightforward:
             past = space_to_depth(to_unit(warp(previous_sr, resize_bilinear(flow * 4, 4))), 4).contiguous()
         sr_frame = self._generate(lr_frame, past)
         self._previous = (lr_frame, sr_frame)
-        return quantize(to_unit(sr_frame[0])).permute(1, 2, 0).contiguous()
+        return to_unit(sr_frame[0])
 
     def _generate(self, lr_frame: Tensor, past: Tensor) -> Tensor:
         layers = self._model.generator
@@ -84,8 +84,8 @@ class Ours:
 
     @torch.inference_mode()
     def step(self, frame: Tensor) -> Tensor:
-        """An image (H, W, 3) uint8 of a frame (h, w, 3)."""
-        return to_image(self._recurrence.step(frame).sr_frame)
+        """The result (3, H, W), 0..1, of a frame (h, w, 3)."""
+        return self._recurrence.step(frame).sr_frame
 
 
 def upscaler(blocks: int) -> RecurrentUpscaler:
@@ -136,20 +136,21 @@ def network_alone(options: argparse.Namespace, blocks: int, size: tuple[int, int
     frames = film(*size, options.frames + 1)
     ways: list[Straightforward | Ours] = [Straightforward(model), Ours(model, size)]
     seconds: list[list[float]] = [[], []]
-    largest = 0
+    largest = 0.0
     for frame in frames:
-        images = []
+        results = []
         for way, spent in zip(ways, seconds, strict=True):
             began = clock()
-            images.append(way.step(frame))
+            results.append(way.step(frame))
+            to_image(results[-1])
             spent.append(clock() - began)
-        largest = max(largest, int((images[0].int() - images[1].int()).abs().max()))
+        largest = max(largest, float((results[0] - results[1]).abs().max()))
     straightforward, ours = (statistics.median(spent[1:]) for spent in seconds)  # the first frame has no past
     peak = convolution_peak(clock)
     fraction = multiplications(blocks, *size) / ours / peak
     return (
         f"| {size[0]}x{size[1]} | {blocks} | {1000 * straightforward:.0f} ms / {1000 * ours:.0f} ms = "
-        f"{straightforward / ours:.2f} | {peak / 1e9:.0f} GFLOP/s | {fraction:.2f} | {largest} |"
+        f"{straightforward / ours:.2f} | {peak / 1e9:.0f} GFLOP/s | {fraction:.2f} | {largest:.0e} |"
     )
 
 
@@ -166,7 +167,7 @@ def whole_video(options: argparse.Namespace, blocks: int, size: tuple[int, int],
         ours = Ours(model, size)
         began = time.perf_counter()
         for frame in [*reversed(frames[1 : model.warm_up + 1]), *frames]:  # what the job runs, too
-            ours.step(frame)
+            to_image(ours.step(frame))
         alone.append(time.perf_counter() - began)
         output = folder / f"{size[0]}x{size[1]}_{blocks}_{repeat}.mp4"
         began = time.perf_counter()
@@ -204,7 +205,7 @@ def main() -> None:
     clock = time.perf_counter if options.clock == "wall" else time.process_time
     sizes = [(int(height), int(width)) for height, width in (size.split("x") for size in options.sizes)]
     cases = list(itertools.product(sizes, options.blocks))
-    print("| size | blocks | straightforward / ours | convolution peak | ours, of the peak | levels apart |")
+    print("| size | blocks | straightforward / ours | convolution peak | ours, of the peak | largest difference |")
     print("|---|---|---|---|---|---|")
     for size, blocks in cases:
         print(network_alone(options, blocks, size, clock), flush=True)

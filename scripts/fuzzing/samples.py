@@ -27,7 +27,18 @@ from torch import Tensor
 from fuzzing import answers
 from tecogan_dist.base.lock import WriterLock
 from tecogan_dist.base.storage import Location
-from tecogan_dist.commands import convert, doctor, evaluate, fetch, prepare, submit, train, tune, upscale
+from tecogan_dist.commands import (
+    convert,
+    doctor,
+    evaluate,
+    export,
+    fetch,
+    prepare,
+    submit,
+    train,
+    tune,
+    upscale_options,
+)
 from tecogan_dist.config.load import from_tree, to_tree
 from tecogan_dist.config.schema import Config, DataConfig
 from tecogan_dist.data.cache import scene_frames
@@ -81,12 +92,13 @@ COMMANDS = {
     "convert": convert,
     "doctor": doctor,
     "evaluate": evaluate,
+    "export": export,
     "fetch": fetch,
     "prepare": prepare,
     "submit": submit,
     "train": train,
     "tune": tune,
-    "upscale": upscale,
+    "upscale": upscale_options,
 }
 
 

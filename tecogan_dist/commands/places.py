@@ -21,7 +21,7 @@ READ = (
     *("--weights", "--results", "--targets", "--lpips-weights", "--clip"),
 )
 """Options that name what is read: a small file travels with the job."""
-WRITTEN = ("--output", "--side-by-side", "--downloads", "--data.cache-dir", "--storage")
+WRITTEN = ("--output", "--side-by-side", "--page", "--downloads", "--data.cache-dir", "--storage")
 """Options that name what is written."""
 POSITIONAL: dict[str, dict[str, bool]] = {
     "prepare": {"sources": True},

@@ -15,6 +15,7 @@ from tecogan_dist.base.console import say
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.lock import output_lock
 from tecogan_dist.base.progress import Progress
+from tecogan_dist.commands.upscale_looks import check_page, check_preview, show_preview, tell_estimate, write_page
 from tecogan_dist.commands.upscale_options import parse
 from tecogan_dist.commands.upscale_workers import Workforce, workforce
 from tecogan_dist.models.recurrent import RecurrentUpscaler
@@ -51,18 +52,32 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _upscale_one(options: argparse.Namespace, words: Sequence[str]) -> None:
-    _check_outputs(options)
+    if options.preview is not None:
+        check_preview(options)
+    else:
+        _check_outputs(options)
+        check_page(options)
     with workforce(options) as workers, contextlib.ExitStack() as stack:
         request = workers.request(options)
         opened = _open(request)  # before weights are fetched
         model = _model(options, request, workers)
+        if options.preview is not None:
+            show_preview(options, request, opened, model, workers)
+            return
         job = _begin(options, request, opened, model, workers, stack)
         if job is None:
             say(f"{options.output} is complete already")
             return
         if job.frames_done:
             say(f"going on: {job.frames_done} of {job.frames} frames are done")
+        tell_estimate(options, job, model, workers)
+        if options.estimate:
+            if not job.frames_done:  # nothing is lost: it is looked through again
+                job.folder.clear()
+            return
         notes = _run(job, workers.runner(job, model), again=_again(words))
+        if options.page is not None:
+            write_page(options.page, job, model)
     for text in notes:
         say(text)
 

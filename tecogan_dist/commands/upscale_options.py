@@ -14,6 +14,7 @@ from tecogan_dist.config.degradations import Degradation
 from tecogan_dist.models.tiles import SMALLEST_TILE
 from tecogan_dist.upscaling.inputs import is_many
 from tecogan_dist.upscaling.job import Cut, Request, Tile
+from tecogan_dist.upscaling.preview import Span, parse_span
 from tecogan_dist.upscaling.recurrence import Precision, default_precision
 from tecogan_dist.upscaling.source import SourceOptions
 from tecogan_dist.video.codecs import Wishes
@@ -23,6 +24,7 @@ from tecogan_dist.video.writer import MOST_CRF
 
 EXAMPLES = (
     "tecogan upscale film.mp4 film_x4.mp4",
+    "tecogan upscale film.mp4 film_x4.mp4 --preview 5s@1:30",
     "tecogan upscale films/*.mp4 results/ --address HOST:6379",
     "tecogan upscale sharp/ result/ --weights tecogan.safetensors --degrade --side-by-side comparison.mp4",
 )
@@ -64,6 +66,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="a name ('tecogan fetch --list'), a .safetensors file, a checkpoint's folder or a run's folder, also on "
         "s3:// or gs:// (default: tecogan, fetched once; without network the small model that is in the package)",
     )
+    _add_looks(parser.group("looking before and after"))
     _add_frames(parser.group("which frames"))
     _add_network(parser.group("the network"))
     _add_encoding(parser.group("the video that is made"))
@@ -103,6 +106,23 @@ def request_of(options: argparse.Namespace, device: torch.device) -> Request:
             options=dict(options.encoder_option),
         ),
         png16=options.png16,
+    )
+
+
+def _add_looks(add: Add) -> None:
+    add(
+        "--preview",
+        type=_span,
+        metavar="LENGTH@START",
+        help="only upscale a part, as 5s@1:30, 2s or 120f@300f, into a video beside its bicubic enlargement, "
+        "OUTPUT.preview.mp4; nothing else is made",
+    )
+    add("--estimate", action="store_true", help="only say how long it will take and how large the result will be")
+    add(
+        "--page",
+        type=output_path,
+        metavar="FILE",
+        help="also make an HTML page with chosen frames, each to be wiped between bicubic and result",
     )
 
 
@@ -233,8 +253,17 @@ def _check(options: argparse.Namespace) -> None:
     if options.exact and options.precision not in ("auto", "fp32"):
         raise UserError(f"--exact is fp32, and --precision is {options.precision}: give one of them.")
     many = is_many(options.inputs)
-    if many and options.side_by_side:
-        raise UserError("--side-by-side is of one input, and there are several: leave it out, or give one input.")
+    of_one = {
+        "--side-by-side": options.side_by_side,
+        "--page": options.page,
+        "--preview": options.preview,
+        "--estimate": options.estimate,
+    }
+    for name, is_given in of_one.items():
+        if many and is_given:
+            raise UserError(f"{name} is of one input, and there are several: leave it out, or give one input.")
+    if options.preview is not None:
+        _check_preview(options)
     is_video = many or options.output.suffix.lower() in CONTAINERS
     given = [f"--{name.replace('_', '-')}" for name in OF_VIDEOS if getattr(options, name) not in (None, [])]
     beside = options.side_by_side
@@ -251,6 +280,27 @@ def _check(options: argparse.Namespace) -> None:
     for key in keys:
         if keys.count(key) > 1:
             raise UserError(f"--encoder-option gives {key} twice: give it once.")
+
+
+def _check_preview(options: argparse.Namespace) -> None:
+    others = {
+        "--estimate": options.estimate,
+        "--page": options.page,
+        "--side-by-side": options.side_by_side,
+        "--start-frame": options.start_frame,
+        "--frames": options.frames,
+        "--address": options.address,
+    }
+    for name, is_given in others.items():
+        if is_given:
+            raise UserError(f"--preview makes a video of its own, on this machine: leave {name} out.")
+
+
+def _span(text: str) -> Span:
+    try:
+        return parse_span(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from error
 
 
 def _precision(options: argparse.Namespace, device: torch.device) -> Precision:

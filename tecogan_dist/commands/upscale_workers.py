@@ -63,18 +63,24 @@ class Workforce:
         cluster, workers = self.cluster, self.options.workers
         if cluster is not None:
             return Spreading(lambda groups: cluster.actors(frozen(model), workers=workers, groups=groups))
-        count, threads = self._processes(job, model)
-        if count > 1:
+        choice = self._choice(job, model)
+        if choice.processes > 1:
+            if job.frames_done:
+                say(machine.in_sentence(choice))
+            count, threads = choice.processes, choice.threads
             return Spreading(lambda groups: Processes(frozen(model), count=min(count, groups), threads=threads))
         return Here(model=model)
 
-    def _processes(self, job: Job, model: RecurrentUpscaler) -> tuple[int, int]:
-        """How many, and their threads."""
+    def processes(self, job: Job, model: RecurrentUpscaler) -> int:
+        """Of this machine, that will make a film's segments."""
+        return self._choice(job, model).processes
+
+    def _choice(self, job: Job, model: RecurrentUpscaler) -> machine.Choice:
         threads = job.rendering.threads
         if self.kind != "cpu" or threads is None or not job.todo:
-            return 1, 1
-        height, width = _low_resolution(job.opened, job.request, model)
-        choice = machine.choose(
+            return machine.Choice(1, threads or 1, "")
+        height, width = low_resolution(job.opened, job.request, model)
+        return machine.choose(
             model,
             height=height,
             width=width,
@@ -83,9 +89,6 @@ class Workforce:
             threads=threads,
             most=self.options.workers,
         )
-        if choice.processes > 1 and job.frames_done:
-            say(machine.in_sentence(choice))
-        return choice.processes, choice.threads
 
     def pool(
         self, request: Request, opened: Opened, model: RecurrentUpscaler
@@ -99,7 +102,7 @@ class Workforce:
             return cluster.actors(frozen(model), workers=workers, groups=MANY), None
         if self.kind != "cpu":
             return nullcontext(), None
-        height, width = _low_resolution(opened, request, model)
+        height, width = low_resolution(opened, request, model)
         choice = machine.choose(
             model, height=height, width=width, frames=MANY, groups=MANY, threads=request.threads, most=workers
         )
@@ -135,7 +138,7 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _low_resolution(opened: Opened, request: Request, model: RecurrentUpscaler) -> tuple[int, int]:
+def low_resolution(opened: Opened, request: Request, model: RecurrentUpscaler) -> tuple[int, int]:
     """Height and width of what the network sees."""
     shrunk = model.scale if request.degrade else 1
     return -(-opened.source.height // shrunk), -(-opened.source.width // shrunk)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from tecogan_dist.metrics.names import HIGHER_IS_BETTER
 from tecogan_dist.metrics.protocol import Images, Protocol, match_size
 from tecogan_dist.metrics.temporal import flow_difference, grey, optical_flow
 from tecogan_dist.pages.curves import tick_step
+from tecogan_dist.pages.data_uris import data_uri
 from tecogan_dist.video.source import FrameSource
 
 PICTURE_WIDTH = 480
@@ -119,14 +118,6 @@ def _picture(caption: str, pixels: Images) -> Picture:
         height = max(1, round(image.height * PICTURE_WIDTH / image.width))
         image = image.resize((PICTURE_WIDTH, height), Image.Resampling.BOX)
     return Picture(caption, data_uri(image, "JPEG"), image.width, image.height)
-
-
-def data_uri(image: Image.Image, kind: str) -> str:
-    """An image as a page holds it. ``kind``: JPEG or PNG."""
-    data = io.BytesIO()
-    options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {"optimize": True}
-    image.save(data, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
 
 
 def region_style(protocol: Protocol, height: int, width: int) -> str:

@@ -26,7 +26,8 @@ from tecogan_dist.base.storage import Location
 from tecogan_dist.metrics.names import HIGHER_IS_BETTER
 from tecogan_dist.metrics.protocol import OFFICIAL, Images
 from tecogan_dist.pages.curves import LABEL, UNIT, format_value
-from tecogan_dist.pages.pictures import Picture, data_uri
+from tecogan_dist.pages.data_uris import data_uri
+from tecogan_dist.pages.pictures import Picture
 from tecogan_dist.pages.sweep_course import front, history, learning_curves, timeline
 from tecogan_dist.pages.sweep_lineage import lineage_sections
 from tecogan_dist.pages.sweep_pictures import Showing

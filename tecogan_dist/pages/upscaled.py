@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -25,7 +26,7 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.config.degradations import Degradation, is_centred
 from tecogan_dist.ops.degrade import degrade_frames
 from tecogan_dist.ops.resampling import resize_bicubic
-from tecogan_dist.pages.pictures import data_uri
+from tecogan_dist.pages.data_uris import data_uri
 from tecogan_dist.upscaling.recurrence import to_image
 from tecogan_dist.video.source import FrameSource
 
@@ -159,7 +160,7 @@ def _shown(upscaling: Upscaling, frames: list[int]) -> Iterator[Shown]:
     sources = source.frames_at([start + frame for frame in frames])
     results = result.frames_at(frames)
     for frame in frames:
-        before, after = next(sources, None), next(results, None)
+        before, after = (None if one is None else _shallow(one) for one in (next(sources, None), next(results, None)))
         if before is None or after is None:
             which, where = (source, start + frame) if before is None else (result, frame)
             raise UserError(f"{which.path} has no frame {where} to show: it ends before that; make the result again.")
@@ -174,6 +175,11 @@ def _shown(upscaling: Upscaling, frames: list[int]) -> Iterator[Shown]:
         if upscaling.degradation:
             pictures[TRUTH] = before
         yield _one(start + frame, pictures, float((start + frame) / source.rate))
+
+
+def _shallow(frame: NDArray[Any]) -> Images:
+    """Of a frame of 16 bits, the upper 8."""
+    return (frame >> 8 if frame.dtype == np.uint16 else frame).astype(np.uint8, copy=False)
 
 
 def _bicubic(frame: Images, upscaling: Upscaling) -> Images:

@@ -47,6 +47,7 @@ from tecogan_dist.upscaling.states import is_whole, state_bytes
 from tecogan_dist.upscaling.targets import Target, beside_target, choose_target
 from tecogan_dist.upscaling.tiles import automatic_tile
 from tecogan_dist.video.codecs import Wishes
+from tecogan_dist.video.joining import check_clock
 from tecogan_dist.video.reader import VideoFile
 from tecogan_dist.video.source import FrameSource
 
@@ -122,6 +123,9 @@ def open_request(request: Request) -> Opened:
     source = options.open()
     if source.count is not None and request.start >= source.count:
         raise UserError(f"{source.path} has {source.count} frames: --start-frame must be below that.")
+    if isinstance(source, VideoFile):  # said before the work, not after it
+        for suffix in {target.suffix, beside.suffix if beside else target.suffix}:
+            check_clock(suffix, source.timeline())
     return Opened(source=source, options=options, target=target, beside=beside, notes=[*notes, *more])
 
 

@@ -34,6 +34,7 @@ from tests.parity.reference import TrainingTrace, close, load_trace, relative_di
 from tests.parity.replaying import SCOPES, Replay, check_raw_losses, check_weights, vgg_of, weights_of
 from tests.support.tensorflow_files import write_v2
 
+pytestmark = pytest.mark.timeout(900)  # the original's batches are large: a run takes minutes on a busy machine
 MOMENT_TOLERANCE = {"generator/": 0.005, "fnet/": 0.005, "tdiscriminator/": 0.06}
 """Relative distance of a network's moments from those of the original's racy steps; measured are 0.0014 and 0.036. The
 discriminator's first layers magnify: what the original's own racy and clean steps moved them by differs by 2.4% there,
