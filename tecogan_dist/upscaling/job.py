@@ -240,7 +240,11 @@ class Job:
         first = []
         for segment in self.segments:
             if segment.number not in self._sizes:
-                break
+                # It may have been finished a moment ago, when an interruption came before it was told.
+                finished = self.folder.finished(segment.number)
+                if finished is None or finished.frames != segment.frames:
+                    break
+                self._sizes[segment.number] = finished.size
             first.append(segment)
         if not first:
             return None, 0

@@ -25,7 +25,7 @@ def test_a_package_runs_where_it_is_unpacked(tmp_path: Path, monkeypatch: pytest
         names = packed.namelist()
         packed.extractall(there)
     assert {name.partition("/")[0] for name in names} == {"tecogan_dist", "settings"}
-    assert {Path(name).suffix for name in names} == {".py", ".yaml", ".html"}
+    assert {Path(name).suffix for name in names} == {".py", ".yaml", ".html", ".safetensors"}
     # Without the checkout: only what was packed can be found.
     code = "import tecogan_dist, tecogan_dist.config.load as load; print(tecogan_dist.__file__, load.preset_names())"
     words = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(there)!r}); {code}"]
