@@ -89,9 +89,9 @@ class Ours:
 
 
 def upscaler(blocks: int) -> RecurrentUpscaler:
-    """Damped: an untrained generator's outputs would grow from frame to frame."""
+    """Damped: an untrained generator's outputs would grow from frame to frame, and look like nothing that is encoded."""
     torch.manual_seed(1)
-    return build_upscaler(ModelConfig(blocks=blocks, output_init_scale=0.1)).eval()
+    return build_upscaler(ModelConfig(blocks=blocks, output_init_scale=0.02)).eval()
 
 
 def film(height: int, width: int, frames: int) -> Tensor:

@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 LONGEST = (
     *("test_faults.py", "test_dockerfile.py", "test_engines.py", "test_sweep.py", "test_doctor.py", "test_train.py"),
-    "test_chaos.py",
+    *("test_chaos.py", "test_continuing.py", "test_survival.py"),
     *("test_autoscaling.py", "test_slurm.py", "test_submitted_jobs.py", "test_evaluate.py", "test_compose.py"),
 )
 """Files of tests that take minutes each, begun first, so that the others end beside them."""

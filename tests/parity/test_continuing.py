@@ -60,7 +60,10 @@ class Original:
         return original_checkpoint(self.replay.snapshots[steps - 1], self.replay.losses[:steps])
 
 
-@pytest.fixture(scope="module", params=["main", "frvsr", pytest.param("skip", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("main", marks=pytest.mark.slow), "frvsr", pytest.param("skip", marks=pytest.mark.slow)],
+)
 def original(request: pytest.FixtureRequest) -> Original:
     folder: Path = request.config.getoption("--reference")
     trace = load_trace(folder, f"{request.param}_asis")

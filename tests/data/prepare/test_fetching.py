@@ -62,7 +62,7 @@ def test_a_server_that_trickles_is_given_up(tmp_path: Path, site: Site, monkeypa
     monkeypatch.setattr(transfers, "SLOW_SECONDS", 0.5)
     refused(site, tmp_path, "/film.mp4", "sends less than 200 bytes a second: run it again later")
     refused(site, tmp_path, "/page.html", "sends less than 200 bytes a second: run it again later")
-    with pytest.raises(UserError, match="took longer than 1 s|sends less than 200 bytes a second"):
+    with pytest.raises(UserError, match=r"took longer than 1 s|sends less than 200 bytes a second"):
         describe(site.url("/page.html"), retrying=QUICK, limits=Limits(seconds=1))
 
 
