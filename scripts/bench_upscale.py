@@ -89,7 +89,7 @@ class Ours:
 
 
 def upscaler(blocks: int) -> RecurrentUpscaler:
-    """Damped: an untrained generator's outputs would grow from frame to frame, and look like nothing that is encoded."""
+    """Damped: an untrained generator's outputs grow from frame to frame, and look like nothing that is encoded."""
     torch.manual_seed(1)
     return build_upscaler(ModelConfig(blocks=blocks, output_init_scale=0.02)).eval()
 
