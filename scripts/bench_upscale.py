@@ -70,7 +70,7 @@ class Straightforward:
         layers = self._model.generator
         x = F.relu(layers.input(torch.cat([lr_frame, past], dim=1)))
         for block in layers.blocks:
-            x = x + block.conv2(F.relu(block.conv1(x)))  # type: ignore[operator]
+            x = x + block.conv2(F.relu(block.conv1(x)))  # type: ignore[operator]  # a ModuleList has no types
         assert layers.up2 is not None
         x = F.relu(layers.up2(F.relu(layers.up1(x))))
         return to_signed(layers.output(x) + resize_bicubic(lr_frame, 4))

@@ -36,6 +36,17 @@ def build_upscaler(
     )
 
 
+def settings_of(upscaler: RecurrentUpscaler) -> ModelConfig:
+    """The settings that make a network of the same layers, as :func:`build_upscaler` takes them."""
+    return ModelConfig(
+        arithmetic="pytorch_port" if isinstance(upscaler, PortUpscaler) else "original",
+        blocks=len(upscaler.generator.blocks),
+        channels=upscaler.generator.output.in_channels,
+        flow_width=upscaler.flow.output.conv2.in_channels,
+        scale=4 if upscaler.scale == 4 else 2,
+    )
+
+
 def build_discriminator(settings: DiscriminatorConfig) -> Discriminator:
     """An untrained discriminator of warped triplets alone, or of warped, unwarped and low-resolution ones."""
     return Discriminator(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
-import pickle
 import socket
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -18,10 +17,13 @@ import torch
 from tecogan_dist.base import failures
 from tecogan_dist.base.console import printable
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.models.build import settings_of
 from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.runs.find import load_upscaler
 from tecogan_dist.upscaling.folder import PLAN, WorkFolder
 from tecogan_dist.upscaling.segment import Kept, SegmentTask, upscale_segment
 from tecogan_dist.upscaling.spread import Advanced, Broke, Done, Event, Failed, Noted
+from tecogan_dist.weights.format import SUFFIX, save_weights
 
 SECONDS_BETWEEN_TELLING = 0.5
 """Frames are counted that often, not one by one: a small frame takes milliseconds."""
@@ -59,14 +61,25 @@ def plan_digest(output: Path) -> str:
 
 
 def frozen(model: RecurrentUpscaler) -> bytes:
-    """A model for workers, which are processes of ours: it need not lie where they could read it."""
-    return pickle.dumps(copy.deepcopy(model).cpu(), protocol=pickle.HIGHEST_PROTOCOL)
+    """A model for workers, which need not see the place that it was read from: the bytes of a weights file."""
+    with tempfile.TemporaryDirectory(prefix="tecogan_model_") as folder:
+        file = Path(folder) / f"model{SUFFIX}"
+        save_weights(
+            file,
+            upscaler_state=model.state_dict(),
+            model=settings_of(model),
+            run_config=None,
+            degradation="BI" if model.centred else "BD",  # whatever it was: only where pixels lie matters here
+        )
+        return file.read_bytes()
 
 
 def thawed(data: bytes, device: torch.device) -> RecurrentUpscaler:
-    """The model of :func:`frozen`, which comes from our own process, on ``device``."""
-    model: RecurrentUpscaler = pickle.loads(data)
-    return model.eval().to(device).to(memory_format=torch.channels_last)
+    """The model of :func:`frozen`, on ``device``. Raises what reading a weights file raises."""
+    with tempfile.TemporaryDirectory(prefix="tecogan_model_") as folder:
+        file = Path(folder) / f"model{SUFFIX}"
+        file.write_bytes(data)
+        return load_upscaler(file, device)
 
 
 def work(

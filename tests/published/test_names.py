@@ -222,7 +222,6 @@ def test_names_are_no_places_for_a_job() -> None:
         assert Place(option, f"./{word}", True).is_here
 
 
-@pytest.mark.skipif(not (names.package_folder() / "small.safetensors").is_file(), reason="the small model is not there")
 def test_the_small_model_of_the_package_is_what_it_should_be() -> None:
     """Under 2 MB, 4 to 6 blocks of 32 channels, half-width flow, BD: issue 13."""
     file = names.package_folder() / "small.safetensors"

@@ -9,17 +9,21 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import torch
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.config.degradations import LrOrigin
+from tecogan_dist.config.schema import ModelConfig
+from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.upscaling import spread as spreading
 from tecogan_dist.upscaling.processes import Processes
 from tecogan_dist.upscaling.segment import SegmentResult
 from tecogan_dist.upscaling.spread import Advanced, Spread, Spreading
-from tecogan_dist.upscaling.working import frozen
+from tecogan_dist.upscaling.working import frozen, thawed
 from tests.support.segments import film, in_one_process, moving_folder, small_model
 
 MODEL = frozen(small_model())
@@ -139,3 +143,15 @@ def test_events_are_small() -> None:
     """Frames do not travel."""
     assert {field for event in (Advanced,) for field in event.__dataclass_fields__} == {"worker", "frames"}
     assert not hasattr(spreading, "numpy")
+
+
+@pytest.mark.parametrize("settings", [{}, {"scale": 2}, {"arithmetic": "pytorch_port", "blocks": 3}])
+@pytest.mark.parametrize("degradation", ["BD", "BI"])
+def test_a_model_arrives_at_a_worker_as_it_was(settings: dict[str, Any], degradation: LrOrigin) -> None:
+    small: dict[str, Any] = {"blocks": 1, "channels": 8, "flow_width": 4}
+    model = build_upscaler(ModelConfig(**small | settings), degradation=degradation)
+    arrived = thawed(frozen(model), torch.device("cpu"))
+    assert type(arrived) is type(model)
+    assert (arrived.scale, arrived.centred, arrived.warm_up) == (model.scale, model.centred, model.warm_up)
+    assert arrived.state_dict().keys() == model.state_dict().keys()
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in arrived.state_dict().items())

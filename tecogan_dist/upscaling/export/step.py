@@ -57,6 +57,6 @@ def capture(model: RecurrentUpscaler, device: torch.device) -> ExportedProgram:
     large = torch.zeros(1, 3, model.scale * _HEIGHT, model.scale * _WIDTH, device=device)
     # Without this, the flow network's innermost features (h // 8, w // 8) must have more than one row and column, for
     # the sole reason that torch notes whether they are contiguous: h and w would be at least 16.
-    with torch.no_grad(), shapes_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+    with torch.no_grad(), shapes_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]  # torch makes it
         arguments = (small, small.clone(), large)
         return torch.export.export(Step(model).eval(), arguments, dynamic_shapes=open_sizes(model.scale))

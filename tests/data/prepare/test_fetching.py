@@ -59,10 +59,11 @@ def test_too_much_is_refused_before_and_while_it_comes(
 def test_a_server_that_trickles_is_given_up(tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.bytes_per_second = 1  # the server makes 50 of it
     refused(site, tmp_path, "/film.mp4", "took longer than 1 s: allow more with --download-timeout", seconds=1)
-    monkeypatch.setattr(transfers, "SLOW_SECONDS", 0.5)
-    refused(site, tmp_path, "/film.mp4", "sends less than 200 bytes a second: run it again later")
-    refused(site, tmp_path, "/page.html", "sends less than 200 bytes a second: run it again later")
-    with pytest.raises(UserError, match=r"took longer than 1 s|sends less than 200 bytes a second"):
+    with monkeypatch.context() as patch:
+        patch.setattr(transfers, "SLOW_SECONDS", 0.5)
+        refused(site, tmp_path, "/film.mp4", "sends less than 200 bytes a second: run it again later")
+        refused(site, tmp_path, "/page.html", "sends less than 200 bytes a second: run it again later")
+    with pytest.raises(UserError, match="took longer than 1 s"):
         describe(site.url("/page.html"), retrying=QUICK, limits=Limits(seconds=1))
 
 
