@@ -125,6 +125,8 @@ def test_nothing_is_left_when_the_command_ends(tmp_path: Path, kind: signal.Sign
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A test runner in the background ignores Ctrl-C, and children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert command.stdout is not None
     pids = [int(word) for word in command.stdout.readline().split()]
