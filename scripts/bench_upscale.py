@@ -34,8 +34,11 @@ from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.ops.images import pad_symmetric, space_to_depth, to_signed, to_unit
 from tecogan_dist.ops.resampling import resize_bicubic, resize_bilinear, warp
-from tecogan_dist.upscaling.job import Here, Request, begin, open_request
-from tecogan_dist.upscaling.recurrence import Recurrence, to_image
+from tecogan_dist.upscaling.beginning import begin
+from tecogan_dist.upscaling.images import to_image
+from tecogan_dist.upscaling.job import Here
+from tecogan_dist.upscaling.recurrence import Recurrence
+from tecogan_dist.upscaling.request import Request, open_request
 from tecogan_dist.upscaling.source import SourceOptions
 from tecogan_dist.video.writer import FrameWriter
 

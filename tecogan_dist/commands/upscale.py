@@ -31,10 +31,11 @@ from tecogan_dist.upscaling.films import (
 )
 from tecogan_dist.upscaling.folder import WorkFolder
 from tecogan_dist.upscaling.inputs import Film, films_of, is_many
-from tecogan_dist.upscaling.job import Job, Opened, Request, Runner, open_request
+from tecogan_dist.upscaling.job import Job, Runner
 from tecogan_dist.upscaling.placing import check_output
+from tecogan_dist.upscaling.request import Opened, Request, open_request
 from tecogan_dist.upscaling.source import SourceOptions
-from tecogan_dist.upscaling.spread import Workers
+from tecogan_dist.upscaling.workers import Workers
 from tecogan_dist.video.numbering import GapError
 
 KEPT = "an older output is as it was, and what was finished is kept beside it; the same command goes on"

@@ -14,8 +14,9 @@ from tecogan_dist.commands.upscale_workers import Workforce, low_resolution
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.pages.upscaled import Upscaling, choose_frames, write_upscaled
 from tecogan_dist.upscaling.estimate import WORTH, estimate
-from tecogan_dist.upscaling.job import Job, Opened, Request
+from tecogan_dist.upscaling.job import Job
 from tecogan_dist.upscaling.preview import preview_path, write_preview
+from tecogan_dist.upscaling.request import Opened, Request
 from tecogan_dist.upscaling.segment import Rendering
 from tecogan_dist.upscaling.tiles import automatic_tile
 from tecogan_dist.video.open import open_video

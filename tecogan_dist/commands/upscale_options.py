@@ -13,9 +13,9 @@ from tecogan_dist.commands.parser import CommandParser, input_path, output_path,
 from tecogan_dist.config.degradations import Degradation
 from tecogan_dist.models.tiles import SMALLEST_TILE
 from tecogan_dist.upscaling.inputs import is_many
-from tecogan_dist.upscaling.job import Cut, Request, Tile
 from tecogan_dist.upscaling.preview import Span, parse_span
 from tecogan_dist.upscaling.recurrence import Precision, default_precision
+from tecogan_dist.upscaling.request import Cut, Request, Tile
 from tecogan_dist.upscaling.source import SourceOptions
 from tecogan_dist.video.codecs import Wishes
 from tecogan_dist.video.encoders import CONTAINERS, ENCODERS

@@ -17,9 +17,12 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.commands.upscale_options import request_of
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.upscaling import machine
-from tecogan_dist.upscaling.job import Here, Job, Opened, Request, Runner, begin
+from tecogan_dist.upscaling.beginning import begin
+from tecogan_dist.upscaling.job import Here, Job, Runner
 from tecogan_dist.upscaling.processes import Processes
-from tecogan_dist.upscaling.spread import Spreading, Workers
+from tecogan_dist.upscaling.request import Opened, Request
+from tecogan_dist.upscaling.spread import Spreading
+from tecogan_dist.upscaling.workers import Workers
 from tecogan_dist.upscaling.working import frozen
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ class Workforce:
     def begin(
         self, request: Request, model: RecurrentUpscaler, opened: Opened, *, restart: bool, threads: int | None = None
     ) -> Job:
-        """:func:`tecogan_dist.upscaling.job.begin`, for as many threads as these workers have, or for ``threads``."""
+        """:func:`tecogan_dist.upscaling.beginning.begin`, for as many threads as these workers have, or for ``threads``."""
         if self.cluster is not None and self.kind == "cpu":
             threads = self.cluster.cpus
         workers = self.options.workers

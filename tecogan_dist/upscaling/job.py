@@ -5,128 +5,34 @@
     work    each missing segment through the network into a file, and checked (segment.py), here or by another Runner
     join    the segments, and what else the source has, into the output; checked, then put in place (placing.py)
 
-:func:`begin` does the first two, or finds the plan of an earlier command and refuses another request. What it returns,
-a :class:`Job`, has the tasks that are left (:attr:`Job.todo`), in groups that may run at the same time, and a last step
-(:meth:`Job.complete`). :meth:`Job.run` is all of it. A segment is done when its json is in the folder, and any process
-that can write there may make it (:func:`tecogan_dist.upscaling.segment.upscale_segment`): one that has been made
-elsewhere is told to :meth:`Job.done`.
+:func:`tecogan_dist.upscaling.beginning.begin` does the first two, or finds the plan of an earlier command. What it
+returns, a :class:`Job`, has the tasks that are left (:attr:`Job.todo`), in groups that may run at the same time, and a
+last step (:meth:`Job.complete`). :meth:`Job.run` is all of it. A segment is done when its json is in the folder, and
+any process that can write there may make it (:func:`tecogan_dist.upscaling.segment.upscale_segment`): one that has been
+made elsewhere is told to :meth:`Job.done`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-import torch
+from typing import Protocol
 
 from tecogan_dist.base.atomic import remove
 from tecogan_dist.base.console import say
-from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.progress import Progress
-from tecogan_dist.config.degradations import Degradation
 from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.upscaling import machine, placing, plan, space
+from tecogan_dist.upscaling import placing, plan, space
 from tecogan_dist.upscaling.folder import WorkFolder
-from tecogan_dist.upscaling.recurrence import Precision
-from tecogan_dist.upscaling.request import INPUT, WEIGHTS, differences, weights_digest
-from tecogan_dist.upscaling.segment import (
-    Kept,
-    Rendering,
-    SegmentResult,
-    SegmentTask,
-    finish,
-    render,
-    result_size,
-)
-from tecogan_dist.upscaling.source import SourceOptions, content_of, look_through, stamp
-from tecogan_dist.upscaling.states import is_whole, state_bytes
-from tecogan_dist.upscaling.targets import Target, beside_target, choose_target
-from tecogan_dist.upscaling.tiles import automatic_tile
-from tecogan_dist.video.codecs import Wishes
-from tecogan_dist.video.joining import check_clock
+from tecogan_dist.upscaling.request import Opened, Request
+from tecogan_dist.upscaling.segment import Kept, Rendering, SegmentResult, SegmentTask, finish, render
+from tecogan_dist.upscaling.source import stamp
+from tecogan_dist.upscaling.states import is_whole
+from tecogan_dist.upscaling.targets import Target
 from tecogan_dist.video.reader import VideoFile
-from tecogan_dist.video.source import FrameSource
-
-Cut = Literal["detected", "none"]
-Tile = Literal["auto", "none"] | int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What is to be done. Whatever is in it changes the result, but for the names of the files."""
-
-    source: SourceOptions
-    output: Path
-    comparison: Path | None = None
-    start: int = 0
-    frames: int | None = None
-    """None: to the end."""
-    cut: Cut = "none"
-    segment_frames: int | None = None
-    """None: :func:`tecogan_dist.upscaling.plan.default_length`."""
-    degrade: Degradation | None = None
-    precision: Precision = "fp32"
-    tile: Tile = "auto"
-    wishes: Wishes = field(default_factory=Wishes)
-    """Of the video's encoding."""
-    png16: bool = False
-    threads: int | None = None
-    """Of the network on a CPU; None: found by measuring (:mod:`tecogan_dist.upscaling.machine`)."""
-    device: Literal["cpu", "cuda"] | None = None
-    """Where segments are made; None: where the model is."""
-
-    def plain(self, model: RecurrentUpscaler) -> dict[str, Any]:
-        """By the options' names, for the plan: two requests that are the same have the same result."""
-        device = self.device or next(model.parameters()).device.type
-        return {
-            INPUT: content_of(self.source.path),
-            WEIGHTS: weights_digest(model),
-            "--start-frame": self.start,
-            "--frames": self.frames,
-            "--side-by-side": self.comparison is not None,
-            "--cut": self.cut,
-            "--degrade": self.degrade,
-            "--precision": self.precision,
-            "--tile": self.tile,
-            "--device": device,
-            **self.source.plain(),
-            "--png16": self.png16,
-            "the encoding": self.wishes.plain(),
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Opened:
-    """A request's input, opened, and what its outputs are to be made of. No weights are needed so far."""
-
-    source: FrameSource
-    options: SourceOptions
-    """How it was opened."""
-    target: Target
-    beside: Target | None
-    notes: list[str]
-    """What cannot be kept, or is not as it was asked, in sentences."""
-
-
-def open_request(request: Request) -> Opened:
-    """Raises :class:`UserError` for what cannot be read, or cannot be upscaled or written as it is asked for."""
-    properties, notes = request.source.properties()
-    target, more = choose_target(request.output, properties, request.wishes, png16=request.png16)
-    beside = None
-    if request.comparison is not None:
-        beside = beside_target(request.comparison, request.output, properties, request.wishes)
-    options = replace(request.source, deep=target.deep)
-    source = options.open()
-    if source.count is not None and request.start >= source.count:
-        raise UserError(f"{source.path} has {source.count} frames: --start-frame must be below that.")
-    if isinstance(source, VideoFile):  # said before the work, not after it
-        for suffix in {target.suffix, beside.suffix if beside else target.suffix}:
-            check_clock(suffix, source.timeline())
-    return Opened(source=source, options=options, target=target, beside=beside, notes=[*notes, *more])
 
 
 class Runner(Protocol):
@@ -319,134 +225,3 @@ class Job:
                 f"{space.in_words(expected)} more are needed, and {space.in_words(free)} are free. When it is, free "
                 "some and give the same command again."
             )
-
-
-def begin(
-    request: Request,
-    model: RecurrentUpscaler,
-    *,
-    opened: Opened,
-    restart: bool = False,
-    most_processes: int | None = None,
-    threads: int | None = None,
-) -> Job:
-    """Plan a job, or find the plan that an earlier command has left. The caller holds the outputs' locks.
-
-    ``opened`` is of :func:`open_request`. If it is to be planned, and the request does not say with how many threads:
-    ``threads``, or as many as are best with up to ``most_processes`` on this machine's CPUs. Raises :class:`UserError`
-    for unfinished work of another request, for what cannot be read, and for a disk that certainly has too little room.
-    """
-    folder = WorkFolder(request.output)
-    wanted = request.plain(model)
-    if folder.is_begun and restart:
-        folder.clear()
-    if folder.is_begun:
-        _check_same(folder, wanted, request)
-    else:
-        folder.begin(_planned(request, wanted, model, opened, most_processes, threads))
-    return Job(request, opened)
-
-
-def _check_same(folder: WorkFolder, wanted: Mapping[str, Any], request: Request) -> None:
-    planned = folder.plan()
-    there = planned.get("request")
-    if not isinstance(there, dict):
-        raise UserError(f"{folder.path} has a damaged plan: begin anew with --restart.")
-    different = differences(there, wanted)
-    length = planned.get("segment_frames")
-    if not different and request.segment_frames not in (None, length):
-        different = f"--segment-frames was {length}, not {request.segment_frames}"
-    rendering = planned.get("rendering")
-    threads = rendering.get("threads") if isinstance(rendering, dict) else None
-    if not different and request.threads not in (None, threads):
-        different = f"--threads was {threads}, not {request.threads}"
-    if different:
-        raise UserError(
-            f"{folder.path} holds unfinished work of another request ({different}): give the same one to go on, "
-            "name another output, or begin anew with --restart."
-        )
-
-
-def _planned(
-    request: Request,
-    wanted: Mapping[str, Any],
-    model: RecurrentUpscaler,
-    opened: Opened,
-    most_processes: int | None,
-    threads: int | None,
-) -> dict[str, Any]:
-    """Look the source through, and plan."""
-    source, target = opened.source, opened.target
-    device = next(model.parameters()).device
-    kind = request.device or device.type
-    rendering = Rendering(degrade=request.degrade, precision=request.precision)
-    height, width = result_size(source, model, rendering)
-    lr_height, lr_width = -(-height // model.scale), -(-width // model.scale)
-    rendering = replace(rendering, tile=_tile(request, model, lr_height, lr_width, device, here=kind == device.type))
-    stop = None if request.frames is None else request.start + request.frames
-    total = None if source.count is None else min(source.count, stop or source.count) - request.start
-    with Progress(total, what="looking through") as progress:
-        scenes = look_through(
-            source, start=request.start, stop=stop, cut=request.cut == "detected", advance=progress.advance
-        )
-    notes = [*opened.notes, *_damage(source)]
-    for text in notes:
-        say(text)
-    most = request.segment_frames or plan.default_length(lr_height, lr_width, kind)
-    segments = plan.segments_of(scenes, most=most)
-    frames = scenes[-1].stop - scenes[0].start
-    needed = 2 * state_bytes(lr_height, lr_width, model.scale) * any(segment.hands_on for segment in segments)
-    if not target.is_video:
-        needed += space.images_bytes(height, width, frames=frames, deep=target.deep)
-    space.check_room(request.output.parent, needed, what=f"upscaling {frames} frames to {width}x{height}")
-    if kind == "cpu":
-        groups = len(plan.chains(segments))
-        threads = request.threads or threads or _threads(model, lr_height, lr_width, frames, groups, most_processes)
-        rendering = replace(rendering, threads=threads)
-    return {
-        "request": dict(wanted),
-        "segment_frames": most,
-        "segments": plan.to_plain(segments),
-        "rendering": asdict(rendering),
-        "target": target.to_plain(),
-        "beside": opened.beside.to_plain() if opened.beside else None,
-        "notes": notes,
-    }
-
-
-def _tile(
-    request: Request, model: RecurrentUpscaler, height: int, width: int, device: torch.device, *, here: bool
-) -> int | None:
-    """Low-resolution pixels of a side; said where whole frames do not fit. Raises :class:`UserError` if nothing does.
-
-    Of other machines, if the work is not done ``here``, it is not known: theirs become smaller where memory runs out.
-    """
-    if request.tile == "none" or (request.tile == "auto" and not here):
-        return None
-    if request.tile != "auto":
-        return request.tile
-    tile = automatic_tile(model, height, width, device=device, precision=request.precision)
-    if tile is not None:
-        say(f"whole frames do not fit into memory: the network runs in tiles of {tile} pixels (--tile)")
-    return tile
-
-
-def _damage(source: FrameSource) -> list[str]:
-    """What was found when all was looked through, and did not stop it."""
-    damaged = sorted(source.damaged) if isinstance(source, VideoFile) else []
-    if not damaged:
-        return []
-    return [
-        f"{source.path} is damaged: {len(damaged)} frames, the first of them number {damaged[0]}, cannot be decoded "
-        "and show the last good one before them."
-    ]
-
-
-def _threads(
-    model: RecurrentUpscaler, height: int, width: int, frames: int, groups: int, most_processes: int | None
-) -> int:
-    """Of the network, in each of the processes that are best; said where that was measured."""
-    choice = machine.choose(model, height=height, width=width, frames=frames, groups=groups, most=most_processes)
-    if choice.processes > 1:
-        say(machine.in_sentence(choice))
-    return choice.threads

@@ -19,6 +19,8 @@ WORK = {"cpu": 40e6, "cuda": 2e9}
 """Low-resolution pixels of a segment: a few minutes on two cores, under one on a large GPU; that much a crash costs."""
 FEWEST, MOST = 16, 1000
 """Frames of a segment, whatever their size: each costs a key frame and some 50 ms."""
+PARTS = 32
+"""That a job of many short scenes has, about, so that as many workers share even a short film."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,11 @@ def default_length(height: int, width: int, device: str) -> int:
     return round(min(max(WORK.get(device, WORK["cuda"]) / (height * width), FEWEST), MOST))
 
 
+def default_shared(frames: int) -> int:
+    """Frames up to which short scenes share a segment, of a job of so many."""
+    return max(FEWEST, frames // PARTS)
+
+
 def scenes_of(shots: Iterable[range], *, start: int, stop: int) -> list[range]:
     """The frames ``start`` to ``stop`` as scenes without anything left between them.
 
@@ -58,16 +65,16 @@ def scenes_of(shots: Iterable[range], *, start: int, stop: int) -> list[range]:
     return [range(first, end) for first, end in itertools.pairwise([*begins, stop])]
 
 
-def segments_of(scenes: Sequence[range], *, most: int) -> list[Segment]:
+def segments_of(scenes: Sequence[range], *, most: int, shared: int) -> list[Segment]:
     """All frames of the scenes, which follow each other, in segments of at most ``most`` frames.
 
-    A longer scene is parted into equal segments of its own; shorter ones share a segment as long as they fit.
+    A longer scene is parted into equal segments of its own; shorter ones share a segment of up to ``shared`` frames.
     """
     require(most > 0, "segments have frames")
     parts: list[tuple[int, int, list[tuple[int, int]]]] = []
     is_open = False  # whether the last part may take another scene
     for scene in scenes:
-        if is_open and scene.stop - parts[-1][0] <= most:
+        if is_open and scene.stop - parts[-1][0] <= min(most, shared):
             start, _, begun = parts[-1]
             parts[-1] = (start, scene.stop, [*begun, (scene.start, scene.stop)])
             continue

@@ -58,7 +58,7 @@ class Film:
 
 def film(source: Path, output: Path, *, most: int = 3) -> Film:
     """Into segments of at most ``most`` frames: with 3, the first scene is a group of 3."""
-    segments = segments_of(SCENES, most=most)
+    segments = segments_of(SCENES, most=most, shared=most)
     output.parent.mkdir(parents=True, exist_ok=True)
     WorkFolder(output).begin({"segments": to_plain(segments), "name": output.name})
     mark = stamp(source)

@@ -12,8 +12,10 @@ from tecogan_dist.base.progress import Progress
 from tecogan_dist.config.schema import ModelConfig
 from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.upscaling.beginning import begin
 from tecogan_dist.upscaling.folder import WorkFolder
-from tecogan_dist.upscaling.job import Here, Job, Request, begin, open_request
+from tecogan_dist.upscaling.job import Here, Job
+from tecogan_dist.upscaling.request import Request, open_request
 from tecogan_dist.upscaling.segment import SegmentResult, SegmentTask
 from tecogan_dist.video.writer import FrameWriter
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tecogan_dist.upscaling.beginning import begin
 from tecogan_dist.upscaling.estimate import KEY_FRAMES, SAMPLE, Estimate, duration, estimate
-from tecogan_dist.upscaling.job import Here, Request, begin, open_request
+from tecogan_dist.upscaling.job import Here
+from tecogan_dist.upscaling.request import Request, open_request
 from tecogan_dist.upscaling.source import SourceOptions
 from tests.support.upscaling import scene_frames, tiny_model, write_images
 

@@ -20,14 +20,15 @@ from tecogan_dist.config.degradations import Degradation
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.ops.images import quantize
 from tecogan_dist.ops.resampling import resize_bicubic
-from tecogan_dist.upscaling.job import Request
-from tecogan_dist.upscaling.recurrence import upscale_float, upscale_frames
+from tecogan_dist.upscaling.request import Request
 from tecogan_dist.upscaling.segment import SegmentTask
+from tecogan_dist.upscaling.sequence import upscale_float, upscale_frames
 from tecogan_dist.upscaling.source import SourceOptions
 from tecogan_dist.video.open import open_video
 from tests.support.upscaling import Killed, begun, folder_of, run, scene_frames, tiny_model, write_images
 
 CPU = torch.device("cpu")
+VERSION = torch.__version__
 LENGTHS = (9, 1, 12, 4)
 
 
@@ -184,6 +185,17 @@ def test_the_segments_length_need_not_be_given_again(model: RecurrentUpscaler, r
     with pytest.raises(Killed):
         run(request_, model, stop_after=2)
     assert run(dataclasses.replace(request_, segment_frames=None), model) == [2, 3, 4, 5, 6]
+
+
+def test_other_versions_of_what_computes_are_said(
+    model: RecurrentUpscaler, request_: Request, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(Killed):
+        run(request_, model, stop_after=2)
+    monkeypatch.setattr(torch, "__version__", "99.0")
+    run(request_, model)
+    said = " ".join(capsys.readouterr())
+    assert f"begun with other tools (torch was {VERSION}, and is 99.0): what is finished is kept" in said
 
 
 def test_restart_begins_anew(model: RecurrentUpscaler, request_: Request) -> None:

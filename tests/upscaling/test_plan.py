@@ -15,6 +15,7 @@ from tecogan_dist.upscaling.plan import (
     MOST,
     chains,
     default_length,
+    default_shared,
     from_plain,
     scenes_of,
     segments_of,
@@ -30,9 +31,9 @@ def scenes(draw: st.DrawFn) -> list[range]:
     return [range(first, end) for first, end in itertools.pairwise(ends)]
 
 
-@given(scenes(), st.integers(1, 40))
-def test_segments_cover_all_frames_and_hand_on_inside_scenes(parts: list[range], most: int) -> None:
-    segments = segments_of(parts, most=most)
+@given(scenes(), st.integers(1, 40), st.integers(1, 60))
+def test_segments_cover_all_frames_and_hand_on_inside_scenes(parts: list[range], most: int, shared: int) -> None:
+    segments = segments_of(parts, most=most, shared=shared)
     frames = [frame for one in segments for frame in range(one.start, one.stop)]
     assert frames == list(range(parts[0].start, parts[-1].stop))
     assert all(1 <= one.frames <= most for one in segments)
@@ -50,8 +51,20 @@ def test_segments_cover_all_frames_and_hand_on_inside_scenes(parts: list[range],
 
 def test_short_scenes_share_a_segment_and_long_ones_are_parted_evenly() -> None:
     parts = [range(3), range(3, 8), range(8, 10), range(10, 31), range(31, 35)]
-    segments = segments_of(parts, most=10)
+    segments = segments_of(parts, most=10, shared=10)
     assert [(one.start, one.stop) for one in segments] == [(0, 10), (10, 17), (17, 24), (24, 31), (31, 35)]
+    segments = segments_of(parts, most=10, shared=7)
+    assert [(one.start, one.stop) for one in segments] == [(0, 3), (3, 10), (10, 17), (17, 24), (24, 31), (31, 35)]
+
+
+def test_a_short_film_has_parts_for_many_workers() -> None:
+    parts = [range(first, first + 20) for first in range(0, 600, 20)]
+    most = default_length(144, 180, "cuda")
+    assert most >= 600
+    assert len(chains(segments_of(parts, most=most, shared=default_shared(600)))) == 30
+    assert default_shared(40) == FEWEST
+    film = default_shared(170_000)  # two hours
+    assert film > 1000
 
 
 def test_what_is_between_shots_is_the_end_of_the_scene_before() -> None:
