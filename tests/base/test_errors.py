@@ -149,6 +149,25 @@ def test_signals_interrupt_whatever_a_library_makes_of_them(
 TECOGAN = [sys.executable, "-c", "from tecogan_dist.cli import main; main()"]
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("1000", None)),
+        ({"GOMP_SPINCOUNT": "7"}, ("7", None)),
+        ({"OMP_WAIT_POLICY": "active"}, (None, "active")),
+    ],
+)
+def test_threads_that_wait_leave_the_cpu_to_others_unless_the_user_says_how_they_wait(
+    given: dict[str, str], expected: tuple[str | None, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    run_command(lambda _: None, [])
+    assert (os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_WAIT_POLICY")) == expected
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_full_output_is_one_sentence_and_a_closed_pipe_is_quiet(unbuffered: str) -> None:
     """The help of tecogan itself, which imports nothing that takes long."""
