@@ -91,7 +91,7 @@ def _upscale_many(options: argparse.Namespace, words: Sequence[str]) -> None:
     try:
         for outcome in _outcomes(todo, options) if todo else ():
             outcomes.append(outcome)
-            say(told(outcome))
+            say(f"film {len(outcomes)} of {len(films)}: {told(outcome)}")
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(f"{in_sentence(outcomes)}. To go on: {_again(words)}") from error
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]

@@ -55,7 +55,7 @@ class Workforce:
     def begin(
         self, request: Request, model: RecurrentUpscaler, opened: Opened, *, restart: bool, threads: int | None = None
     ) -> Job:
-        """:func:`tecogan_dist.upscaling.beginning.begin`, for as many threads as these workers have, or for ``threads``."""
+        """Of :mod:`tecogan_dist.upscaling.beginning`, for as many threads as these workers have, or ``threads``."""
         if self.cluster is not None and self.kind == "cpu":
             threads = self.cluster.cpus
         workers = self.options.workers
