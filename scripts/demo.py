@@ -26,7 +26,8 @@ from tecogan_dist.metrics.sequence import mean
 from tecogan_dist.metrics.sequence import measure as measure_sequence
 from tecogan_dist.ops.resampling import resize_bicubic
 from tecogan_dist.runs.find import load_upscaler
-from tecogan_dist.upscaling.recurrence import to_image, upscale_float
+from tecogan_dist.upscaling.images import to_image
+from tecogan_dist.upscaling.sequence import upscale_float
 from tecogan_dist.video.open import open_video
 
 SCENE_LENGTH = 33
