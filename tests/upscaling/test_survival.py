@@ -19,6 +19,7 @@ from tecogan_dist.commands.upscale import main
 from tecogan_dist.upscaling.folder import MARKER, unfinished_path
 from tecogan_dist.video.open import open_video
 from tecogan_dist.weights.format import save_weights
+from tests.support.films import moving, packets_of, write_film
 from tests.support.small_disk import small_disk
 from tests.support.upscaling import TINY, scene_frames, tiny_model, write_images
 from tests.support.video_files import write_video
@@ -128,7 +129,7 @@ def running(command: list[str]) -> Iterator[subprocess.Popen]:
 def test_an_interruption_leaves_a_playable_file_and_says_how_to_go_on(
     weights: Path, tmp_path: Path, kind: signal.Signals
 ) -> None:
-    film = write_video(tmp_path / "my film.mp4", 60, height=96, width=128)
+    film = write_film(tmp_path / "my film.mp4", moving(60, height=96, width=128), sound="aac")
     output = tmp_path / "large.mp4"
     command = words(film, output, weights)
     folder = unfinished_path(output)
@@ -151,6 +152,8 @@ def test_an_interruption_leaves_a_playable_file_and_says_how_to_go_on(
     assert 12 <= frames == int(found[1]) < 60
     assert found[3] == str(folder / "so_far.mp4")
     assert len(list(open_video(found[3]).frames())) == frames
+    last_sound = packets_of(Path(found[3]), "audio")[-1][0]
+    assert frames / 25 - 0.1 < last_sound <= frames / 25 + 0.05
     assert shlex.split(found[4]) == ["tecogan", "upscale", *command]
     main(shlex.split(found[4])[2:])
     assert open_video(output).count_frames() == 60
