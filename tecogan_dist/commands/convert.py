@@ -7,9 +7,10 @@ import argparse
 from tecogan_dist.base.console import printable
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.commands.parser import CommandParser
-from tecogan_dist.commands.values import input_path, output_path
+from tecogan_dist.commands.values import input_path, output_path, whole_number
 from tecogan_dist.runs.conversion import convert_training
-from tecogan_dist.weights.pytorch_port import convert_port, is_torch_file
+from tecogan_dist.weights.format import MOST_WARM_UP
+from tecogan_dist.weights.pytorch_port import TEST_WARM_UP, convert_port, is_torch_file
 from tecogan_dist.weights.tensorflow.convert import convert
 
 EXAMPLES = (
@@ -43,7 +44,11 @@ def converted(options: argparse.Namespace) -> list[str]:
             raise UserError(
                 f"{options.source} is a file of torch's, and of those only weights are made: leave out --to."
             )
-        return [convert_port(options.source, options.output, overwrite=options.overwrite)]
+        return [convert_port(options.source, options.output, overwrite=options.overwrite, warm_up=options.warm_up)]
+    if options.warm_up is not None:
+        raise UserError(
+            "--warm-up is for generators of TecoGAN-PyTorch: leave it out, the original's networks have their own."
+        )
     if options.to == CHECKPOINT:
         if options.overwrite:
             raise UserError(
@@ -80,6 +85,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default=WEIGHTS,
         help="weights: the networks, or a VGG19 where SOURCE holds nothing else (default). checkpoint: all that the "
         "original's training was, for 'tecogan train --resume'. vgg19: the VGG19 in a checkpoint of that training",
+    )
+    parser.add_argument(
+        "--warm-up",
+        metavar="N",
+        type=whole_number(0, MOST_WARM_UP),
+        help="for a generator of TecoGAN-PyTorch: frames that upscale is to run, in reverse, before a scene's first. "
+        f"0, as its infer_sequence has it (default); {TEST_WARM_UP}, as its settings for tests, with which its "
+        "published numbers were measured",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
     return parser.parse_args(argv)

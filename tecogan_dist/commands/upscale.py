@@ -146,8 +146,13 @@ def _is_there(options: argparse.Namespace, film: Film, outcomes: list[Outcome]) 
     if options.overwrite or WorkFolder(film.output).is_begun:
         return False
     try:
-        there = is_complete(film, SourceOptions(path=film.source, allow_gaps=options.allow_gaps), options.start_frame,
-                            options.frames)  # fmt: skip
+        there = is_complete(
+            film,
+            SourceOptions(path=film.source, allow_gaps=options.allow_gaps, video_stream=options.video_stream),
+            options.start_frame,
+            options.frames,
+            times=(1,) if options.degrade else (2, 4),  # the weights are not loaded yet
+        )
         outcome = Outcome(film, "there")
     except UserError as error:
         there, outcome = True, Outcome(film, "failed", str(error))
@@ -180,7 +185,7 @@ def _begin(
     _check_outputs(options)  # once more: another process may have ended in between
     if _is_complete(options):
         return None
-    return workers.begin(request, model, opened, restart=options.restart, threads=threads)
+    return workers.begin(request, model, opened, threads=threads)
 
 
 def _run(job: Job, runner: Runner, *, again: str) -> list[str]:

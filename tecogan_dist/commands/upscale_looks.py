@@ -44,7 +44,7 @@ def show_preview(
     height, width = low_resolution(opened, request, model)
     tile = None if request.tile in ("auto", "none") else int(request.tile)
     if request.tile == "auto":
-        tile = automatic_tile(model, height, width, device=workers.device, precision=request.precision)
+        tile = automatic_tile(model, height, width, device=workers.device, precision=request.precision, is_encoded=True)
     rendering = Rendering(degrade=request.degrade, precision=request.precision, tile=tile, threads=request.threads)
     with output_lock(path), Progress(len(part), realtime=float(source.rate)) as progress:
         check_preview(options)  # once more: another process may have ended in between

@@ -52,14 +52,19 @@ class Workforce:
         """Of a film's options."""
         return replace(request_of(options, torch.device(self.kind)), device=self.kind, threads=options.threads)
 
-    def begin(
-        self, request: Request, model: RecurrentUpscaler, opened: Opened, *, restart: bool, threads: int | None = None
-    ) -> Job:
+    def begin(self, request: Request, model: RecurrentUpscaler, opened: Opened, *, threads: int | None = None) -> Job:
         """Of :mod:`tecogan_dist.upscaling.beginning`, for as many threads as these workers have, or ``threads``."""
         if self.cluster is not None and self.kind == "cpu":
             threads = self.cluster.cpus
-        workers = self.options.workers
-        return begin(request, model, opened=opened, restart=restart, most_processes=workers, threads=threads)
+        return begin(
+            request,
+            model,
+            opened=opened,
+            restart=self.options.restart,
+            may_replace=self.options.overwrite,
+            most_processes=self.options.workers,
+            threads=threads,
+        )
 
     def runner(self, job: Job, model: RecurrentUpscaler) -> Runner:
         """Of one film's segments."""
@@ -91,6 +96,7 @@ class Workforce:
             groups=len(job.todo),
             threads=threads,
             most=self.options.workers,
+            tile=job.rendering.tile,
         )
 
     def pool(
@@ -107,7 +113,14 @@ class Workforce:
             return nullcontext(), None
         height, width = low_resolution(opened, request, model)
         choice = machine.choose(
-            model, height=height, width=width, frames=MANY, groups=MANY, threads=request.threads, most=workers
+            model,
+            height=height,
+            width=width,
+            frames=MANY,
+            groups=MANY,
+            threads=request.threads,
+            most=workers,
+            tile=request.tile if isinstance(request.tile, int) else None,
         )
         say(machine.in_sentence(choice))
         if choice.processes == 1:

@@ -72,9 +72,9 @@ class PortUpscaler(RecurrentUpscaler):
     zeros, which :meth:`first_frame` is spared.
     """
 
-    warm_up: ClassVar[int] = 0
+    warm_up: int = 0
     """Its ``infer_sequence`` has none. Its settings for tests put 5 mirrored frames before a sequence
-    (``num_pad_front``), which are the original's."""
+    (``num_pad_front``), which are the original's: weights files may ask for them (``convert --warm-up 5``)."""
     rounds: ClassVar[bool] = True
     FLOW: ClassVar[type[FlowNetwork]] = PortFlowNetwork
     GENERATOR: ClassVar[type[Generator]] = PortGenerator

@@ -40,7 +40,7 @@ class RecurrentUpscaler(nn.Module):
     unrolled frame's output is kept for the backward pass, which computes the rest again; results are the same.
     """
 
-    warm_up: ClassVar[int] = 5
+    warm_up: int = 5
     """Frames that the original's inference runs, in reverse, before the first one (``main.py`` of thunil/TecoGAN)."""
     rounds: ClassVar[bool] = False
     """Whether outputs become images by rounding: the original truncates (``save_img``)."""

@@ -20,7 +20,8 @@ from tecogan_dist.runs.find import load_upscaler, measured_weights
 from tecogan_dist.training.task import TrainingTask, measured_scenes
 from tecogan_dist.training.validation import held_out_frames
 from tecogan_dist.tuning.records import SweepResults
-from tecogan_dist.upscaling.recurrence import to_image, upscale_frames
+from tecogan_dist.upscaling.images import to_image
+from tecogan_dist.upscaling.sequence import upscale_frames
 
 BEST = 3
 """Trials that are shown, from the best on."""

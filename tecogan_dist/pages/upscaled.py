@@ -27,7 +27,7 @@ from tecogan_dist.config.degradations import Degradation, is_centred
 from tecogan_dist.ops.degrade import degrade_frames
 from tecogan_dist.ops.resampling import resize_bicubic
 from tecogan_dist.pages.data_uris import data_uri
-from tecogan_dist.upscaling.recurrence import to_image
+from tecogan_dist.upscaling.images import to_image
 from tecogan_dist.video.source import FrameSource
 
 Images = NDArray[np.uint8]

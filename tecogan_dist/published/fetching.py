@@ -14,7 +14,8 @@ from tecogan_dist.base.console import printable
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.progress import SECONDS_BETWEEN_LINES
 from tecogan_dist.base.transfers import Limits, NoSpace
-from tecogan_dist.base.web import Retrying, Unavailable, download, forget
+from tecogan_dist.base.web import Retrying, download, forget
+from tecogan_dist.base.web_connections import Unavailable
 from tecogan_dist.published.cache import VARIABLE, Cache, Cached, Damaged, Record, difference, file_record
 from tecogan_dist.published.catalogue import LARGEST, Entry
 from tecogan_dist.published.making import make
@@ -90,7 +91,7 @@ def _fetch(entry: Entry, cache: Cache, say: Say, retrying: Retrying, *, before: 
         except (NoSpace, Changed):
             raise
         except UserError as error:
-            reasons.append(f"{by_hand} is no use: {_reason(error)}")
+            reasons.append(f"{by_hand} is no use: {_reason(error, by_hand, 'it')}")
     cache.make_downloads()
     for address in entry.addresses:
         shown = shown_url(address)
@@ -102,7 +103,8 @@ def _fetch(entry: Entry, cache: Cache, say: Say, retrying: Retrying, *, before: 
         except Unavailable as error:
             reasons.append(f"{shown} {_reason(error)}")
         except UserError as error:
-            reasons.append(f"{shown}: {_reason(error)}")
+            reason = _reason(error, cache.partial_download(address), "what it sends")
+            reasons.append(reason if reason.startswith(f"{shown} ") else f"{shown}: {reason}")
     raise _nowhere(entry, cache, reasons)
 
 
@@ -142,12 +144,12 @@ def _kept(entry: Entry, cache: Cache, file: Path, *, address: str, before: Recor
                 "is right is not known here: what the cache has is kept; to trust the new one, remove "
                 f"{cache.entry_folder(entry.name)} and fetch it again."
             )
-    with cache.replacing(entry) as folder:
-        try:
+    try:
+        with cache.replacing(entry) as folder:
             note = make(entry, file, folder)
-        except OSError as error:
-            raise _not_made(error, cache) from error
-        cache.keep(folder, entry, address=address, download=found, note=note)
+            cache.keep(folder, entry, address=address, download=found, note=note)
+    except (OSError, UserError) as error:
+        raise _not_made(error, cache) from error
     cached = cache.look(entry)
     if cached is None:
         raise UserError(f"{cache.entry_folder(entry.name)} was removed while it was made: fetch it again.")
@@ -156,9 +158,18 @@ def _kept(entry: Entry, cache: Cache, file: Path, *, address: str, before: Recor
     return cached
 
 
-def _not_made(error: OSError, cache: Cache) -> UserError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(f"the disk of {cache.folder} is full: make room, or name another folder in ${VARIABLE}.")
+def _not_made(error: OSError | UserError, cache: Cache) -> UserError:
+    """What is raised in place of a failure to unpack and convert. A full disk says nothing against the file."""
+    reason: BaseException | None = error
+    while reason is not None:
+        if isinstance(reason, OSError) and reason.errno in (errno.ENOSPC, errno.EDQUOT):
+            return NoSpace(
+                f"the disk of {cache.folder} is full: make room and run it again, or name another folder in "
+                f"${VARIABLE}; what was fetched is kept."
+            )
+        reason = reason.__cause__
+    if isinstance(error, UserError):
+        return error
     return UserError(f"it cannot be unpacked in {cache.folder} ({error.strerror or error}).")
 
 
@@ -184,8 +195,10 @@ def _or_convert(entry: Entry) -> str:
     return "" if entry.kind in ("lpips", "scenes") else ", or make a weights file of a copy with 'tecogan convert'"
 
 
-def _reason(error: UserError) -> str:
-    return printable(str(error).rstrip("."), limit=REASON_CHARACTERS)
+def _reason(error: UserError, file: Path | None = None, word: str = "") -> str:
+    """For a sentence: with ``word`` for ``file``, whose name says nothing to a reader or is gone by then."""
+    text = str(error).rstrip(".")
+    return printable(text if file is None else text.replace(str(file), word), limit=REASON_CHARACTERS)
 
 
 class _Ticker:

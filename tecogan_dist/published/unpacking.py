@@ -14,6 +14,8 @@ from typing import Any, BinaryIO, cast
 from tecogan_dist.base.console import printable
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.inputs import open_regular
+from tecogan_dist.base.memory import in_words
+from tecogan_dist.base.transfers import NoSpace
 from tecogan_dist.base.zips import (
     check_bomb,
     check_count,
@@ -105,8 +107,9 @@ def _check_room(archive: Path, folder: Path, needed: int) -> None:
         raise UserError(f"{archive} would become {needed / 1e9:.1f} GB: not used.")
     free = shutil.disk_usage(folder).free
     if needed > FREE_SHARE * free:
-        raise UserError(
-            f"{archive} holds {needed / 1e9:.1f} GB and {folder.parent} has {free / 1e9:.1f} GB free: make room."
+        raise NoSpace(
+            f"the disk of {folder} has {in_words(free)} free, and what was fetched becomes {in_words(needed)}: make "
+            "room and run it again; what was fetched is kept."
         )
 
 
@@ -138,6 +141,7 @@ def _from_tar(archive: Path, folder: Path, member: str) -> Iterator[Path]:
                 if not info.isdir() and (not info.isreg() or info.issparse()):
                     raise UserError(f"{archive} holds a link, a device or the like ({shown}): not used.")
                 _check_room(archive, folder, needed)
+                check_bomb(archive, [], needed, what="weights")
                 bounded.allow(info.size)
                 if info.isreg() and not is_hidden(path) and _is_part(path.name, member):
                     source = opened.extractfile(info)

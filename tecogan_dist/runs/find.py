@@ -63,11 +63,17 @@ def weights_file(place: str | Path | Location) -> Location:
 
 def load_upscaler(place: str | Path | Location, device: torch.device | str) -> RecurrentUpscaler:
     """The upscaler that :func:`read_weights` finds: on ``device``, in eval mode, channels_last (the faster layout)."""
-    weights = read_weights(place)
+    return upscaler_of(read_weights(place)).to(device).to(memory_format=torch.channels_last)
+
+
+def upscaler_of(weights: Weights) -> RecurrentUpscaler:
+    """The upscaler that the weights are of, in eval mode, on the CPU and with their memory."""
     with torch.device("meta"):
         upscaler = build_upscaler(weights.model, degradation=weights.degradation)
     upscaler.load_state_dict(weights.upscaler, assign=True)
-    return upscaler.eval().to(device).to(memory_format=torch.channels_last)
+    if weights.warm_up is not None:
+        upscaler.warm_up = weights.warm_up
+    return upscaler.eval()
 
 
 def measured_weights(run: Location, step: int) -> Location:

@@ -22,7 +22,7 @@ from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.training.step import TrainingStep
 from tecogan_dist.training.task import TrainingTask, measured_scenes
-from tecogan_dist.upscaling.recurrence import upscale_frames
+from tecogan_dist.upscaling.sequence import upscale_frames
 from tecogan_dist.video.source import Picture
 
 LARGEST_SIDE = 512

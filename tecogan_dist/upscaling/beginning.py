@@ -34,12 +34,14 @@ def begin(
     *,
     opened: Opened,
     restart: bool = False,
+    may_replace: bool = False,
     most_processes: int | None = None,
     threads: int | None = None,
 ) -> Job:
     """Plan a job, or find the plan that an earlier command has left. The caller holds the outputs' locks.
 
-    ``opened`` is of :func:`open_request`. If it is to be planned, and the request does not say with how many threads:
+    ``opened`` is of :func:`open_request`. ``may_replace``: whether an output that is there in the end may be replaced.
+    If it is to be planned, and the request does not say with how many threads:
     ``threads``, or as many as are best with up to ``most_processes`` on this machine's CPUs. Raises :class:`UserError`
     for unfinished work of another request, for what cannot be read, and for a disk that certainly has too little room.
     """
@@ -53,7 +55,7 @@ def begin(
         _say_other_tools(planned, folder)
     else:
         folder.begin(_planned(request, wanted, model, opened, most_processes, threads))
-    return Job(request, opened)
+    return Job(request, opened, may_replace=may_replace)
 
 
 def _check_same(planned: Mapping[str, Any], wanted: Mapping[str, Any], request: Request, folder: WorkFolder) -> None:
@@ -112,7 +114,8 @@ def _planned(
     rendering = Rendering(degrade=request.degrade, precision=request.precision)
     height, width = result_size(source, model, rendering)
     lr_height, lr_width = -(-height // model.scale), -(-width // model.scale)
-    rendering = replace(rendering, tile=_tile(request, model, lr_height, lr_width, device, here=kind == device.type))
+    tile = _tile(request, model, lr_height, lr_width, device, here=kind == device.type, is_encoded=target.is_video)
+    rendering = replace(rendering, tile=tile)
     stop = None if request.frames is None else request.start + request.frames
     total = None if source.count is None else min(source.count, stop or source.count) - request.start
     with Progress(total, what="looking through") as progress:
@@ -131,7 +134,14 @@ def _planned(
     space.check_room(request.output.parent, needed, what=f"upscaling {frames} frames to {width}x{height}")
     if kind == "cpu":
         groups = len(plan.chains(segments))
-        threads = request.threads or threads or _threads(model, lr_height, lr_width, frames, groups, most_processes)
+        if threads is None and request.threads is None:
+            choice = machine.choose(
+                model, height=lr_height, width=lr_width, frames=frames, groups=groups, most=most_processes, tile=tile
+            )
+            if choice.processes > 1:
+                say(machine.in_sentence(choice))
+            threads = choice.threads
+        threads = request.threads or threads
         rendering = replace(rendering, threads=threads)
     return {
         "request": dict(wanted),
@@ -146,7 +156,14 @@ def _planned(
 
 
 def _tile(
-    request: Request, model: RecurrentUpscaler, height: int, width: int, device: torch.device, *, here: bool
+    request: Request,
+    model: RecurrentUpscaler,
+    height: int,
+    width: int,
+    device: torch.device,
+    *,
+    here: bool,
+    is_encoded: bool,
 ) -> int | None:
     """Low-resolution pixels of a side; said where whole frames do not fit. Raises :class:`UserError` if nothing does.
 
@@ -156,7 +173,7 @@ def _tile(
         return None
     if request.tile != "auto":
         return request.tile
-    tile = automatic_tile(model, height, width, device=device, precision=request.precision)
+    tile = automatic_tile(model, height, width, device=device, precision=request.precision, is_encoded=is_encoded)
     if tile is not None:
         say(f"whole frames do not fit into memory: the network runs in tiles of {tile} pixels (--tile)")
     return tile
@@ -171,13 +188,3 @@ def _damage(source: FrameSource) -> list[str]:
         f"{source.path} is damaged: {len(damaged)} frames, the first of them number {damaged[0]}, cannot be decoded "
         "and show the last good one before them."
     ]
-
-
-def _threads(
-    model: RecurrentUpscaler, height: int, width: int, frames: int, groups: int, most_processes: int | None
-) -> int:
-    """Of the network, in each of the processes that are best; said where that was measured."""
-    choice = machine.choose(model, height=height, width=width, frames=frames, groups=groups, most=most_processes)
-    if choice.processes > 1:
-        say(machine.in_sentence(choice))
-    return choice.threads

@@ -14,8 +14,9 @@ import torch
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.memory import in_words
 from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.upscaling.images import to_image
 from tecogan_dist.upscaling.machine import computing_with
-from tecogan_dist.upscaling.recurrence import Recurrence, to_image
+from tecogan_dist.upscaling.recurrence import Recurrence
 from tecogan_dist.upscaling.segment import Rendering, result_size
 from tecogan_dist.upscaling.targets import Target
 from tecogan_dist.video.source import FrameSource

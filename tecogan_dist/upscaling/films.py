@@ -12,8 +12,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.progress import Progress
@@ -21,8 +21,9 @@ from tecogan_dist.upscaling.inputs import Film
 from tecogan_dist.upscaling.job import Job
 from tecogan_dist.upscaling.segment import SegmentResult
 from tecogan_dist.upscaling.source import SourceOptions
-from tecogan_dist.upscaling.spread import Finished, Spread, Workers
-from tecogan_dist.video.timeline import read_timeline
+from tecogan_dist.upscaling.spread import Finished, Spread
+from tecogan_dist.upscaling.workers import Workers
+from tecogan_dist.video.reader import VideoFile
 
 EVENT_SECONDS = 1.0
 
@@ -97,32 +98,55 @@ def _completed(film: Film, job: Job) -> Outcome:
         return Outcome(film, "failed", str(error))
 
 
-def is_complete(film: Film, options: SourceOptions, start: int, frames: int | None) -> bool:
-    """Whether the result of a film is there, with all frames that it has to have; none of them is decoded but a first.
+def is_complete(
+    film: Film, options: SourceOptions, start: int, frames: int | None, *, times: Sequence[int] = (1, 2, 4)
+) -> bool:
+    """Whether the result of a film is there, with all frames that it has to have and as large as it has to be.
 
-    Raises :class:`UserError` for a result with more or fewer, or that is something else.
+    ``times``: how many times as large as its source, any of them. None of its frames is decoded but a first. Raises
+    :class:`UserError` for a result with more frames or fewer, of another size, or that is something else.
     """
     if not os.path.lexists(film.output):
         return False
     if film.output.is_dir() and not any(film.output.iterdir()):
         return False
-    wanted = _frames_of(options) - start
+    source = _facts_of(options)
+    wanted = source.frames - start
     wanted = wanted if frames is None else min(wanted, frames)
     try:
-        there = _frames_of(SourceOptions(path=film.output, allow_gaps=True))
+        there = _facts_of(SourceOptions(path=film.output, allow_gaps=True))
     except UserError as error:
         raise UserError(f"{film.output} is in the way ({str(error).rstrip('.')}): remove it.") from error
-    if there != wanted:
+    if there.frames != wanted:
         raise UserError(
-            f"{film.output} has {there} frames and should have {wanted}: remove it, or replace it with --overwrite."
+            f"{film.output} has {there.frames} frames and should have {wanted}: remove it, or replace it with "
+            "--overwrite."
+        )
+    if not any(there.is_enlarged(source, by) for by in times):
+        sizes = " or ".join(f"{by * source.width}x{by * source.height}" for by in times)
+        raise UserError(
+            f"{film.output} is {there.width}x{there.height} and should be {sizes}: remove it, or replace it with "
+            "--overwrite."
         )
     return True
 
 
-def _frames_of(options: SourceOptions) -> int:
-    if not options.path.is_dir():
-        return len(read_timeline(options.path, video_stream=options.video_stream))
-    return len(options.open().names or ())
+class _Facts(NamedTuple):
+    frames: int
+    width: int
+    """As it is shown."""
+    height: int
+
+    def is_enlarged(self, source: _Facts, by: int) -> bool:
+        """Odd sides may have become even ones, as most codecs want them."""
+        pairs = ((self.width, by * source.width), (self.height, by * source.height))
+        return all(side in (wanted, wanted + wanted % 2) for side, wanted in pairs)
+
+
+def _facts_of(options: SourceOptions) -> _Facts:
+    source = replace(options, deep=True).open()  # which refuses no high dynamic range
+    frames = len(source.timeline()) if isinstance(source, VideoFile) else len(source.names or ())
+    return _Facts(frames, source.width, source.height)
 
 
 def told(outcome: Outcome) -> str:
@@ -131,7 +155,9 @@ def told(outcome: Outcome) -> str:
     if outcome.state == "failed":
         return f"{film.source} failed: {outcome.text}"
     if outcome.state == "there":
-        return f"{film.output} is there already"
+        return (
+            f"{film.output} is there already, and is not made again (remove it, or give --overwrite, to make it anew)"
+        )
     return f"{film.output} is made" + (f" ({outcome.text})" if outcome.text else "")
 
 

@@ -8,6 +8,7 @@
 | ``beside_00012.mkv`` | its part of ``--side-by-side`` |
 | ``state_00013.safetensors`` | the network's memory that segment 13 begins with, kept until that is done |
 | ``segment_00012.json`` | that all of segment 12 is there, with checksums: written last |
+| ``tile.json`` | that memory ran out, and which tiles of the network then fitted |
 | ``so_far.mp4`` | what was done when a command was interrupted |
 | ``joined.mp4``, ``joined.json`` | the whole output, and what it is, just before it is put in place |
 
@@ -25,25 +26,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tecogan_dist.base.atomic import remove, replacing, reported_local, sync, sync_folder
+from tecogan_dist.base.atomic import (
+    PARTIAL_SUFFIX,
+    remove,
+    replacing,
+    reported_local,
+    sync_folder,
+    write_text,
+)
 from tecogan_dist.base.documents import dump_json, read_json
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.inputs import NAME_BYTES
 from tecogan_dist.base.invariants import require
+from tecogan_dist.models.tiles import SMALLEST_TILE
+from tecogan_dist.upscaling.digests import digest_of, synced_digest
 
 SUFFIX = ".unfinished"
 MARKER = ".tecogan_unfinished"
 MARKER_TEXT = "Work of 'tecogan upscale'. The same command goes on with it; --restart of that command removes it.\n"
 PLAN = "plan.json"
 PLACED = "joined.json"
+TILE = "tile.json"
 FORMAT = 1
 """Of plan.json and of the segments' files: another one is another version's work."""
 OURS = re.compile(
-    r"\.?(?:(?:segment|beside|state)_[0-9]{5,}|joined|joined_beside|so_far|plan)(?:\.[a-z0-9]{1,12}){0,4}"
+    r"\.?(?:(?:segment|beside|state)_[0-9]{5,}|joined|joined_beside|so_far|plan|tile)(?:\.[a-z0-9]{1,12}){0,4}"
     rf"|{re.escape(MARKER)}(?:\.partial)?"
 )
 """Names that this module and the writers give, also of what a killed process left half done."""
-CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +117,14 @@ class WorkFolder:
             if not _is_file(path / MARKER) and any(entry.name != f"{MARKER}.partial" for entry in path.iterdir()):
                 raise UserError(f"{path} is in the way of unfinished work and holds other things: move it away.")
 
+    def check_there(self) -> None:
+        """Raise :class:`UserError` if somebody has removed the folder, or its plan, since it was begun."""
+        if not (self.path / PLAN).is_file():
+            raise UserError(
+                f"{self.path} has been removed while the work was put into it: leave it alone while the command runs, "
+                "and start it again."
+            )
+
     def begin(self, plan: dict[str, Any]) -> None:
         """Make the folder, with this plan. What was left of older work of ours goes."""
         self.clear()
@@ -136,7 +154,7 @@ class WorkFolder:
         contents = {}
         for file in files:
             require(file.parent == self.path, "a segment's files are in its folder")
-            contents[file.name] = _synced_digest(file)
+            contents[file.name] = synced_digest(file)
         sync_folder(self.path)
         self.write_json(self.record(number), {"format": FORMAT, "files": contents, **facts})
 
@@ -153,7 +171,7 @@ class WorkFolder:
             names = record["files"]
             size = 0
             for name, (digest, length) in names.items():
-                if not OURS.fullmatch(name) or _digest(self.path / name) != (digest, length):
+                if not OURS.fullmatch(name) or digest_of(self.path / name) != (digest, length):
                     return None
                 size += length
             return Finished(
@@ -170,9 +188,29 @@ class WorkFolder:
         """Bytes of a segment that was just finished, by its record."""
         return sum(length for _, length in read_json(self.record(number))["files"].values())
 
+    def keep_tile(self, tile: int) -> None:
+        """Write down that memory has run out with larger tiles, for whoever makes what is left. Any worker may."""
+        before = self.tile()
+        if before is None or tile < before:
+            write_text(self.path / TILE, dump_json({"format": FORMAT, "tile": tile}))
+
+    def tile(self) -> int | None:
+        """The smallest of :meth:`keep_tile`; None where memory never ran out."""
+        if not (self.path / TILE).is_file():
+            return None
+        try:
+            tile = read_json(self.path / TILE)["tile"]
+        except (UserError, FileNotFoundError, KeyError, TypeError):
+            return None  # memory will run out once more
+        return tile if type(tile) is int and tile >= SMALLEST_TILE else None
+
     def announce(self, outputs: Mapping[Path, Path]) -> None:
-        """Write down which files are about to be put in place as which outputs."""
-        marks = {str(output.absolute()): _mark(joined) for output, joined in outputs.items()}
+        """Write down which files are about to be put in place as which outputs.
+
+        Outputs that an earlier command has put in place stay written down.
+        """
+        marks = {name: mark for name, mark in self._announced().items() if self.has_placed(Path(name))}
+        marks |= {str(output.absolute()): _mark(joined) for output, joined in outputs.items()}
         self.write_json(self.path / PLACED, marks)
 
     def has_placed(self, output: Path) -> bool:
@@ -180,13 +218,17 @@ class WorkFolder:
 
         That command was killed before it had removed the folder.
         """
-        if not (self.path / MARKER).is_file() or not (self.path / PLACED).is_file() or not os.path.lexists(output):
-            return False
+        return os.path.lexists(output) and self._announced().get(str(output.absolute())) == _mark(output)
+
+    def _announced(self) -> dict[str, Any]:
+        """Marks by outputs; none in a folder that is not ours, or if the record is damaged."""
+        if not (self.path / MARKER).is_file() or not (self.path / PLACED).is_file():
+            return {}
         try:
             marks = read_json(self.path / PLACED)
-            return isinstance(marks, dict) and marks.get(str(output.absolute())) == _mark(output)
         except UserError:
-            return False
+            return {}
+        return marks if isinstance(marks, dict) else {}
 
     def discard(self, number: int) -> None:
         """Remove a segment's files, its record first: what is half there has no record."""
@@ -227,12 +269,20 @@ class WorkFolder:
 
 def unfinished_path(output: Path) -> Path:
     """The folder of an output's unfinished work; a name that would be too long loses its middle."""
-    name = output.name + SUFFIX
-    if len(os.fsencode(name)) > NAME_BYTES:
-        mark = hashlib.sha256(os.fsencode(output.name)).hexdigest()[:12]
-        room = NAME_BYTES - len(SUFFIX) - len(mark) - 1
-        name = f"{os.fsencode(output.name)[:room].decode('utf-8', 'ignore')}.{mark}{SUFFIX}"
-    return output.with_name(name)
+    return output.with_name(_shortened(output.name, SUFFIX))
+
+
+def beside_path(output: Path) -> Path:
+    """A hidden neighbour of an output that has no work folder beside it: what is about to take the output's name."""
+    return output.with_name(_shortened(f".{output.name}", f"{SUFFIX}{PARTIAL_SUFFIX}"))
+
+
+def _shortened(name: str, suffix: str) -> str:
+    if len(os.fsencode(name + suffix)) <= NAME_BYTES:
+        return name + suffix
+    mark = hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
+    room = NAME_BYTES - len(suffix) - len(mark) - 1
+    return f"{os.fsencode(name)[:room].decode('utf-8', 'ignore')}.{mark}{suffix}"
 
 
 def _is_file(path: Path) -> bool:
@@ -240,32 +290,9 @@ def _is_file(path: Path) -> bool:
 
 
 def _mark(path: Path) -> list[int]:
-    """What a file or folder keeps when it gets another name."""
+    """What a file or folder keeps when it gets another name, and when the machine starts again.
+
+    Not the disk's number, which may be another one then.
+    """
     status = path.lstat()
-    return [status.st_dev, status.st_ino, 0 if path.is_dir() else status.st_size]
-
-
-def _files_of(path: Path) -> list[Path]:
-    return sorted(path.iterdir()) if path.is_dir() else [path]
-
-
-def _synced_digest(path: Path) -> tuple[str, int]:
-    """:func:`_digest` of what is on the disk, not on its way there."""
-    with reported_local(path):
-        for file in _files_of(path):
-            sync(file)
-        if path.is_dir():
-            sync_folder(path)
-    return _digest(path)
-
-
-def _digest(path: Path) -> tuple[str, int]:
-    """Checksum and bytes of a file, or of all files of a folder with their names."""
-    digest, size = hashlib.sha256(), 0
-    for file in _files_of(path):
-        digest.update(f"{file.name}\0".encode("utf-8", "surrogateescape"))
-        with open(file, "rb") as opened:
-            while chunk := opened.read(CHUNK_BYTES):
-                digest.update(chunk)
-                size += len(chunk)
-    return digest.hexdigest(), size
+    return [status.st_ino, *((0, 0) if path.is_dir() else (status.st_size, status.st_mtime_ns))]

@@ -88,8 +88,11 @@ class Here:
 class Job:
     """A planned job: what is left of it, and its end. :func:`begin` makes it."""
 
-    def __init__(self, request: Request, opened: Opened) -> None:
-        """Of the plan that is in the work folder; looks which segments are done. Raises :class:`UserError`."""
+    def __init__(self, request: Request, opened: Opened, *, may_replace: bool) -> None:
+        """Of the plan that is in the work folder; looks which segments are done. Raises :class:`UserError`.
+
+        ``may_replace``: whether what is at the outputs' places in the end may be replaced.
+        """
         self.request, self.opened = request, opened
         self.folder = folder = WorkFolder(request.output)
         planned = folder.plan()
@@ -99,6 +102,7 @@ class Job:
         self.rendering = Rendering(**planned["rendering"])
         self.notes: list[str] = list(planned["notes"])
         self._stamp = stamp(request.source.path)
+        self._may_replace = may_replace
         self._sizes: dict[int, int] = {}
         self._said_space = False
         missing = self._look_at_folder()
@@ -170,12 +174,18 @@ class Job:
             timeline=timeline,
             film=source.path if timeline else None,
             video_stream=request.source.video_stream,
+            may_replace=self._may_replace,
         )
         if request.comparison is None or self.beside is None:
             return [main]
         files = [folder.beside(one.number, self.beside.suffix) for one in segments]
         beside = placing.Output(
-            path=request.comparison, target=self.beside, files=files, frames=frames, timeline=timeline
+            path=request.comparison,
+            target=self.beside,
+            files=files,
+            frames=frames,
+            timeline=timeline,
+            may_replace=self._may_replace,
         )
         return [main, beside]
 

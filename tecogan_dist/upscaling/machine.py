@@ -22,12 +22,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 
-from tecogan_dist.base.memory import in_words, machine_memory
+from tecogan_dist.base.memory import available_memory, in_words
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.upscaling.recurrence import Recurrence
+from tecogan_dist.upscaling.tiles import encoder_bytes, frame_bytes, tile_bytes
 
 MEASURED = (96, 128)
 """Height and width, at most, of the low-resolution frames that are measured: half a second for the published network
@@ -38,11 +38,6 @@ CLEARLY = 1.1
 """A way with more processes has to be that much faster: they need memory, and seconds to start."""
 PROCESS_BYTES = 400e6
 """Of a process before its first frame: torch, FFmpeg and the model (measured: 320 MB and a model of 20 MB)."""
-FRAME_COPIES = 4
-"""Times that the network's largest features are in memory while it runs: before and after they are rectified, and what
-the layers around them need."""
-QUEUED = 24
-"""Frames that wait, at most, in a segment's queues and its encoder."""
 SHARE = 0.7
 """Of the memory that is free, which the processes may take."""
 SMALL = 2e6
@@ -78,16 +73,13 @@ def cpus_here() -> int:
     return cpus
 
 
-def process_bytes(model: RecurrentUpscaler, height: int, width: int) -> float:
-    """Of a process that upscales low-resolution frames of this size; about, and rather too many."""
-    features = model.generator.output.weight.shape[1]
-    enlarged = model.scale**2 * height * width
-    return PROCESS_BYTES + enlarged * (FRAME_COPIES * 4 * features + QUEUED * 3)
-
-
-def free_memory() -> int:
-    """Bytes that are free on this machine, or in its container."""
-    return min(int(psutil.virtual_memory().available), machine_memory())
+def process_bytes(
+    model: RecurrentUpscaler, height: int, width: int, *, tile: int | None = None, precision: str = "fp32"
+) -> float:
+    """Of a process that upscales low-resolution frames of this size, in tiles or whole; about, rather too many."""
+    at_once = min(height, tile or height) * min(width, tile or width)
+    network = tile_bytes(model, device=torch.device("cpu"), precision=precision) * at_once
+    return PROCESS_BYTES + frame_bytes(model, height, width) + network + encoder_bytes(model, height, width)
 
 
 def most_processes(each: float, *, cpus: int, groups: int, memory: float) -> tuple[int, str]:
@@ -118,16 +110,17 @@ def choose(
     memory: float | None = None,
     threads: int | None = None,
     most: int | None = None,
+    tile: int | None = None,
     measure: Callable[[RecurrentUpscaler, Sequence[Way], int, int], list[Way]] | None = None,
 ) -> Choice:
     """How to upscale so many low-resolution frames of this size whose segments are in so many ``groups``.
 
-    ``model`` is on the CPU. ``threads``: that many, as a plan has it. ``most``: processes that are allowed. Takes some
-    seconds where there is a choice.
+    ``model`` is on the CPU. ``threads``: that many, as a plan has it. ``most``: processes that are allowed. ``tile``:
+    of the network; whole frames take more memory. Takes some seconds where there is a choice.
     """
     cpus = cpus or cpus_here()
-    each = process_bytes(model, height, width)
-    limit, why = most_processes(each, cpus=cpus, groups=groups, memory=free_memory() if memory is None else memory)
+    each = process_bytes(model, height, width, tile=tile)
+    limit, why = most_processes(each, cpus=cpus, groups=groups, memory=available_memory() if memory is None else memory)
     if most is not None and most < limit:
         limit, why = most, f"--workers {most}"
     if threads is not None:

@@ -1,7 +1,8 @@
 """From segments to the output: joined, checked, and put in place at once.
 
 Everything is made inside the work folder first. What is about to be put in place is written down before, so that a
-command that was killed between two outputs, or before the folder was gone, recognises what it finds.
+command that was killed between two outputs, or before the folder was gone, recognises what it finds: a name of the
+same file, which is why what belongs on another disk is brought there first.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tecogan_dist.base.atomic import remove, replacing, reported_local, sync, sync_folder
+from tecogan_dist.base.atomic import remove, reported_local, sync, sync_folder
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.upscaling import space
-from tecogan_dist.upscaling.folder import WorkFolder
+from tecogan_dist.upscaling.folder import WorkFolder, beside_path
 from tecogan_dist.upscaling.targets import Target
 from tecogan_dist.video.formats import IMAGE_SUFFIXES, JOINABLE_SUFFIXES, OTHER_IMAGE_SUFFIXES, READABLE_SUFFIXES
 from tecogan_dist.video.images import image_files
@@ -40,14 +41,18 @@ class Output:
     film: Path | None = None
     """Whose other streams, chapters and tags it gets."""
     video_stream: int | None = None
+    may_replace: bool = True
+    """Whether something may stand at ``path``: it was there, and allowed to go, when the command began."""
 
 
 def place(outputs: Sequence[Output], *, folder: WorkFolder) -> list[str]:
     """Join, check and put in place; returns sentences on what could not be kept.
 
-    Raises :class:`UserError` if the disk has no room for it, or the result is not what it has to be; then all segments
-    are as they were.
+    Raises :class:`UserError` if the disk has no room for it, the result is not what it has to be, or something has
+    appeared meanwhile that may not be replaced; then all segments are as they were.
     """
+    for output in outputs:
+        _check_free(output)
     needed = sum(sum(file.stat().st_size for file in output.files) for output in outputs if output.target.is_video)
     space.check_room(folder.path, needed, what="joining the segments")
     made: list[Path] = []
@@ -57,24 +62,68 @@ def place(outputs: Sequence[Output], *, folder: WorkFolder) -> list[str]:
         remove(joined)
         notes += _join(output, joined)
         _check(output, joined)
-        made.append(joined)
+        made.append(_at_hand(joined, output.path))
     folder.announce({output.path: joined for output, joined in zip(outputs, made, strict=True)})
+    for output in outputs:
+        _check_free(output)  # once more: joining takes minutes
     for output, joined in reversed(list(zip(outputs, made, strict=True))):  # the main one last
         _put(joined, output.path)
     return notes
 
 
-def _put(joined: Path, path: Path) -> None:
+def _check_free(output: Output) -> None:
+    path = output.path
+    is_empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+    if os.path.lexists(path) and not is_empty and not output.may_replace:
+        raise UserError(
+            f"{path} has appeared while it was made, and is not replaced: move it away, or add --overwrite, and give "
+            "the same command again, which then only joins what is finished."
+        )
+
+
+def _at_hand(joined: Path, path: Path) -> Path:
+    """``joined``, or, of an output in another folder, what has become of it there: only its name is missing.
+
+    That folder may be on another disk, to which a file goes by a copy, which would not be recognised.
+    """
+    if path.absolute().parent == joined.absolute().parent.parent:
+        return joined
+    near = beside_path(path)
     with reported_local(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove(near)
         try:
-            os.replace(joined, path)
+            os.replace(joined, near)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            with replacing(path) as partial:  # a comparison on another disk
-                (shutil.copytree if joined.is_dir() else shutil.copyfile)(joined, partial)
+            try:
+                _copy(joined, near)
+            except BaseException:
+                remove(near)
+                raise
             remove(joined)
+        sync_folder(path.parent)
+    return near
+
+
+def _copy(joined: Path, near: Path) -> None:
+    """On the other disk for good."""
+    if not joined.is_dir():
+        shutil.copyfile(joined, near)
+        sync(near)
+        return
+    near.mkdir()
+    for image in image_files(joined):
+        shutil.copyfile(image, near / image.name)
+        sync(near / image.name)
+    sync_folder(near)
+
+
+def _put(made: Path, path: Path) -> None:
+    with reported_local(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(made, path)
         sync_folder(path.parent)
 
 

@@ -19,10 +19,11 @@ from tecogan_dist.config.degradations import is_centred
 from tecogan_dist.data.prepare.scenes import PREVIEW_SIDE, find_shots
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.ops.resampling import resize_bicubic
+from tecogan_dist.upscaling.images import to_image
 from tecogan_dist.upscaling.machine import computing_with
 from tecogan_dist.upscaling.panels import panels
 from tecogan_dist.upscaling.plan import scenes_of
-from tecogan_dist.upscaling.recurrence import Recurrence, Upscaled, to_image
+from tecogan_dist.upscaling.recurrence import Recurrence, Upscaled
 from tecogan_dist.upscaling.segment import Rendering, result_size
 from tecogan_dist.video.source import FrameSource
 from tecogan_dist.video.timeline import Timeline

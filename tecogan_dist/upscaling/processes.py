@@ -26,7 +26,7 @@ import torch
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.invariants import present
 from tecogan_dist.upscaling.segment import Kept, SegmentTask
-from tecogan_dist.upscaling.spread import Done, Event, Failed, Lost, Ready, Workers
+from tecogan_dist.upscaling.workers import Done, Event, Failed, Lost, Ready, Workers
 from tecogan_dist.upscaling.working import Order, thawed, work
 
 SPAWN = multiprocessing.get_context("spawn")

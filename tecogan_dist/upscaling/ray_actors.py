@@ -25,7 +25,7 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.cluster.connect import cluster_address, connected
 from tecogan_dist.cluster.ray_errors import find_user_error
 from tecogan_dist.upscaling.segment import Kept, SegmentTask
-from tecogan_dist.upscaling.spread import Broke, Done, Event, Failed, Lost, Ready, Workers
+from tecogan_dist.upscaling.workers import Broke, Done, Event, Failed, Lost, Ready, Workers
 from tecogan_dist.upscaling.working import Order, thawed, work
 
 MOST_ACTORS = 4096

@@ -1,15 +1,13 @@
-"""The streaming upscaler: one output for each input frame, in constant memory, on CPU or CUDA.
+"""The network with its memory of the frame before, on CPU or CUDA: one output for each frame, in constant memory.
 
-The frame order, the warm-up and the numbers are the original's inference (``main.py --mode inference`` of
-thunil/TecoGAN; tests/parity), except that a sequence of fewer than 6 frames loses no output here.
+The numbers are those of the original's inference (``main.py --mode inference`` of thunil/TecoGAN; tests/parity).
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,9 +19,9 @@ from tecogan_dist.models.inference import for_inference
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.models.tiles import SMALLEST_TILE, TiledUpscaler
 from tecogan_dist.ops.degrade import degrade_frames
-from tecogan_dist.ops.images import quantize, to_unit
+from tecogan_dist.ops.images import to_unit
 from tecogan_dist.upscaling.graph import FrameNetwork, GraphedUpscaler
-from tecogan_dist.upscaling.tiles import is_out_of_memory, smaller_tile
+from tecogan_dist.upscaling.tiles import is_out_of_memory, reason_of, smaller_tile
 
 SMALLEST_SIDE = 8
 """Low-resolution pixels that the flow network's three halvings need in a side."""
@@ -47,108 +45,6 @@ def default_precision(device: torch.device) -> tuple[Precision, str]:
     if torch.cuda.get_device_capability(device) < (8, 0):
         return "fp32", "the network runs in fp32: this GPU has no TF32"
     return "tf32", "the network runs in TF32, within a level of fp32 and up to 3 times as fast (--exact for fp32)"
-
-
-def upscale_frames(
-    model: RecurrentUpscaler,
-    frames: Iterable[Tensor],
-    *,
-    device: torch.device,
-    warm_up: int | None = None,
-    degrade: Degradation | None = None,
-    precision: Precision = "fp32",
-) -> Iterator[Tensor]:
-    """:func:`upscale_float`, as images: yields (H, W, 3) uint8 in host memory, truncated or rounded as the model is."""
-    upscaled = upscale_float(model, frames, device=device, warm_up=warm_up, degrade=degrade, precision=precision)
-    return (image for (image,) in to_host((to_image(frame.sr_frame, rounds=model.rounds),) for frame in upscaled))
-
-
-def upscale_float(
-    model: RecurrentUpscaler,
-    frames: Iterable[Tensor],
-    *,
-    device: torch.device,
-    warm_up: int | None = None,
-    degrade: Degradation | None = None,
-    precision: Precision = "fp32",
-) -> Iterator[Upscaled]:
-    """Upscale a sequence by the model's scale, each frame with the memory of the ones before it.
-
-    ``frames``: (H, W, 3) RGB, uint8 or float 0..1, on any device, all of one size; they are drawn one at a time.
-    ``model`` is on ``device``; it is fastest in channels_last. Yields one :class:`Upscaled` for each frame.
-
-    ``warm_up``: the frames ``warm_up, ..., 2, 1`` are run before frame 0 and their outputs dropped, so that frame 0 has
-    a past too; None for the model's own number, 5 in the original. A sequence with fewer than ``warm_up + 1`` frames is
-    warmed up with those it has; the original would drop real outputs there.
-
-    ``degrade``: ``frames`` are of high resolution; the model sees their degradation
-    (:func:`tecogan_dist.ops.degrade.degrade_frames`) and the output has scale * ceil(H / scale) rows and
-    scale * ceil(W / scale) columns, to be cropped for a comparison.
-
-    ``precision`` matters on CUDA (H100, 960x540): with fp32 floats agree with the original's to 6e-6; with tf32 images
-    stay within a level and floats within 3e-3, at three times the speed; bf16 runs the convolutions under autocast.
-
-    Raises :class:`UserError` without any frame, for a low-resolution side below 8 and for frames of different sizes.
-    """
-    warm_up = model.warm_up if warm_up is None else warm_up
-    source = iter(frames)
-    head = list(itertools.islice(source, warm_up + 1))
-    if not head:
-        raise UserError("there is no frame to upscale: choose an input with at least one.")
-    stream = Recurrence(model, size=head[0].shape[:2], device=device, degradation=degrade, precision=precision)
-    for frame in reversed(head[1:]):
-        stream.step(frame)
-    while head:  # popped, so that the head does not stay in memory for the rest of a long video
-        yield stream.step(head.pop(0))
-    for frame in source:
-        yield stream.step(frame)
-
-
-def to_image(frame: Tensor, *, rounds: bool = False, deep: bool = False) -> Tensor:
-    """(3, H, W) around 0..1 to an image (H, W, 3) uint8, or with ``deep`` uint16, on the same device.
-
-    Values are truncated, as the original's writer does, or with ``rounds`` go to the nearest level.
-    """
-    if not (rounds or deep):
-        return quantize(frame).permute(1, 2, 0).contiguous()
-    most = 65535 if deep else 255
-    levels = frame.permute(1, 2, 0) * most
-    levels = (levels.round() if rounds else levels).clamp(0, most)
-    return levels.to(torch.int32).to(torch.uint16) if deep else levels.to(torch.uint8)
-
-
-def to_host(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
-    """Bring tuples of tensors to host memory, each while the next one is being computed.
-
-    On CUDA the copies go to pinned memory on a stream of their own, and a tuple is handed on only after the next one's
-    kernels have been queued. CPU tensors pass through, also one tuple late.
-    """
-    copies: torch.cuda.Stream | None = None
-    waiting: tuple[tuple[Tensor, ...], torch.cuda.Event | None] | None = None
-    for batch in batches:
-        done = None
-        if batch[0].is_cuda:
-            copies = copies or torch.cuda.Stream(batch[0].device)
-            copies.wait_stream(torch.cuda.current_stream(batch[0].device))
-            with torch.cuda.stream(copies):
-                batch = tuple(_download(tensor, copies) for tensor in batch)
-                done = copies.record_event()
-        if waiting:
-            yield _finished(*waiting)
-        waiting = (batch, done)
-    if waiting:
-        yield _finished(*waiting)
-
-
-def _download(tensor: Tensor, stream: torch.cuda.Stream) -> Tensor:
-    tensor.record_stream(stream)  # its memory may be reused only after the copy
-    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
-
-
-def _finished(batch: tuple[Tensor, ...], done: torch.cuda.Event | None) -> tuple[Tensor, ...]:
-    if done:
-        done.synchronize()
-    return batch
 
 
 class State(NamedTuple):
@@ -228,8 +124,9 @@ class Recurrence:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
+                reason = reason_of(error)
             # Here, where the error with all that it holds is gone.
-            self._take_smaller_tiles()
+            self.shrink(reason)
         self._previous = (lr_frame, signed)
         return upscaled
 
@@ -249,13 +146,14 @@ class Recurrence:
             return TiledUpscaler(network, self.tile)
         return GraphedUpscaler(network, note=self._note) if self._graph else network
 
-    def _take_smaller_tiles(self) -> None:
+    def shrink(self, reason: str) -> None:
+        """Go on with smaller tiles, as memory has run out. Raises :class:`UserError`, for ``reason``, without any."""
         tile = smaller_tile(self.tile, *self._lr_size)
         if tile is None:
             raise UserError(
                 f"the memory {'of the GPU' if self._device.type == 'cuda' else 'here'} is not enough for frames of "
-                f"{self._size[1]}x{self._size[0]}, even in tiles of {self.tile}: give smaller frames, or end other "
-                "programs."
+                f"{self._size[1]}x{self._size[0]}, even in tiles of {self.tile or SMALLEST_TILE} ({reason}): give "
+                "smaller frames, or end other programs."
             )
         before = "whole frames" if self.tile is None else f"tiles of {self.tile}"
         self.tile = tile

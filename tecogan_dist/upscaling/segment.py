@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -28,18 +26,19 @@ from tecogan_dist.config.degradations import Degradation, is_centred
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.ops.resampling import resize_bicubic
 from tecogan_dist.upscaling.check import Look, check_result, check_written, look
+from tecogan_dist.upscaling.feeding import Frame, Given, in_order
 from tecogan_dist.upscaling.folder import WorkFolder
+from tecogan_dist.upscaling.images import to_host, to_image
 from tecogan_dist.upscaling.machine import computing_with
 from tecogan_dist.upscaling.panels import panels
 from tecogan_dist.upscaling.plan import Segment
-from tecogan_dist.upscaling.recurrence import Precision, Recurrence, Upscaled, to_host, to_image
+from tecogan_dist.upscaling.recurrence import Precision, Recurrence, Upscaled
 from tecogan_dist.upscaling.source import SourceOptions, check_unchanged
 from tecogan_dist.upscaling.states import read_state, write_state
 from tecogan_dist.upscaling.targets import Target
-from tecogan_dist.upscaling.threads import WriteBehind, read_ahead
+from tecogan_dist.upscaling.threads import WriteBehind
+from tecogan_dist.upscaling.tiles import is_out_of_memory, reason_of, smallest
 from tecogan_dist.video.source import FrameSource
-
-Frame = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,28 +113,26 @@ class Kept:
         return self._source[1]
 
     def recurrence(self, task: SegmentTask, model: RecurrentUpscaler, note: Callable[[str], None]) -> Recurrence:
-        """The task's, in whatever state. Where memory ran out before, it still has the smaller tiles."""
+        """The task's, in whatever state; with smaller tiles where memory ran out, be it in an earlier command."""
         source = self.source(task)
         size = (source.height, source.width)
         key = (task.rendering, size)
         if self._recurrence is None or self._recurrence[0] != key:
             self._recurrence = None  # its memory first
+            tile = smallest(task.rendering.tile, WorkFolder(task.output).tile())
+            if tile != task.rendering.tile:
+                note(f"memory has run out before: the network runs in tiles of {tile} pixels")
             recurrence = Recurrence(
                 model,
                 size=size,
                 device=next(model.parameters()).device,
                 degradation=task.rendering.degrade,
                 precision=task.rendering.precision,
-                tile=task.rendering.tile,
+                tile=tile,
                 note=note,
             )
             self._recurrence = (key, recurrence)
         return self._recurrence[1]
-
-
-class _Input(NamedTuple):
-    frame: Frame
-    look: Look
 
 
 def upscale_segment(
@@ -166,14 +163,53 @@ def render(
     advance: Callable[[], None] = lambda: None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Rendered:
-    """Write a segment's files, as :func:`upscale_segment`, and the state for the one after it."""
+    """Write a segment's files, as :func:`upscale_segment`, and the state for the one after it.
+
+    Where memory runs out beside the network, in making images of its results, say, the segment is begun again with
+    smaller tiles, which leave more for that.
+    """
     began = time.monotonic()
-    folder, segment, rendering = WorkFolder(task.output), task.segment, task.rendering
-    folder.discard(segment.number)
-    check_unchanged(task.source.path, task.stamp)
     kept = kept or Kept()
-    source = kept.source(task)
+    counted = 0
+
+    def count(frames: int) -> None:
+        nonlocal counted
+        if frames > counted:  # not those that are made again
+            counted = frames
+            advance()
+
+    folder = WorkFolder(task.output)
+    folder.check_there()
+    folder.discard(task.segment.number)
+    check_unchanged(task.source.path, task.stamp)
     recurrence = kept.recurrence(task, model, note)
+    while True:
+        try:
+            rendered = _render(task, model, kept.source(task), recurrence, count)
+            break
+        except UserError:
+            folder.check_there()  # that is why, if it is not
+            raise
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = reason_of(error)
+        recurrence.shrink(reason)  # here, where the error with all that it holds is gone
+    if recurrence.tile != task.rendering.tile:
+        folder.keep_tile(present(recurrence.tile, "tiles only become smaller"))
+    return replace(rendered, seconds=time.monotonic() - began)
+
+
+def _render(
+    task: SegmentTask,
+    model: RecurrentUpscaler,
+    source: FrameSource,
+    recurrence: Recurrence,
+    count: Callable[[int], None],
+) -> Rendered:
+    """``count`` is told how many frames are done."""
+    folder, segment, rendering = WorkFolder(task.output), task.segment, task.rendering
+    recurrence.reset()
     if segment.continues:
         recurrence.restore(read_state(folder.state(segment.number)))
     height, width = result_size(source, model, rendering)
@@ -181,10 +217,10 @@ def render(
     file = folder.segment(segment.number, task.target.suffix)
     beside = None if task.beside is None else folder.beside(segment.number, task.beside.suffix)
     centred = model.centred if rendering.degrade is None else is_centred(rendering.degrade)
-    under_way: deque[_Input] = deque()
+    under_way: deque[Given] = deque()
     looks: list[Look] = []
 
-    def to_images(item: tuple[Upscaled, _Input]) -> tuple[Tensor, ...]:
+    def to_images(item: tuple[Upscaled, Given]) -> tuple[Tensor, ...]:
         upscaled, given = item
         under_way.append(given)
         image = to_image(upscaled.sr_frame, rounds=model.rounds, deep=task.target.deep)
@@ -203,7 +239,7 @@ def render(
         if task.beside is not None:
             beside_writer = stack.enter_context(task.beside.writer(present(beside, "a comparison has a file")))
             to_beside = stack.enter_context(WriteBehind(lambda item: beside_writer.write(panels(item[0]), item[1])))
-        upscaled = _run(recurrence, source, segment, warm_up=model.warm_up, name=task.source.path)
+        upscaled = in_order(recurrence, source, segment, warm_up=model.warm_up, name=task.source.path)
         for number, (image, is_finite, *shown) in enumerate(to_host(map(to_images, upscaled)), start=segment.start):
             if not is_finite:
                 raise UserError(f"frame {number} came out of the network as values that are no numbers: {ADVICE}.")
@@ -217,7 +253,7 @@ def render(
                 model_image, bicubic = (picture.numpy()[:height, :width] for picture in shown)
                 truth = {} if rendering.degrade is None else {"truth": _shown(given.frame)}
                 to_beside.put(({"bicubic": bicubic, "model": model_image, **truth}, counted))
-            advance()
+            count(len(looks))
     if segment.hands_on:
         state = present(recurrence.export_state(), "a segment has frames")
         write_state(folder.state(segment.number + 1), state)
@@ -226,7 +262,7 @@ def render(
         files=(file,) if beside is None else (file, beside),
         size=(height, width),
         looks=tuple(looks),
-        seconds=time.monotonic() - began,
+        seconds=0.0,
         tile=recurrence.tile,
     )
 
@@ -236,6 +272,7 @@ def finish(rendered: Rendered) -> SegmentResult:
     task = rendered.task
     folder, segment = WorkFolder(task.output), task.segment
     try:
+        folder.check_there()
         check_unchanged(task.source.path, task.stamp)
         file = rendered.files[0]
         height, width = rendered.size
@@ -263,42 +300,6 @@ def result_size(source: FrameSource, model: RecurrentUpscaler, rendering: Render
     """Height and width of the result."""
     times = 1 if rendering.degrade else model.scale
     return times * source.height, times * source.width
-
-
-def _run(
-    recurrence: Recurrence, source: FrameSource, segment: Segment, *, warm_up: int, name: object
-) -> Iterator[tuple[Upscaled, _Input]]:
-    """The segment's frames in order, each with the memory of its scene's frames before it.
-
-    A scene's first frame gets one too, as in the original: the frames 1 to ``warm_up`` of the scene are run before it,
-    in reverse, and what they give is dropped. A shorter scene is warmed up with the frames it has.
-    """
-    ends = dict(segment.scenes)
-    last, end = segment.scenes[-1] if segment.scenes else (segment.start, segment.start)
-    stop = max(segment.stop, min(last + warm_up + 1, end))
-    inputs = read_ahead(_Input(frame, look(frame)) for frame in source.frames(segment.start, stop))
-    head: deque[_Input] = deque()  # read before their turn
-    for position in range(segment.start, segment.stop):
-        is_first = position in ends
-        wanted = min(warm_up + 1, ends[position] - position) if is_first else 1
-        while len(head) < wanted:
-            given = next(inputs, None)
-            if given is None:
-                raise UserError(
-                    f"{name} ends after {position + len(head)} frames, and had more before: start again, with "
-                    "--restart, when nothing writes to it."
-                )
-            head.append(given)
-        if is_first:
-            recurrence.reset()
-            for ahead in reversed(list(head)[1:wanted]):
-                recurrence.step(_tensor(ahead.frame))
-        given = head.popleft()
-        yield recurrence.step(_tensor(given.frame)), given
-
-
-def _tensor(frame: Frame) -> Tensor:
-    return torch.tensor(frame)  # a copy: arrays of images are read-only
 
 
 def _shown(frame: Frame) -> NDArray[np.uint8]:

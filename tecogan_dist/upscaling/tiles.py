@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 
+from tecogan_dist.base.console import printable
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.memory import available_memory, in_words
 from tecogan_dist.models.recurrent import RecurrentUpscaler
@@ -16,6 +17,9 @@ from tecogan_dist.models.tiles import SMALLEST_TILE
 
 SHARE = 0.75
 """Of the free memory that may be planned with: libraries take workspaces, and others use the machine too."""
+LITTLE = 0.05
+"""Of what is there for the whole frame: smaller tiles than that makes would save hardly anything, and compute most
+pixels several times (in tiles of 64, seven times; of 224, 1.5 times)."""
 FLOAT = 4
 PICTURES = 14
 """Numbers a pixel of the result: the output, the one before, the same in 0..1, and images in queues."""
@@ -25,22 +29,38 @@ CPU_MAPS, CUDA_MAPS = 5, 3
 """Maps of the generator's features at a time."""
 WARPED = 24
 """Numbers a pixel of the result that warping takes."""
+NO_MEMORY = ("DefaultCPUAllocator", "bad_alloc", "could not create a primitive", "could not create a memory")
+"""Words of torch's errors on a CPU. The last two are oneDNN's, which says nothing else of it (met with torch 2.14 under
+``ulimit -v``)."""
+ENCODER = 300
+"""Bytes a pixel of the result that an encoder and the frames in it take: measured with 60 frames of 3840x2160, x264
+240, x265 215, SVT-AV1 415, FFV1 74."""
 MOST = 1 << 30
 STEP = 32
 """Pixels by which sides of tiles differ."""
 
 
 def automatic_tile(
-    model: RecurrentUpscaler, height: int, width: int, *, device: torch.device, precision: str = "fp32"
+    model: RecurrentUpscaler,
+    height: int,
+    width: int,
+    *,
+    device: torch.device,
+    precision: str = "fp32",
+    is_encoded: bool = True,
 ) -> int | None:
     """The side of the largest tile that fits into what is free, for ``height`` x ``width`` low-resolution pixels.
 
-    None where the whole frame fits. Raises :class:`UserError` where even the smallest tile certainly does not.
+    ``is_encoded``: results become a video, which on a CPU takes of the same memory. None where the whole frame fits.
+    Raises :class:`UserError` where even the smallest tile certainly does not.
     """
     free = free_memory(device)
     whole = frame_bytes(model, height, width)
     each = tile_bytes(model, device=device, precision=precision)
-    if whole + each * height * width <= SHARE * free:
+    planned = SHARE * free - whole
+    if device.type == "cpu" and is_encoded:
+        planned -= encoder_bytes(model, height, width)
+    if each * height * width <= planned:
         return None
     needed = whole + each * SMALLEST_TILE**2
     if needed > free:
@@ -49,7 +69,8 @@ def automatic_tile(
             f"{'the GPU' if device.type == 'cuda' else 'this machine'} has {in_words(free)} free: give smaller frames, "
             "or end other programs."
         )
-    side = int((max(0.0, SHARE * free - whole) / each) ** 0.5) // STEP * STEP
+    planned = max(planned, min(LITTLE * whole, free - whole))
+    side = int((max(0.0, planned) / each) ** 0.5) // STEP * STEP
     return max(SMALLEST_TILE, side)
 
 
@@ -59,11 +80,21 @@ def smaller_tile(tile: int | None, height: int, width: int) -> int | None:
     return max(SMALLEST_TILE, now // 2 // STEP * STEP) if now > SMALLEST_TILE else None
 
 
+def smallest(*sides: int | None) -> int | None:
+    """Of tiles; None is the whole frame."""
+    return min((side for side in sides if side is not None), default=None)
+
+
 def frame_bytes(model: RecurrentUpscaler, height: int, width: int) -> int:
     """What is there for the whole frame: outputs, images that wait to be written, the flow network's features."""
     pictures = PICTURES * model.scale**2
     features = FLOW_FEATURES * model.flow.output.conv1.out_channels
     return (pictures + features) * FLOAT * height * width
+
+
+def encoder_bytes(model: RecurrentUpscaler, height: int, width: int) -> int:
+    """What a video's encoder takes."""
+    return ENCODER * model.scale**2 * height * width
 
 
 def tile_bytes(model: RecurrentUpscaler, *, device: torch.device, precision: str) -> int:
@@ -87,6 +118,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch could not get memory, on CUDA or on the CPU, which has no exception of its own for it."""
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("DefaultCPUAllocator", "bad_alloc")
-    )
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+
+
+def reason_of(error: BaseException) -> str:
+    """What torch says of it, in a line."""
+    lines = str(error).strip().splitlines()
+    return printable(lines[0].rstrip(".")) if lines else type(error).__name__

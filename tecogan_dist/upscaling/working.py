@@ -22,7 +22,7 @@ from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.runs.find import load_upscaler
 from tecogan_dist.upscaling.folder import PLAN, WorkFolder
 from tecogan_dist.upscaling.segment import Kept, SegmentTask, upscale_segment
-from tecogan_dist.upscaling.spread import Advanced, Broke, Done, Event, Failed, Noted
+from tecogan_dist.upscaling.workers import Advanced, Broke, Done, Event, Failed, Noted
 from tecogan_dist.weights.format import SUFFIX, save_weights
 
 SECONDS_BETWEEN_TELLING = 0.5
@@ -70,6 +70,7 @@ def frozen(model: RecurrentUpscaler) -> bytes:
             model=settings_of(model),
             run_config=None,
             degradation="BI" if model.centred else "BD",  # whatever it was: only where pixels lie matters here
+            warm_up=model.warm_up,
         )
         return file.read_bytes()
 

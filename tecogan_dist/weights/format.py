@@ -28,9 +28,11 @@ from tecogan_dist.weights.tensors import CHECKSUM, open_tensors, short, write_te
 SUFFIX = ".safetensors"
 VGG_FORMAT = "tecogan_dist_vgg19"
 LAST_STEP = (1 << 63) - 1
+MOST_WARM_UP = 100
+"""Frames; the memory fades within some 5."""
 _FORMAT = "tecogan_dist"
 _VERSION = "1"
-_ENTRIES = {"format", "version", "model", "degradation", "step", "config", CHECKSUM}
+_ENTRIES = {"format", "version", "model", "degradation", "step", "config", "warm_up", CHECKSUM}
 _UPSCALER, _DISCRIMINATOR = "upscaler.", "discriminator."
 _ANOTHER = "take another copy"
 
@@ -48,6 +50,8 @@ class Weights:
     """What the upscaler was trained on; the original's, BD, where the file is older than the choice."""
     step: int
     """Training steps behind these weights; 0 where unknown."""
+    warm_up: int | None = None
+    """Frames that are run in reverse before a scene's first; None: as many as the model's own arithmetic has."""
 
 
 def save_weights(
@@ -60,12 +64,14 @@ def save_weights(
     step: int = 0,
     half: bool = False,
     degradation: LrOrigin = "BD",
+    warm_up: int | None = None,
 ) -> None:
     """Write a weights file, whole or not at all. State dicts may be on any device.
 
     They are stored in float32, or in float16 with ``half``, which rounds them to 11 bits.
 
-    ``degradation``: what they were trained on where no ``run_config`` says it; the original's on BD. Raises
+    ``degradation``: what they were trained on where no ``run_config`` says it; the original's on BD. ``warm_up``: what
+    :attr:`Weights.warm_up` is to be. Raises
     :class:`UserError` if it cannot be written, or if a weight is infinite or not a number.
     """
     tensors = {_UPSCALER + name: tensor for name, tensor in upscaler_state.items()}
@@ -80,6 +86,8 @@ def save_weights(
         "degradation": run_config.data.degradation if run_config else degradation,
         "step": str(step),
     }
+    if warm_up is not None:
+        metadata["warm_up"] = str(warm_up)
     if run_config is not None:
         metadata["config"] = json.dumps(settings.to_tree(run_config))
     write_tensors(path, tensors, metadata, half=half)
@@ -98,7 +106,10 @@ def read_weights_file(path: Path, *, name: object = None) -> Weights:
         degradation = file.metadata.get("degradation", "BD")
         if degradation not in get_args(LrOrigin):
             raise UserError(f"{name} names an unknown degradation, {degradation[:80]!r}: it is damaged, {_ANOTHER}.")
-        step = _step(name, file.metadata)
+        step = _count(name, file.metadata.get("step", ""), "its training step", LAST_STEP)
+        warm_up = None
+        if "warm_up" in file.metadata:
+            warm_up = _count(name, file.metadata["warm_up"], "its warm-up", MOST_WARM_UP)
         _check_complete(name, file.shapes, model)
         tensors = file.read()
     bad = not_finite(tensors)
@@ -116,6 +127,7 @@ def read_weights_file(path: Path, *, name: object = None) -> Weights:
         model=model,
         degradation=cast(LrOrigin, degradation),
         step=step,
+        warm_up=warm_up,
     )
 
 
@@ -157,10 +169,9 @@ def _model(metadata: Mapping[str, str], name: object) -> ModelConfig:
     return settings.model_from_tree(tree, source=str(name))
 
 
-def _step(name: object, metadata: Mapping[str, str]) -> int:
-    text = metadata.get("step", "")
-    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= LAST_STEP):
-        raise UserError(f"{name} does not say its training step: it is damaged, {_ANOTHER}.")
+def _count(name: object, text: str, what: str, most: int) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= most):
+        raise UserError(f"{name} does not say {what}: it is damaged, {_ANOTHER}.")
     return int(text)
 
 

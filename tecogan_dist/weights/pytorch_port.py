@@ -29,6 +29,8 @@ SUFFIXES = (".pth", ".pt")
 KERNELS = ("upsample_func.kernels", "srnet.upsample_func.kernels")
 """The same fixed numbers twice, (scale, 4): weights of 4 pixels for each phase."""
 KERNEL_TOLERANCE = 1e-6
+TEST_WARM_UP = 5
+"""``num_pad_front`` of its settings for tests (``test.yml`` of its experiments), which its published numbers are of."""
 _WRAPPED = "module."
 """What DistributedDataParallel puts before every name."""
 _HOW_TO_GET = "give a generator of TecoGAN-PyTorch, such as TecoGAN_4x_BD_Vimeo_iter500K.pth"
@@ -75,9 +77,10 @@ def is_torch_file(source: Path) -> bool:
         return False  # whoever reads it in earnest will say why
 
 
-def convert_port(source: Path, output: Path, *, overwrite: bool = False) -> str:
+def convert_port(source: Path, output: Path, *, overwrite: bool = False, warm_up: int | None = None) -> str:
     """Write the weights file ``output`` from the port's generator in ``source``; a sentence on what was written.
 
+    ``warm_up``: :attr:`tecogan_dist.weights.format.Weights.warm_up`; None for that of the port's ``infer_sequence``, 0.
     Nothing in ``source`` is executed. Raises :class:`UserError`; then ``output`` is as it was.
     """
     with new_weights_file(source, output, overwrite=overwrite):
@@ -87,13 +90,21 @@ def convert_port(source: Path, output: Path, *, overwrite: bool = False) -> str:
                 f"the weights in {source} cannot be used: some are so large that the upscaler gives no picture, take "
                 "another copy."
             )
-        save_weights(output, upscaler_state=state, model=model, run_config=None, degradation=degradation)
+        save_weights(
+            output, upscaler_state=state, model=model, run_config=None, degradation=degradation, warm_up=warm_up
+        )
     numbers = sum(tensor.numel() for tensor in state.values())
     return (
         f"wrote {output}: upscaler of TecoGAN-PyTorch for {model.scale}x {degradation} with {model.blocks} residual "
         f"blocks of {model.channels} channels, {len(state)} tensors, {numbers:,} numbers, in the arithmetic of "
-        "TecoGAN-PyTorch."
+        f"TecoGAN-PyTorch, {_warming(warm_up or 0)}."
     )
+
+
+def _warming(warm_up: int) -> str:
+    if warm_up:
+        return f"with {warm_up} mirrored frames before a scene"
+    return f"without a warm-up (its published numbers were measured with one: --warm-up {TEST_WARM_UP})"
 
 
 def read_port(source: Path) -> tuple[dict[str, Tensor], ModelConfig, Degradation]:

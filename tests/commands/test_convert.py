@@ -288,6 +288,8 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
 def test_what_is_not_understood_is_one_sentence() -> None:
     with pytest.raises(UserError, match="required: OUTPUT: 'tecogan convert --help'"):
         main(["model/TecoGAN"])
+    with pytest.raises(UserError, match="--warm-up is for generators of TecoGAN-PyTorch: leave it out"):
+        main(["model", "w.safetensors", "--warm-up", "5"])
     with pytest.raises(UserError, match="no option --override: did you mean --overwrite"):
         main(["model/TecoGAN", "w.safetensors", "--override"])
 

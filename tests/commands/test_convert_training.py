@@ -5,6 +5,7 @@ That the steps after it are the original's is shown in ``tests/parity/test_conti
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -223,6 +224,20 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         del variables[name]
         with pytest.raises(UserError, match=f"has no variable {name}: convert a complete one"):
             converted(tmp_path, variables)
+
+
+@pytest.mark.parametrize("left", [r"/(Adam|Adam_1)$", r"^generator/.*conv_2/", r"biases$"])
+def test_a_last_block_of_which_only_a_part_is_there_is_not_left_out(tmp_path: Path, left: str) -> None:
+    shapes = upscaler_shapes(blocks=3, channels=8, flow_width=4)
+    whole = training_variables(shapes, step=7)
+    torn = {name: array for name, array in whole.items() if "resblock_3/" not in name or re.search(left, name)}
+    assert len(torn) < len(whole)
+    with pytest.raises(UserError, match=r"has no variable generator/generator_unit/resblock_3/.*: convert a complete"):
+        converted(tmp_path, torn)
+    write_v2(tmp_path / "model", {name: array for name, array in torn.items() if "Adam" not in name}, crc32c)
+    if left != r"/(Adam|Adam_1)$":  # of whose weights nothing is there
+        with pytest.raises(UserError, match=r"has no variable generator/generator_unit/resblock_3/"):
+            main([str(tmp_path / "model"), str(tmp_path / "w.safetensors")])
 
 
 def test_weights_alone(tmp_path: Path) -> None:

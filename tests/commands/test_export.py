@@ -15,7 +15,7 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.commands.export import _licence, main
 from tecogan_dist.published.catalogue import find
 from tecogan_dist.upscaling.export.checking import moving_pattern
-from tecogan_dist.upscaling.recurrence import upscale_frames
+from tecogan_dist.upscaling.sequence import upscale_frames
 from tests.support.paths import REPOSITORY
 from tests.support.weights_files import save_small
 

@@ -28,7 +28,7 @@ from tecogan_dist.ops.images import quantize
 from tecogan_dist.ops.resampling import resize_bicubic
 from tecogan_dist.runs.find import load_upscaler
 from tecogan_dist.upscaling.folder import MARKER
-from tecogan_dist.upscaling.recurrence import upscale_float, upscale_frames
+from tecogan_dist.upscaling.sequence import upscale_float, upscale_frames
 from tecogan_dist.video.open import open_video
 from tecogan_dist.video.writer import FrameWriter
 from tecogan_dist.weights.format import save_weights

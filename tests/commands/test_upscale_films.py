@@ -13,7 +13,8 @@ import torch
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.commands.upscale import main
 from tecogan_dist.commands.upscale_options import parse
-from tecogan_dist.upscaling.recurrence import to_image, upscale_float, upscale_frames
+from tecogan_dist.upscaling.images import to_image
+from tecogan_dist.upscaling.sequence import upscale_float, upscale_frames
 from tecogan_dist.video.open import open_video
 from tecogan_dist.weights.format import save_weights
 from tests.support.films import packets_of, shown_at, variable_times, write_film

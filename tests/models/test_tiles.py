@@ -15,6 +15,9 @@ from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.models.inference import for_inference
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.models.tiles import OVERLAP, SMALLEST_TILE, TiledUpscaler, tiles
+from tecogan_dist.published.catalogue import find
+from tecogan_dist.published.names import packaged
+from tecogan_dist.runs.find import load_upscaler
 from tests.parity.reference import fill_by_rule
 
 HALF_A_LEVEL = 0.5 / 255 * 2
@@ -74,6 +77,14 @@ def test_seams_of_the_published_network_are_below_half_a_level(
     whole, tiled = run(network, frames), run(TiledUpscaler(network, SMALLEST_TILE), frames)
     assert 0 < (tiled - whole).abs().max() < HALF_A_LEVEL
     assert (whole[-1] - run(network, frames[-1:])).abs().max() > 0.05  # the past does matter
+
+
+def test_seams_of_the_shipped_model_are_below_half_a_level() -> None:
+    torch.set_num_threads(1)
+    network = for_inference(load_upscaler(packaged(find("small")), torch.device("cpu")))
+    frames = film(40, 112, frames=6)
+    whole, tiled = run(network, frames), run(TiledUpscaler(network, SMALLEST_TILE), frames)
+    assert 0 < (tiled - whole).abs().max() < HALF_A_LEVEL / 20
 
 
 @pytest.mark.parametrize("kind", [{}, {"scale": 2}, {"arithmetic": "pytorch_port"}], ids=str)

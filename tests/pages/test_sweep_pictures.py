@@ -22,7 +22,8 @@ from tecogan_dist.pages.sweep_pictures import bicubic_scores, showings
 from tecogan_dist.runs.checkpoints import EMA_FILE, checkpoint_name
 from tecogan_dist.runs.find import load_upscaler
 from tecogan_dist.training.task import TrainingTask
-from tecogan_dist.upscaling.recurrence import to_image, upscale_float, upscale_frames
+from tecogan_dist.upscaling.images import to_image
+from tecogan_dist.upscaling.sequence import upscale_float, upscale_frames
 from tests.support.pages import pixels
 from tests.support.plain_runs import make_config, run
 from tests.support.sweep_pages import page_of, results_of, scores_of, trial

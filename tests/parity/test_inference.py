@@ -10,7 +10,7 @@ from tecogan_dist.config.degradations import Degradation
 from tecogan_dist.config.schema import ModelConfig
 from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.ops.images import quantize
-from tecogan_dist.upscaling.recurrence import upscale_float
+from tecogan_dist.upscaling.sequence import upscale_float
 from tests.parity.reference import close, fill_by_rule, load, pixels
 
 TOLERANCE = 5e-4

@@ -14,9 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tecogan_dist.commands import upscale
+from tecogan_dist.commands import convert, upscale
+from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.runs.find import load_upscaler
-from tecogan_dist.upscaling.recurrence import to_image, upscale_float, upscale_frames
+from tecogan_dist.upscaling.images import to_image
+from tecogan_dist.upscaling.sequence import upscale_float, upscale_frames
+from tecogan_dist.upscaling.working import frozen, thawed
 from tecogan_dist.weights.pytorch_port import convert_port
 from tests.parity.reference import close, load
 from tests.support.port_files import KERNELS, port_shapes, port_state
@@ -77,6 +80,29 @@ def test_its_weights_give_its_outputs(vectors: dict[str, np.ndarray], case: str,
     # By itself the upscaler rounds, and begins without a warm-up, as this model wants it.
     written = np.stack([image.numpy() for image in upscale_frames(model, frames, device=torch.device("cpu"))])
     compare_images(vectors, case, written)
+
+
+def test_the_warm_up_of_its_settings_for_tests(vectors: dict[str, np.ndarray], tmp_path: Path) -> None:
+    """``num_pad_front: 5``: frames 5 to 1, here the three that there are, go through it first and are dropped."""
+    plain = load_upscaler(save_port(vectors, "bd4_odd", tmp_path), "cpu")
+    warmed = tmp_path / "warmed.safetensors"
+    convert.main([str(tmp_path / "port.pth"), str(warmed), "--warm-up", "5"])
+    model = load_upscaler(warmed, "cpu")
+    assert (plain.warm_up, model.warm_up, model.rounds) == (0, 5, True)
+    assert thawed(frozen(model), torch.device("cpu")).warm_up == 5  # for workers
+    frames = [torch.from_numpy(frame) for frame in vectors["bd4_odd:lr"]]
+    padded = list(upscale_frames(plain, frames[:0:-1] + frames, device=torch.device("cpu")))[len(frames) - 1 :]
+    (tmp_path / "in").mkdir()
+    for number, frame in enumerate(vectors["bd4_odd:lr"]):
+        Image.fromarray(frame).save(tmp_path / "in" / f"{number:04d}.png")
+    upscale.main([str(tmp_path / "in"), str(tmp_path / "out"), "--weights", str(warmed)])
+    results = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "out").iterdir())]
+    np.testing.assert_array_equal(np.stack(results), np.stack(padded))
+    assert np.abs(results[0].astype(int) - upscale_first(plain, frames)).max() > 1
+
+
+def upscale_first(model: RecurrentUpscaler, frames: list[torch.Tensor]) -> np.ndarray:
+    return next(iter(upscale_frames(model, frames, device=torch.device("cpu")))).numpy()
 
 
 def test_the_command_gives_its_images(vectors: dict[str, np.ndarray], tmp_path: Path) -> None:

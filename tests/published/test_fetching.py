@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.transfers import NoSpace
 from tecogan_dist.base.web import Retrying
 from tecogan_dist.published import cache as cache_module
 from tecogan_dist.published import fetching
@@ -32,6 +33,7 @@ from tecogan_dist.weights.vgg import read_vgg
 from tests.support.lpips_files import write_trunk
 from tests.support.paths import REPOSITORY
 from tests.support.published_files import checkpoint_zip, entry, scenes_zip, tarred, zipped
+from tests.support.small_disk import small_disk
 from tests.support.web_server import Site, serving
 from tests.support.weights_files import assert_equal_states
 
@@ -153,7 +155,7 @@ def test_when_all_addresses_are_dead_one_sentence_says_what_to_do_and_doing_it_h
     assert place == str(cache.folder / "by-hand" / "model.zip")
 
     Path(place).write_bytes(b"<html>")  # what a browser saves of a page
-    with pytest.raises(NotFetched, match=r"by-hand/model\.zip is no use: .* is damaged or not an archive"):
+    with pytest.raises(NotFetched, match=r"by-hand/model\.zip is no use: it is damaged or not an archive"):
         fetch(wanted, cache)
     Path(place).write_bytes(MODEL)
     found, _ = fetch(wanted, cache)
@@ -345,6 +347,33 @@ def test_after_kill_9_the_next_one_goes_on_where_it_stopped(site: Site, cache: C
     assert read_weights_file(found.path).model.blocks == 2
     assert site.log[-1].first_byte > 0
     assert sorted(path.name for path in cache.folder.iterdir()) == ["downloads", "tecogan"]
+
+
+@pytest.mark.parametrize("kilobytes", [200, 300, 420])
+def test_a_disk_that_is_full_when_it_is_unpacked_keeps_what_was_fetched(
+    tmp_path: Path, site: Site, kilobytes: int
+) -> None:
+    """Before the unpacking, in it, and in the conversion; the next command asks for nothing."""
+    with small_disk(tmp_path / "disk", kilobytes) as disk:
+        cache = Cache(disk / "cache")
+        both = weights(site, "/a/model.zip", "/b/model.zip")
+        with pytest.raises(NoSpace, match=r"make room and run it again.* what was fetched is kept\.$"):
+            fetch(both, cache)
+        assert [request.path for request in site.log] == ["/a/model.zip"]
+        assert sorted(path.name for path in cache.folder.iterdir()) == ["downloads"]
+        subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True, timeout=30)
+        assert read_weights_file(fetch(both, cache)[0].path).model.blocks == 2
+    assert len(site.log) == 1
+
+
+def test_a_reason_names_no_file_that_is_gone(site: Site, cache: Cache) -> None:
+    site.files["/a/model.zip"] = b"<html>this domain is for sale</html>"
+    with pytest.raises(NotFetched, match=r"/a/model\.zip: what it sends is damaged or not an archive") as raised:
+        fetch(weights(site), cache)
+    assert "downloads" not in str(raised.value)
+    with pytest.raises(NotFetched) as raised:
+        fetch(weights(site, more="  bytes: 10\n"), cache)
+    assert f"({site.url('/a/model.zip')} has 0.0 GB: " in str(raised.value)  # its address once
 
 
 def test_a_cache_that_cannot_be_written_is_read_all_the_same(

@@ -112,6 +112,7 @@ def header_bomb() -> bytes:
         ("m.tar.gz", lambda: in_tar("TecoGAN.index", tarfile.LNKTYPE), "holds a link"),
         ("m.tar.gz", lambda: in_tar("TecoGAN.index", tarfile.CHRTYPE), "a device"),
         ("m.tar.gz", lambda: in_tar("TecoGAN.index", tarfile.FIFOTYPE), "a device"),
+        ("m.tar.gz", lambda: in_tar("other", tarfile.REGTYPE, 150_000_000), "never do"),
         ("m.tar.gz", header_bomb, "more in it than its members"),
         ("m.tar.gz", lambda: gzip.compress(bytes(10 * HEADER_BYTES) + b"x"), "holds no checkpoint|more in it"),
         ("m.tar.gz", lambda: tarred(PARTS)[:-30], "damaged or not an archive"),

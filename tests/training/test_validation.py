@@ -25,7 +25,7 @@ from tecogan_dist.training.loop import train
 from tecogan_dist.training.reporter import PlainReporter
 from tecogan_dist.training.task import TrainingTask
 from tecogan_dist.training.validation import measured_scenes
-from tecogan_dist.upscaling.recurrence import upscale_frames
+from tecogan_dist.upscaling.sequence import upscale_frames
 from tests.support.plain_runs import make_config, noise
 from tests.support.store import add_scene
 

@@ -33,7 +33,7 @@ from tecogan_dist.upscaling.export.onnx_file import OnnxStep
 from tecogan_dist.upscaling.export.pt2_file import Pt2Step
 from tecogan_dist.upscaling.export.run import export
 from tecogan_dist.upscaling.export.step import Step
-from tecogan_dist.upscaling.recurrence import upscale_float
+from tecogan_dist.upscaling.sequence import upscale_float
 from tecogan_dist.weights.format import save_weights
 from tests.parity.reference import fill_by_rule, load
 from tests.support.weights_files import SMALL, make_upscaler, save_small

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.upscaling.folder import MARKER, WorkFolder, unfinished_path
+from tecogan_dist.upscaling.folder import MARKER, TILE, WorkFolder, beside_path, unfinished_path
 
 
 @pytest.fixture
@@ -147,6 +147,11 @@ def test_names_of_any_length(tmp_path: Path) -> None:
     for path in paths:
         path.mkdir()
         assert path.name.endswith(".unfinished")
+    paths = {beside_path(tmp_path / name) for name in (first, second)}
+    assert len(paths) == 2
+    for path in paths:
+        path.touch()
+        assert path.name.startswith(".ä")
 
 
 def test_what_was_put_in_place_is_recognised(folder: WorkFolder, tmp_path: Path) -> None:
@@ -161,5 +166,22 @@ def test_what_was_put_in_place_is_recognised(folder: WorkFolder, tmp_path: Path)
     assert folder.has_placed(output)
     assert folder.has_placed(images)
     assert not folder.has_placed(tmp_path / "other.mp4")
+    # The other one is placed later, by another command, which writes down what it places.
+    (folder.path / "joined_beside.mp4").write_bytes(b"both")
+    folder.announce({tmp_path / "beside.mp4": folder.path / "joined_beside.mp4"})
+    assert folder.has_placed(output)
+    assert folder.has_placed(images)
     output.write_bytes(b"another film")
     assert not folder.has_placed(output)
+
+
+def test_tiles_that_fitted_are_known_to_later_commands(folder: WorkFolder) -> None:
+    assert folder.tile() is None
+    for tile in (224, 96, 480):
+        folder.keep_tile(tile)
+    assert WorkFolder(folder.path.with_suffix("")).tile() == 96
+    for text in ("", "[]", '{"tile": "96"}', '{"tile": 1}', '{"tile": true}'):
+        (folder.path / TILE).write_text(text)
+        assert folder.tile() is None
+    folder.clear()
+    assert not folder.path.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.upscaling.films import Outcome, in_sentence, is_complete, told
 from tecogan_dist.upscaling.inputs import Film, films_of, is_many
 from tecogan_dist.upscaling.source import SourceOptions
+from tests.support.upscaling import scene_frames, write_images
 from tests.support.video_files import write_video
 
 
@@ -83,8 +85,11 @@ def test_what_is_complete(tmp_path: Path) -> None:
     film = Film(write_video(tmp_path / "in.mp4", 9), tmp_path / "out.mp4")
     options = SourceOptions(path=film.source)
     assert not is_complete(film, options, 0, None)
-    write_video(film.output, 9)
+    write_video(film.output, 9, height=192, width=256)
+    assert is_complete(film, options, 0, None, times=(2, 4))
     assert is_complete(film, options, 0, None)
+    with pytest.raises(UserError, match=r"out\.mp4 is 256x192 and should be 64x48 or 128x96: remove it, or replace"):
+        is_complete(film, options, 0, None, times=(1, 2))
     with pytest.raises(UserError, match=r"out\.mp4 has 9 frames and should have 5: remove it"):
         is_complete(film, options, 4, None)
     film.output.write_bytes(b"nothing")
@@ -95,4 +100,30 @@ def test_what_is_complete(tmp_path: Path) -> None:
     failed = Outcome(film, "failed", "it is damaged.")
     assert told(failed) == f"{film.source} failed: it is damaged."
     assert in_sentence([made, failed, made]) == "3 films: 2 made, 1 failed"
-    assert in_sentence([Outcome(film, "there")]) == "1 film: 1 there already"
+    there = Outcome(film, "there")
+    assert in_sentence([there]) == "1 film: 1 there already"
+    assert told(there).startswith(f"{film.output} is there already, and is not made again (remove it, or give --over")
+
+
+def test_sizes_are_compared_as_they_are_shown(tmp_path: Path) -> None:
+    film = Film(write_video(tmp_path / "in.mp4", 3, height=32, width=48), tmp_path / "out.mp4")
+    data = bytearray(film.source.read_bytes())
+    one = 1 << 16
+    struct.pack_into(">9i", data, data.index(b"tkhd") + 44, 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)  # by 90 degrees
+    film.source.write_bytes(data)
+    options = SourceOptions(path=film.source)
+    write_video(film.output, 3, height=192, width=128)
+    assert is_complete(film, options, 0, None)
+    write_video(film.output, 3, height=128, width=192)
+    with pytest.raises(UserError, match=r"is 192x128 and should be 32x48 or 64x96 or 128x192"):
+        is_complete(film, options, 0, None)
+
+
+def test_a_source_of_odd_sides_has_a_result_of_even_ones(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "in", scene_frames([3], height=25, width=33))
+    film = Film(images, tmp_path / "out.mp4")
+    write_video(film.output, 3, height=26, width=34, pix_fmt="yuv420p")
+    assert is_complete(film, SourceOptions(path=images), 0, None, times=(1,))
+    write_video(film.output, 3, height=28, width=34, pix_fmt="yuv420p")
+    with pytest.raises(UserError, match="is 34x28 and should be 33x25"):
+        is_complete(film, SourceOptions(path=images), 0, None, times=(1,))

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from tecogan_dist.config.schema import ModelConfig
+from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.upscaling.machine import (
     Choice,
@@ -20,7 +22,7 @@ from tecogan_dist.upscaling.machine import (
     process_bytes,
     ways,
 )
-from tecogan_dist.upscaling.recurrence import upscale_float
+from tecogan_dist.upscaling.sequence import upscale_float
 from tests.support.upscaling import tiny_model
 
 MANY: dict[str, Any] = {"height": 500, "width": 500, "frames": 10**6, "memory": 1e12}
@@ -53,6 +55,13 @@ def test_what_limits_the_processes() -> None:
     assert most_processes(1e12, cpus=8, groups=100, memory=4e9)[0] == 1
     model = tiny_model()
     assert process_bytes(model, 540, 960) > process_bytes(model, 270, 480) > 400e6
+    assert process_bytes(model, 540, 960) > 3.55e9  # as measured: most of it is x264's
+    published = build_upscaler(ModelConfig())
+    assert process_bytes(published, 540, 960) - process_bytes(published, 540, 960, tile=128) > 1e9
+    film: dict[str, Any] = {"height": 540, "width": 960, "frames": 10**6, "groups": 100, "memory": 21.4e9}
+    found = choose(published, cpus=8, threads=1, **film)
+    tiled = choose(published, cpus=8, threads=1, tile=64, **film)
+    assert (found.processes, tiled.processes) == (2, 4)
     one = choose(model, groups=1, cpus=8, **MANY)
     assert (one.processes, one.threads) == (1, torch.get_num_threads())
     assert choose(model, groups=50, cpus=8, height=24, width=32, frames=100, memory=1e12).processes == 1  # little work

@@ -14,8 +14,8 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.ops.images import quantize
 from tecogan_dist.ops.resampling import resize_bicubic
 from tecogan_dist.upscaling.preview import LEAD, Span, parse_span, preview_frames, preview_path, write_preview
-from tecogan_dist.upscaling.recurrence import upscale_frames
 from tecogan_dist.upscaling.segment import Rendering
+from tecogan_dist.upscaling.sequence import upscale_frames
 from tecogan_dist.video.open import open_video
 from tecogan_dist.video.timeline import Timeline
 from tests.support.upscaling import scene_frames, tiny_model, write_images

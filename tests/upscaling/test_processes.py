@@ -22,7 +22,8 @@ from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.upscaling import spread as spreading
 from tecogan_dist.upscaling.processes import Processes
 from tecogan_dist.upscaling.segment import SegmentResult
-from tecogan_dist.upscaling.spread import Advanced, Spread, Spreading
+from tecogan_dist.upscaling.spread import Spread, Spreading
+from tecogan_dist.upscaling.workers import Advanced
 from tecogan_dist.upscaling.working import frozen, thawed
 from tests.support.segments import film, in_one_process, moving_folder, small_model
 

@@ -20,17 +20,9 @@ from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.ops.degrade import degrade_frames
 from tecogan_dist.ops.images import quantize, to_unit
 from tecogan_dist.upscaling.graph import GraphedUpscaler
-from tecogan_dist.upscaling.recurrence import (
-    Precision,
-    Recurrence,
-    State,
-    Upscaled,
-    default_precision,
-    to_host,
-    to_image,
-    upscale_float,
-    upscale_frames,
-)
+from tecogan_dist.upscaling.images import to_host, to_image
+from tecogan_dist.upscaling.recurrence import Precision, Recurrence, State, Upscaled, default_precision
+from tecogan_dist.upscaling.sequence import upscale_float, upscale_frames
 
 CPU = torch.device("cpu")
 SMALL = ModelConfig(blocks=1, channels=8, flow_width=4, output_init_scale=0.5)

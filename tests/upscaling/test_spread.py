@@ -9,21 +9,8 @@ import pytest
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.upscaling.segment import SegmentResult, SegmentTask
-from tecogan_dist.upscaling.spread import (
-    MOST_LOSSES,
-    Advanced,
-    Broke,
-    Done,
-    Event,
-    Failed,
-    Finished,
-    GivenUp,
-    Lost,
-    Ready,
-    Spread,
-    WorkerDefectError,
-    Workers,
-)
+from tecogan_dist.upscaling.spread import MOST_LOSSES, Finished, GivenUp, Spread, WorkerDefectError
+from tecogan_dist.upscaling.workers import Advanced, Broke, Done, Event, Failed, Lost, Ready, Workers
 from tests.support.segments import Film, film, moving_folder
 
 

@@ -11,7 +11,16 @@ from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.models.tiles import SMALLEST_TILE
 from tecogan_dist.upscaling import tiles
-from tecogan_dist.upscaling.tiles import automatic_tile, frame_bytes, is_out_of_memory, smaller_tile, tile_bytes
+from tecogan_dist.upscaling.tiles import (
+    automatic_tile,
+    encoder_bytes,
+    frame_bytes,
+    is_out_of_memory,
+    reason_of,
+    smaller_tile,
+    smallest,
+    tile_bytes,
+)
 
 CPU = torch.device("cpu")
 FULL_HD = (1080, 1920)
@@ -29,16 +38,30 @@ def with_memory(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
 
 def test_the_larger_the_memory_the_larger_the_tile(model: RecurrentUpscaler, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, each = frame_bytes(model, *FULL_HD), tile_bytes(model, device=CPU, precision="fp32")
+    whole += encoder_bytes(model, *FULL_HD)
     sides = []
-    for gigabytes in (4.3, 4.5, 5, 6, 8, 10, 64):
+    for gigabytes in (3.4, 4.3, 18, 20, 22, 64):
         with_memory(monkeypatch, gigabytes * 1e9)
         side = automatic_tile(model, *FULL_HD, device=CPU)
         sides.append(side or 1920)
-        if side is not None and side > SMALLEST_TILE:
+        if side is not None and gigabytes >= 18:
             assert whole + each * side**2 <= 0.75 * gigabytes * 1e9 < whole + each * FULL_HD[0] * FULL_HD[1]
     assert sides == sorted(sides)
-    assert sides[0] < 500
+    assert sides[:2] == [224, 224]  # smaller ones would save less than 5% of what is there anyway
     assert sides[-1] == 1920  # the whole frame
+
+
+def test_an_encoder_takes_of_the_same_memory_on_a_cpu(
+    model: RecurrentUpscaler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_memory(monkeypatch, 14e9)
+    assert automatic_tile(model, *FULL_HD, device=CPU) == 224  # of 4320p: x264 takes 8 GB
+    assert automatic_tile(model, *FULL_HD, device=CPU, is_encoded=False) is None
+    assert automatic_tile(model, *FULL_HD, device=torch.device("cuda")) is not None
+    with_memory(monkeypatch, 20e9)
+    cuda = torch.device("cuda")
+    alike = [automatic_tile(model, *FULL_HD, device=cuda, is_encoded=encoded) for encoded in (True, False)]
+    assert alike[0] == alike[1]
 
 
 def test_a_frame_that_fits_in_no_way_is_refused(model: RecurrentUpscaler, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,6 +87,7 @@ def test_tiles_shrink_to_the_smallest_and_no_further() -> None:
     assert sides == [960, 480, 224, 96, 64]
     assert smaller_tile(None, 64, 40) is None  # a frame that is a tile already
     assert smaller_tile(512, 100, 90) == 64
+    assert (smallest(None, None), smallest(None, 96), smallest(224, 96)) == (None, 96, 96)
 
 
 def test_errors_that_are_a_lack_of_memory() -> None:
@@ -71,6 +95,9 @@ def test_errors_that_are_a_lack_of_memory() -> None:
         torch.empty(1 << 60)
     assert is_out_of_memory(info.value)
     assert is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))  # oneDNN's only word of it
+    assert reason_of(MemoryError()) == "MemoryError"
+    assert reason_of(RuntimeError("a line.\nand a trace")) == "a line"
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not is_out_of_memory(ValueError("DefaultCPUAllocator"))
 

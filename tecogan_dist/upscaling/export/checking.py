@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.upscaling.recurrence import upscale_float
+from tecogan_dist.upscaling.sequence import upscale_float
 
 LIMIT = 1e-4
 """Largest difference of a file that is kept, in 0..1: a fortieth of a grey level."""

@@ -14,9 +14,8 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.inputs import check_name
 from tecogan_dist.base.lock import output_lock
 from tecogan_dist.base.storage import Location
-from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.models.recurrent import RecurrentUpscaler
-from tecogan_dist.runs.find import read_weights
+from tecogan_dist.runs.find import read_weights, upscaler_of
 from tecogan_dist.upscaling.export.checking import FRAMES, LIMIT, SIZES, StepFunction, largest_difference
 from tecogan_dist.upscaling.export.describing import Kind, describe
 from tecogan_dist.upscaling.export.onnx_file import OnnxStep, check_onnx, write_onnx
@@ -52,7 +51,7 @@ def export(
     else:
         check_pt2()
     read = read_weights(weights)
-    model = _build(read, device)
+    model = upscaler_of(read).to(device)  # in the plain memory order: a graph's is whoever's compiles it
     with output_lock(output):
         check_output(output, kind, overwrite=overwrite)  # another command may have ended just now
         with reported_local(output), replacing(output) as partial:
@@ -94,14 +93,6 @@ def _write(
         step = Pt2Step(path)
     say("comparing the file with the network")
     return largest_difference(step, model, device)
-
-
-def _build(weights: Weights, device: torch.device) -> RecurrentUpscaler:
-    """In the plain memory order: that of the weights of a graph is whoever's compiles it."""
-    with torch.device("meta"):
-        model = build_upscaler(weights.model, degradation=weights.degradation)
-    model.load_state_dict(weights.upscaler, assign=True)
-    return model.eval().to(device)
 
 
 def check_output(output: Path, kind: Kind, *, overwrite: bool) -> None:

@@ -33,6 +33,7 @@ _SCOPES = (
     (r"discriminator\.score", "tdiscriminator/discriminator_unit/dense_layer_2/dense"),
     (r"vgg\.conv(\d)_(\d)", "vgg_19/conv{0}/conv{0}_{1}"),
 )
+_BLOCK = re.compile(r"(?:^|/)generator/generator_unit/resblock_(\d{1,6})/")
 _VARIABLES = {"weight": "weights", "bias": "biases"}
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float16))
 """Those that float32 holds without rounding."""
@@ -91,11 +92,8 @@ def from_tensorflow(
     The numbers of blocks and channels are read off the shapes. Adam's moments, averages, counters and VGG are ignored.
     A missing SCORE_BIAS becomes 0. Raises :class:`UserError` when a variable is missing or has an unexpected shape.
     """
-    block_names = [
-        name for name in tensors if re.fullmatch(r"generator/generator_unit/resblock_\d+/conv_1/Conv/weights", name)
-    ]
     model = ModelConfig(
-        blocks=max(1, len(block_names)),
+        blocks=_blocks(tensors),
         channels=_kernel_shape(tensors, "generator.input.weight")[3],
         flow_width=_kernel_shape(tensors, "flow.encoder.0.conv1.weight")[3],
     )
@@ -150,6 +148,16 @@ def _read_state(
             raise UserError(f"the TensorFlow checkpoint cannot be used: {bad}, convert another one.")
         state[name] = tensor
     return state
+
+
+def _blocks(tensors: Mapping[str, NDArray[np.generic]]) -> int:
+    """Residual blocks that any variable is of, moments and averages too: of a block that is named, none may lack."""
+    found = sorted({int(match[1]) for match in map(_BLOCK.search, tensors) if match})
+    missing = next((number for number, there in enumerate(found, 1) if number != there), None)
+    if missing is not None:
+        first = tensorflow_name("generator.blocks.0.conv1.weight")
+        _find(tensors, first.replace("resblock_1/", f"resblock_{missing}/"))
+    return max(1, len(found))
 
 
 def _kernel_shape(tensors: Mapping[str, NDArray[np.generic]], our_name: str) -> tuple[int, ...]:
