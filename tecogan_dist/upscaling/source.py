@@ -19,7 +19,7 @@ from tecogan_dist.data.prepare.scenes import PREVIEW_SIDE, find_shots
 from tecogan_dist.upscaling.plan import scenes_of
 from tecogan_dist.video.images import image_files
 from tecogan_dist.video.open import open_video
-from tecogan_dist.video.properties import Properties, check_upscalable, of_images, read_properties
+from tecogan_dist.video.properties import Properties, check_upscalable, interlaced_refusal, of_images, read_properties
 from tecogan_dist.video.reader import OnDamage, VideoFile
 from tecogan_dist.video.source import FrameSource
 
@@ -72,9 +72,12 @@ class SourceOptions:
             source = open_video(self.path, allow_gaps=self.allow_gaps, deep=True)
             bits = 16 if source.dtype == np.uint16 else 8
             return of_images(source.width, source.height, rate=source.rate, bit_depth=bits), []
-        open_video(self.path, video_stream=self.video_stream, deep=True, on_damage=self.on_damage)  # what it refuses
+        film = open_video(self.path, video_stream=self.video_stream, deep=True, on_damage=self.on_damage)
         properties = read_properties(self.path, video_stream=self.video_stream)
-        return properties, check_upscalable(properties, self.path, deinterlace=self.deinterlace, deep=True)
+        sentences = check_upscalable(properties, self.path, deinterlace=self.deinterlace, deep=True)
+        if self.on_damage == "repeat" and isinstance(film, VideoFile) and film.is_cut_off():
+            sentences.append(f"{self.path} is cut off: the result ends where it does.")
+        return properties, sentences
 
 
 def content_of(path: Path) -> str:
@@ -110,14 +113,17 @@ def look_through(
     """Decode the frames ``start`` to ``stop`` (None: all) once, small, and return their scenes, without gaps.
 
     That is where damage is found before hours are spent, and how many frames there really are. Without ``cut`` all are
-    one scene. Memory does not grow with the length, but for the cuts. Raises :class:`UserError` for damage, and for a
-    range without frames.
+    one scene. Memory does not grow with the length, but for the cuts. Raises :class:`UserError` for damage, for frames
+    of fields that are not deinterlaced (also where a film becomes interlaced in its middle), and for a range without
+    frames.
     """
     count = 0
 
     def previews() -> Iterator[np.ndarray]:
         nonlocal count
         for preview in itertools.islice(source.previews(PREVIEW_SIDE), start, stop):
+            if source.is_of_fields:
+                raise interlaced_refusal(source.path, start + count)
             count += 1
             advance()
             yield preview

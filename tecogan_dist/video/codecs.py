@@ -102,6 +102,7 @@ def choose(suffix: str, properties: Properties, wishes: Wishes | None = None) ->
         notes.append(
             "the output has 10 bits, as the input; players without hevc may not play such h264, and 8 bits do."
         )
+    notes += _aspect_notes(encoder, properties, suffix)
     matrix, full_range = properties.matrix, properties.full_range and not properties.is_rgb
     if matrix not in MATRICES:
         notes.append("the source's colour matrix cannot be written: the output's is BT.709, with the same colours.")
@@ -145,6 +146,20 @@ def _hdr_notes(encoder: Encoder, properties: Properties, depth: int, suffix: str
     if (properties.mastering or properties.light_levels) and encoder.ffmpeg not in ("libx265", "libsvtav1"):
         return [f"{encoder.name} does not keep what the input says of the display that it was graded on; hevc does."]
     return []
+
+
+def _aspect_notes(encoder: Encoder, properties: Properties, suffix: str) -> list[str]:
+    """That pixels which are no squares become squares: PyAV cannot tell a container of them that is not an mp4 or mov.
+
+    H.264 and HEVC say it themselves.
+    """
+    aspect, says_it = properties.sample_aspect, encoder.ffmpeg.startswith(("libx26", "h264_", "hevc_"))
+    if aspect == 1 or says_it or suffix in (".mp4", ".m4v", ".mov"):
+        return []
+    return [
+        f"the input's pixels are {aspect.numerator}:{aspect.denominator}, which {encoder.name} in {suffix} files does "
+        "not say: players will show square ones; h264 and hevc, and .mp4 and .mov files, keep it."
+    ]
 
 
 def _encoder(suffix: str, wishes: Wishes, properties: Properties) -> tuple[Encoder, list[str]]:

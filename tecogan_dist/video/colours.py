@@ -59,13 +59,39 @@ def to_rgb(frame: Any, *, deep: bool = False, chroma: str | None = None) -> np.n
     """
     name = "rgb48le" if deep else "rgb24"
     matrix = source_matrix(frame)
-    if chroma is None or not _is_subsampled(frame.format.name):
+    if frame.format.name.startswith("gray"):
+        rgb = _from_grey(frame, deep=deep)
+    elif chroma is None or not _is_subsampled(frame.format.name):
         rgb = frame.to_ndarray(format=name, src_colorspace=matrix, interpolation=EXACT)
     else:
         options = f"in_chroma_loc={chroma}" + (":in_color_matrix=bt709" if matrix is not None else "")
         rgb = _scaled(frame, name, options).to_ndarray()
+    if deep and not (frame.format.is_rgb or frame.format.name.startswith(("gray", "xyz"))):
+        rgb = _to_full_scale(rgb, depth_of(frame.format) if frame.color_range == ColorRange.JPEG else 8)
     # The display matrix's angle is counter-clockwise, as is numpy's.
     return np.ascontiguousarray(np.rot90(rgb, frame.rotation // 90)) if frame.rotation % 360 else rgb
+
+
+def _to_full_scale(rgb: np.ndarray, bits: int) -> np.ndarray:
+    """uint16 whose white is 65535: FFmpeg's converter counts a level of ``bits`` as 2**16 / 2**bits, white less one."""
+    rgb = np.minimum(rgb, 2**16 - 2 ** (16 - bits))
+    return rgb + (rgb >> bits) if bits < 16 else rgb
+
+
+def _from_grey(frame: Any, *, deep: bool) -> np.ndarray:
+    """A picture without chroma; FFmpeg's converter takes all of these to be of the full range, whatever they say."""
+    if frame.format.is_big_endian:
+        frame = frame.reformat(format=frame.format.name.removesuffix("be") + "le")
+    bits, plane = depth_of(frame.format), frame.planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height]
+    levels = rows.view(np.uint8 if bits == 8 else "<u2")[:, : frame.width].astype(np.float32)
+    if frame.color_range == ColorRange.MPEG:
+        black, white = 16 * 2 ** (bits - 8), 235 * 2 ** (bits - 8)
+    else:
+        black, white = 0, 2**bits - 1
+    most, kind = (65535, np.uint16) if deep else (255, np.uint8)
+    grey = np.clip(np.rint((levels - black) * (most / (white - black))), 0, most).astype(kind)
+    return grey[:, :, None].repeat(3, axis=2)
 
 
 def from_rgb(frame: np.ndarray, *, pix_fmt: str, matrix: int, full_range: bool, chroma: str = "left") -> av.VideoFrame:
@@ -75,18 +101,44 @@ def from_rgb(frame: np.ndarray, *, pix_fmt: str, matrix: int, full_range: bool, 
     """
     require(frame.dtype in (np.uint8, np.uint16) and frame.ndim == 3 and frame.shape[2] == 3, "frames are RGB")
     deep = frame.dtype == np.uint16
+    if deep and matrix != RGB_MATRIX:  # to FFmpeg's scale, whose white is 65280
+        frame = frame - ((frame - (frame >> 8) + 128) >> 8)
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb48le" if deep else "rgb24")
     if matrix == RGB_MATRIX:
         return picture.reformat(format=pix_fmt, interpolation=EXACT)
+    if full_range:
+        return _in_full_range(picture, pix_fmt, f"out_color_matrix={MATRIX_NAMES[matrix]}:out_chroma_loc={chroma}")
     if _is_subsampled(pix_fmt):
-        options = f"out_color_matrix={MATRIX_NAMES[matrix]}:out_range={'pc' if full_range else 'tv'}"
-        return _scaled(picture, pix_fmt, f"{options}:out_chroma_loc={chroma}")
+        return _scaled(
+            picture, pix_fmt, f"out_color_matrix={MATRIX_NAMES[matrix]}:out_range=tv:out_chroma_loc={chroma}"
+        )
     return picture.reformat(
-        format=pix_fmt,
-        dst_colorspace=MATRICES[matrix],
-        dst_color_range=ColorRange.JPEG if full_range else ColorRange.MPEG,
-        interpolation=EXACT,
+        format=pix_fmt, dst_colorspace=MATRICES[matrix], dst_color_range=ColorRange.MPEG, interpolation=EXACT
     )
+
+
+def _in_full_range(picture: av.VideoFrame, pix_fmt: str, options: str) -> av.VideoFrame:
+    """By 16 bits, and from there by rounding: FFmpeg's converter moves chroma of the full range by half a level.
+
+    It maps 16..240 to 0..255, where 128, no colour, becomes 127.5 (`init_range_convert_constants` of FFmpeg 7.1 to 8):
+    at 8 bits a picture turns green by a level. At 16 bits that is nothing.
+    """
+    planar = {"nv12": "yuv420p", "p010le": "yuv420p10le"}.get(pix_fmt, pix_fmt)
+    fine = _scaled(picture, f"{planar[:7]}16le", f"{options}:out_range=pc")
+    rounded = av.VideoFrame(picture.width, picture.height, planar)
+    rounded.color_range = ColorRange.JPEG
+    bits = depth_of(rounded.format)
+    most = 2**bits - 1
+    for number, (source, target) in enumerate(zip(fine.planes, rounded.planes, strict=True)):
+        levels = np.frombuffer(memoryview(source), "<u2").reshape(-1, source.line_size // 2)[
+            : source.height, : source.width
+        ]
+        middle = 2 ** (bits - 1) - 2**15 * most / 65535 if number else 0.0
+        wanted = np.rint(levels * np.float32(most / 65535) + np.float32(middle))
+        rows = np.zeros((target.height, target.line_size), np.uint8)
+        rows.view(np.uint8 if bits == 8 else "<u2")[:, : target.width] = np.minimum(wanted, most)
+        target.update(rows.tobytes())
+    return rounded if planar == pix_fmt else rounded.reformat(format=pix_fmt)
 
 
 def padded(frame: np.ndarray, pix_fmt: str) -> np.ndarray:

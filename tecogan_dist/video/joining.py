@@ -23,7 +23,7 @@ from tecogan_dist.video.gifs import write_gif
 from tecogan_dist.video.opening import open_container, open_film, reading_reason, reason
 from tecogan_dist.video.segments import open_output, tag
 from tecogan_dist.video.source import Damaged
-from tecogan_dist.video.streams import MOV, OtherStreams, Span, chapters, copy_tags
+from tecogan_dist.video.streams import MOV, OtherStreams, Span, chapters, copy_stream_tags, copy_tags
 from tecogan_dist.video.timeline import Timeline, constant
 
 NAMES = {
@@ -158,7 +158,7 @@ def _write(film: _Film, partial: Path, order: _Order) -> list[str]:
             )
             sentences += others.sentences
             copy_tags(original, output, whole=span.start is None and span.stop is None)
-            copy_tags(stream, target, whole=False)
+            copy_stream_tags(stream, target, output, whole=False)
             target.disposition = stream.disposition
             output.set_chapters(chapters(original, span))
             beside = others.packets()
@@ -166,6 +166,8 @@ def _write(film: _Film, partial: Path, order: _Order) -> list[str]:
                 sentences.append(
                     ".avi files do not say when a stream begins: sound is in time if it began with the film."
                 )
+            if order.name == "avi" and original.chapters():
+                sentences.append(".avi files have no chapters: they are left out.")
         output.start_encoding()
         target_clock = Fraction(target.time_base)
         if film.is_rounded(target_clock, span.offset):

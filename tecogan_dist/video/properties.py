@@ -37,7 +37,10 @@ from tecogan_dist.video.opening import open_film, rate_of, reading_reason
 from tecogan_dist.video.source import Damaged
 
 LOOKED_AT = 12
-"""First frames that are asked whether they are interlaced: some films begin with a progressive title."""
+"""First frames that are asked whether they are interlaced: some films begin with a progressive title.
+
+Later ones are asked when a job looks through all of them (:func:`tecogan_dist.upscaling.source.look_through`).
+"""
 FIELD_ORDERS = {0: "unknown", 1: "progressive", 2: "tt", 3: "bb", 4: "tb", 5: "bt"}
 CHROMA_LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
 """By the numbers of H.264's and HEVC's chroma_sample_loc_type, under FFmpeg's names."""
@@ -155,7 +158,7 @@ def _frames(container: Any, stream: Any, packets: list[Any]) -> Any:
 def _properties(container: Any, stream: Any, first: list[Any], packet: Any, rate: Fraction) -> Properties:
     frame, context = first[0], stream.codec_context
     swapped = bool(frame.rotation % 180)
-    aspect = Fraction(context.sample_aspect_ratio or 1) or Fraction(1)
+    aspect = Fraction(stream.sample_aspect_ratio or 1)  # the container's, or else the codec's
     is_rgb = frame.colorspace == RGB_MATRIX or frame.format.is_rgb
     matrix = BT709 if is_rgb else matrix_of_frame(frame.colorspace, frame.height)
     primaries, transfer = _primaries(frame, matrix), _transfer(frame, matrix)
@@ -267,16 +270,22 @@ def _light_levels(data: bytes | None) -> tuple[int, int] | None:
     return (most, average) if most or average else None
 
 
+def interlaced_refusal(path: Path, frame: int | None = None) -> UserError:
+    """What is wrong with fields, the first of them in a frame later than the first ones, and what mends it."""
+    return UserError(
+        f"{path} is interlaced{'' if frame is None else f' from frame {frame} on'}: convert it with "
+        f'ffmpeg -i "{path}" -vf bwdif=mode=send_frame -c:v libx264 -crf 12 -c:a copy "progressive.mkv" first, or have '
+        "it done here with --deinterlace."
+    )
+
+
 def check_upscalable(properties: Properties, path: Path, *, deinterlace: bool = False, deep: bool = False) -> list[str]:
     """Sentences on what an output cannot keep of the film. Raises :class:`UserError` for what must not be upscaled.
 
     That is interlaced video, unless it is deinterlaced while it is read, and high dynamic range in 8 bits.
     """
     if properties.is_interlaced and not deinterlace:
-        raise UserError(
-            f'{path} is interlaced: convert it with ffmpeg -i "{path}" -vf bwdif=mode=send_frame -c:v libx264 -crf 12 '
-            '-c:a copy "progressive.mkv" first, or have it done here with --deinterlace.'
-        )
+        raise interlaced_refusal(path)
     if properties.is_hdr and not deep:
         raise hdr_refusal(path, properties.transfer)
     sentences = [f"{path}: {what} cannot be kept." for what in properties.lost]

@@ -14,6 +14,7 @@ from av.video.reformatter import Interpolation
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.video.colours import HDR, UNSAID_CHROMA, Decoded, depth_of, hdr_refusal, is_opaque, to_rgb
 from tecogan_dist.video.decoding import Decoding, Place, decoded_frames, decoded_from
+from tecogan_dist.video.matroska import is_cut_off
 from tecogan_dist.video.opening import check_unchanged, identity, open_film, promised_end, rate_of, reason
 from tecogan_dist.video.source import MOST_FRAMES, Damaged, FrameSource, Picture
 from tecogan_dist.video.timeline import Timeline, read_timeline
@@ -63,6 +64,8 @@ class VideoFile(FrameSource):
             stream = decoding.stream
             self.rate = rate_of(path, stream, video_stream=video_stream)
             self.count = stream.frames or None
+            if stream.metadata.get("alpha_mode") == "1":  # VP8's and VP9's is a second video, which is not decoded here
+                raise transparent(path)
             first = next(decoded_frames(decoding, skip_damage=self._repeat), None)
             if first is None:
                 raise UserError(f"{path} holds no frames: give another video.")
@@ -83,6 +86,17 @@ class VideoFile(FrameSource):
             self._timeline = read_timeline(self.path, video_stream=self._video_stream, to_the_end=not self._repeat)
         return self._timeline
 
+    def is_cut_off(self) -> bool:
+        """Whether the file ends before what it promises, which nothing can be put in place of."""
+        with ExitStack() as stack:
+            container, stream = open_film(self.path, stack, video_stream=self._video_stream)
+            count = 0
+            with suppress(av.FFmpegError, OSError):
+                for packet in container.demux(stream):
+                    count += packet.size > 0
+            name = container.format.name
+            return count < stream.frames or (name.startswith("matroska") and is_cut_off(self.path))
+
     def previews(self, side: int) -> Iterator[np.ndarray]:
         with ExitStack() as stack:
             size: tuple[int, int] | None = None
@@ -94,6 +108,7 @@ class VideoFile(FrameSource):
                 height, width = (max(1, round(pixels / factor)) for pixels in size)
                 with self._converting():
                     preview = decoded.to_ndarray(format="rgb24", height=height, width=width, interpolation=PREVIEW)
+                self.is_of_fields = bool(decoded.interlaced_frame) and not self._deinterlace
                 yield preview
 
     def count_frames(self) -> int:
@@ -170,13 +185,20 @@ class VideoFile(FrameSource):
         except UserError:
             raise
         except (av.FFmpegError, ValueError, OSError) as error:
-            raise UserError(f"{self.path} has pixels that cannot be read as RGB ({reason(error)}).") from error
+            raise UserError(
+                f"{self.path} has pixels that cannot be read as RGB ({reason(error)}): convert it first, as with "
+                f'ffmpeg -i "{self.path}" -vf zscale=m=709,format=yuv420p -crf 12 -c:a copy "plain.mkv".'
+            ) from error
 
     def _rgb(self, frame: Any) -> np.ndarray:
         with self._converting():
             if not is_opaque(frame):
-                raise UserError(f"{self.path} has transparent pixels: encode it without transparency.")
+                raise transparent(self.path)
             return to_rgb(frame, deep=self._is_deep, chroma=self._chroma)
+
+
+def transparent(path: Path) -> UserError:
+    return UserError(f"{path} has transparent pixels: encode it without transparency.")
 
 
 def _shown_size(frame: Any) -> tuple[int, int]:

@@ -26,6 +26,11 @@ from tecogan_dist.video.opening import reason
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".nut": "nut"}
 DEEPEST = 32
 """Places that a packet is decoded before its frame is shown, more than any codec has (H.264 and HEVC 16)."""
+NARROW = 64
+"""Pixels: below some 50 of width, x265 writes beside its memory when it measures blocks for adaptive quantisation.
+
+Seen with the x265 of PyAV 18.1 at widths of up to 48 and any height, with and without threads, and not without that.
+"""
 os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints its settings to the terminal otherwise; 1: errors
 
 
@@ -138,7 +143,10 @@ def encoder_options(encoding: Encoding) -> dict[str, str]:
 
 def _add_stream(container: Any, encoding: Encoding, height: int, width: int) -> Any:
     rate = Fraction(*encoding.rate)
-    stream = container.add_stream(encoding.encoder, rate=rate, options=encoder_options(encoding))
+    options = encoder_options(encoding)
+    if encoding.encoder == "libx265" and width < NARROW:
+        options["x265-params"] = f"{options['x265-params']}:aq-mode=0:cutree=0"
+    stream = container.add_stream(encoding.encoder, rate=rate, options=options)
     stream.width, stream.height, stream.pix_fmt = width, height, encoding.pix_fmt
     context = stream.codec_context
     context.time_base, context.framerate = 1 / rate, rate

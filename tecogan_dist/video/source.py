@@ -60,6 +60,8 @@ class FrameSource(ABC):
     rate: Fraction
     count: int | None
     names: tuple[str, ...] | None = None
+    is_of_fields = False
+    """Of the frame that :meth:`previews` gave last: whether it is two fields of different moments."""
     dtype: np.dtype = np.dtype(np.uint8)
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:

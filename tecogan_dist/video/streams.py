@@ -26,6 +26,24 @@ OWN_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "rot
 STATISTICS = ("BPS", "DURATION", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "_STATISTICS_")
 """Beginnings of tags that count a stream's contents; Matroska's writers put them in."""
 MOV = ("mp4", "mov", "ipod")
+MAC_LANGUAGES = {
+    "deu": "ger",
+    "nld": "dut",
+    "swe": "sve",
+    "fre": "fra",
+    "ell": "gre",
+    "isl": "ice",
+    "zho": "chi",
+    "rum": "ron",
+    "cze": "ces",
+    "slo": "slk",
+    "sqi": "alb",
+    "mkd": "mac",
+    "hrv": "hr ",
+    "srp": "sr ",
+    "fao": "fo ",
+}
+"""A .mov has numbers for languages, which FFmpeg finds by these names alone (`mov_mdhd_language_map` of isom.c)."""
 COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
 
@@ -153,6 +171,18 @@ def copy_tags(source: Any, target: Any, *, whole: bool) -> None:
             target.metadata[key] = value
 
 
+def copy_stream_tags(source: Any, target: Any, output: Any, *, whole: bool) -> None:
+    """The tags of a stream. An mp4 calls a track's title its name when it is read, and takes only a title to write."""
+    copy_tags(source, target, whole=whole)
+    title = source.metadata.get("name")
+    if title and "title" not in source.metadata:
+        target.metadata["title"] = title
+        del target.metadata["name"]
+    language = source.metadata.get("language", "")
+    if output.format.name == "mov" and language in MAC_LANGUAGES:
+        target.metadata["language"] = MAC_LANGUAGES[language]
+
+
 def chapters(source: Any, span: Span) -> list[dict[str, Any]]:
     """A source's chapters, cut to the span and moved with it."""
     found: list[dict[str, Any]] = []
@@ -216,12 +246,14 @@ def _added(output: Any, stream: Any) -> Any:
     target = output.add_stream_from_template(stream, opaque=True)
     target.time_base = stream.time_base
     target.disposition = stream.disposition
-    copy_tags(stream, target, whole=True)
+    copy_stream_tags(stream, target, output, whole=True)
     return target
 
 
 def _takes(name: str, stream: Any, packets: list[Any]) -> bool:
     """Whether a container of this format takes the stream, by trying it with the stream alone."""
+    if name == "webm" and stream.type == "attachment":
+        return False  # FFmpeg leaves them out without a word
     try:
         with av.open(io.BytesIO(), "w", format=name) as trial:
             target = _added(trial, stream)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from array import array
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -119,17 +118,30 @@ def read_timeline(path: Path, *, video_stream: int | None = None, to_the_end: bo
 
     Where these disagree (fields in packets of their own, frames that are never shown), all frames are decoded. Packets
     that show nothing are no frames: invisible ones of VP8 and VP9, and those that an edit list takes away. Raises
-    :class:`Damaged` for what cannot be read, unless ``to_the_end`` is False: then it ends where the file does.
+    :class:`Damaged` for what cannot be read, unless ``to_the_end`` is False: then it ends where the file does, and has
+    the frames whose packets are damaged.
     """
     timeline = _from_packets(path, video_stream, to_the_end)
     if timeline is not None:
-        first = _first_frames(path, video_stream)
-        expected = timeline.pts[: len(first)]
-        complete = len(first) >= min(VERIFIED, len(timeline)) or not to_the_end
-        agrees = len(first) <= len(timeline) and np.array_equal(np.array(first, np.int64), expected)
+        found = np.array(_first_frames(path, video_stream, to_the_end=to_the_end), np.int64)
+        complete = not to_the_end or len(found) >= min(VERIFIED, len(timeline))
+        if to_the_end:
+            agrees = len(found) <= len(timeline) and np.array_equal(found, timeline.pts[: len(found)])
+        else:
+            agrees = _are_among(found, timeline.pts)
         if complete and (agrees or not timeline.is_exact):
             return timeline
     return _from_frames(path, video_stream, to_the_end)
+
+
+def _are_among(found: np.ndarray, pts: np.ndarray) -> bool:
+    """Whether frames that damage has left are some of these, and no other packets are between any two of them.
+
+    Where each frame is two packets, as of fields, no two frames are neighbours.
+    """
+    places = np.sort(np.searchsorted(pts, found))
+    are_there = bool(np.isin(found, pts).all())
+    return are_there and (len(found) < 2 or bool((np.diff(places) == 1).any()))
 
 
 def _from_packets(path: Path, video_stream: int | None, to_the_end: bool) -> Timeline | None:
@@ -165,12 +177,15 @@ def _from_packets(path: Path, video_stream: int | None, to_the_end: bool) -> Tim
 def _from_frames(path: Path, video_stream: int | None, to_the_end: bool) -> Timeline:
     shown, keys, duration = array("q"), array("b"), 0
     with ExitStack() as stack:
-        container, stream = open_film(path, stack, threads=0, video_stream=video_stream)
+        container, stream = open_film(path, stack, threads=0 if to_the_end else 1, video_stream=video_stream)
         try:
             for packet in container.demux(stream):
-                for frame in packet.decode():
+                for frame in _decoded(packet, to_the_end):
                     _check_count(path, len(shown))
-                    shown.append(MISSING if frame.pts is None else frame.pts)
+                    time = MISSING if frame.pts is None else frame.pts
+                    if not to_the_end and shown and shown[-1] >= time > MISSING:
+                        continue  # damage can bring frames out late
+                    shown.append(time)
                     keys.append(frame.key_frame)
                     duration = frame.duration or duration
         except (av.FFmpegError, OSError) as error:
@@ -184,23 +199,39 @@ def _from_frames(path: Path, video_stream: int | None, to_the_end: bool) -> Time
         return _finished(pts, np.array(keys, bool), duration, container, stream, is_exact)
 
 
+def _decoded(packet: Any, to_the_end: bool) -> Any:
+    try:
+        return packet.decode()
+    except (av.FFmpegError, OSError):
+        if to_the_end:
+            raise
+        return ()  # one frame less, and not the end
+
+
 def _check_count(path: Path, count: int) -> None:
     if count >= MOST_FRAMES:
         raise Damaged(f"{path} has more than {MOST_FRAMES} frames, which no video has: it is damaged.")
 
 
-def _first_frames(path: Path, video_stream: int | None) -> list[int]:
-    """When the first frames are shown, by the decoder."""
+def _first_frames(path: Path, video_stream: int | None, *, to_the_end: bool) -> list[int]:
+    """When the first frames are shown, by the decoder; without ``to_the_end`` what is damaged is left out."""
+    found: list[int] = []
     with ExitStack() as stack:
-        container, stream = open_film(path, stack, threads=0, video_stream=video_stream)
-        found: list[int] = []
-        try:
-            frames = (frame for packet in container.demux(stream) for frame in packet.decode())
-            for frame in itertools.islice(frames, VERIFIED):
-                found.append(MISSING if frame.pts is None else frame.pts)
-        except (av.FFmpegError, OSError):
-            pass  # whoever reads the frames meets it, and says where it is
-        return found
+        container, stream = open_film(path, stack, threads=0 if to_the_end else 1, video_stream=video_stream)
+        packets = container.demux(stream)
+        while len(found) < VERIFIED:
+            try:
+                packet = next(packets, None)
+            except (av.FFmpegError, OSError):
+                break
+            if packet is None:
+                break
+            try:
+                found += [MISSING if frame.pts is None else frame.pts for frame in packet.decode()]
+            except (av.FFmpegError, OSError):
+                if to_the_end:
+                    break  # whoever reads the frames meets it, and says where it is
+    return found[:VERIFIED]
 
 
 def _made_up(decoded: np.ndarray, stream: Any) -> np.ndarray:
@@ -221,7 +252,9 @@ def _finished(
     promised = promised_end(container, stream)
     duration = last_duration or typical
     if promised is not None and is_exact:
-        ends = {promised, promised + max(0, stream.start_time or 0) * stream.time_base}
+        ends = {promised}
+        if container.format.name.startswith("mov"):  # see promised_end
+            ends.add(promised + max(0, stream.start_time or 0) * stream.time_base)
         rests = [round(end / stream.time_base) - int(pts[-1]) for end in ends]
         # A promise is believed where it is not about something else: a sound that is longer, a table that is cut.
         most = max(10 * typical, last_duration, round(1 / stream.time_base))

@@ -314,6 +314,19 @@ def test_transparent_video_is_refused(tmp_path: Path, level: int, is_refused: bo
         assert next(open_video(video).frames()).min() >= 254
 
 
+def test_transparency_that_is_not_decoded_is_refused(tmp_path: Path) -> None:
+    """VP9's is a second video beside the first: the pictures came without it, and were said to have it."""
+    frames = [np.full((48, 64, 4), 200, np.uint8)] * 3
+    with av.open(str(tmp_path / "v.webm"), "w") as container:
+        stream: Any = container.add_stream("libvpx-vp9", rate=25, options={"auto-alt-ref": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuva420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgba").reformat(format="yuva420p")))
+        container.mux(stream.encode())
+    with pytest.raises(UserError, match=r"v\.webm has transparent pixels"):
+        open_video(tmp_path / "v.webm")
+
+
 def test_rates_that_no_video_has_are_refused(tmp_path: Path) -> None:
     for rate in (Fraction(1, 7200), Fraction(50_000)):
         with FrameWriter(tmp_path / "v.mkv", rate=rate, pix_fmt="yuv444p") as writer:

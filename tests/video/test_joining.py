@@ -195,6 +195,61 @@ def test_what_a_container_cannot_hold_is_named(tmp_path: Path) -> None:
     assert sum("aac" in sentence for sentence in made.join()) == 2
 
 
+@pytest.mark.parametrize(
+    ("suffix", "title", "language"), [(".mp4", "name", "deu"), (".mov", "name", "ger"), (".mkv", "title", "deu")]
+)
+def test_a_track_keeps_its_title_and_its_language(tmp_path: Path, suffix: str, title: str, language: str) -> None:
+    """An mp4 calls the title a name when it is read; .mov files know languages by a list of their own."""
+    source = rich_film(tmp_path / "rich.mp4", with_files=False)
+    with opened(source) as container:
+        assert container.streams.audio[0].metadata["name"] == "Original"
+    made = Made(source, tmp_path / f"out{suffix}")
+    made.join()
+    with opened(made.output) as container:
+        tags = container.streams.audio[0].metadata
+        assert (tags.get(title), tags.get("language")) == ("Original", language)
+
+
+def test_what_is_left_out_without_a_word_elsewhere_is_named(tmp_path: Path) -> None:
+    source = rich_film(tmp_path / "rich.mkv", with_files=True)
+    sentences = Made(source, tmp_path / "out.webm", wishes=Wishes(preset="8")).join()
+    assert any("attachment" in sentence and "left out" in sentence for sentence in sentences)
+    plain = write_film(tmp_path / "s.mkv", moving(4), clock=Fraction(1, 1000), options={"bf": "0"})
+    with opened(plain) as first, av.open(str(tmp_path / "c.mkv"), "w") as copy:
+        target = copy.add_stream_from_template(first.streams.video[0], opaque=True)
+        copy.set_chapters(
+            [{"id": 1, "start": 0, "end": 90, "time_base": Fraction(1, 1000), "metadata": {"title": "A"}}]
+        )
+        for packet in first.demux(first.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = target
+                copy.mux(packet)
+    assert ".avi files have no chapters: they are left out." in Made(tmp_path / "c.mkv", tmp_path / "out.avi").join()
+
+
+def test_hevc_of_narrow_pictures_leaves_memory_alone(tmp_path: Path) -> None:
+    """x265 wrote beside its memory at widths of up to 48: glibc's checks see it where they are installed."""
+    script = """
+import sys
+import numpy as np
+from pathlib import Path
+from tecogan_dist.video.codecs import Wishes, choose
+from tecogan_dist.video.properties import of_images
+from tecogan_dist.video.segments import SegmentWriter
+noise = np.random.default_rng(0).integers(0, 255, (8, 32, 48, 3), dtype=np.uint8)
+for width in (32, 48):
+    encoding, _ = choose(".mkv", of_images(width, 32), Wishes(codec="hevc"))
+    for _ in range(4):
+        with SegmentWriter(Path(sys.argv[1]), encoding=encoding) as writer:
+            for frame in noise:
+                writer.write(frame[:, :width])
+"""
+    checks = {"LD_PRELOAD": "libc_malloc_debug.so.0", "MALLOC_CHECK_": "3"}
+    command = [sys.executable, "-c", script, str(tmp_path / "v.mp4")]
+    done = subprocess.run(command, env={**os.environ, **checks}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_part_is_cut_out_of_all_streams(tmp_path: Path) -> None:
     source = rich_film(tmp_path / "rich.mkv", with_files=True)
     made = Made(source, tmp_path / "part.mkv", cuts=(14,))

@@ -11,9 +11,11 @@ import av
 import numpy as np
 import pytest
 from av.sidedata.sidedata import Type
+from av.video.reformatter import ColorRange
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.video.codecs import Encoding, Wishes, choose
+from tecogan_dist.video.colours import from_rgb, to_rgb
 from tecogan_dist.video.open import open_video
 from tecogan_dist.video.properties import check_upscalable, of_images, read_properties
 from tecogan_dist.video.writer import FrameWriter
@@ -97,6 +99,89 @@ def test_pixels_that_are_no_squares(tmp_path: Path, suffix: str) -> None:
     assert made.properties.sample_aspect == Fraction(16, 11)
     made.join()
     assert read_properties(made.output).sample_aspect == Fraction(16, 11)
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "pix_fmt"), [("prores_ks", ".mov", "yuv422p10le"), ("libvpx-vp9", ".mp4", "yuv420p")]
+)
+def test_pixels_that_only_the_container_calls_no_squares(tmp_path: Path, codec: str, suffix: str, pix_fmt: str) -> None:
+    film = write_film(
+        tmp_path / f"s{suffix}", ramps(), codec=codec, pix_fmt=pix_fmt, sample_aspect_ratio=Fraction(4, 3)
+    )
+    properties = read_properties(film)
+    assert properties.sample_aspect == Fraction(4, 3)
+    for output, wished, is_said in (
+        (".mkv", "vp9", True),
+        (".webm", None, True),
+        (".mkv", None, False),
+        (".mp4", "av1", False),
+    ):
+        notes = choose(output, properties, Wishes(codec=wished))[1]
+        assert any("pixels are 4:3" in note for note in notes) == is_said
+
+
+WEIGHTS = {1: (0.2126, 0.0722), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}
+"""Of red and blue in luma, from H.273."""
+
+
+@pytest.mark.parametrize("matrix", [1, 6, 9])
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p", "yuv422p10le", "yuv444p10le", "p010le"])
+@pytest.mark.parametrize("full", [False, True])
+def test_colours_are_the_standards_numbers(pix_fmt: str, matrix: int, full: bool) -> None:
+    """FFmpeg's converter is half a level of chroma off in the full range, and takes 65280 of 65535 for white."""
+    deep = "10" in pix_fmt
+    bits = 10 if deep else 8
+    red, blue = WEIGHTS[matrix]
+    for colour in ((0, 0, 0), (255, 255, 255), (128, 128, 128), (200, 60, 30), (20, 90, 220)):
+        frame = np.full((16, 16, 3), colour, np.uint16) * 257 if deep else np.full((16, 16, 3), colour, np.uint8)
+        picture = from_rgb(frame, pix_fmt=pix_fmt, matrix=matrix, full_range=full)
+        r, g, b = (level / 255 for level in colour)
+        luma = red * r + (1 - red - blue) * g + blue * b
+        chroma = ((b - luma) / 2 / (1 - blue), (r - luma) / 2 / (1 - red))
+        most, scale = 2**bits - 1, 2 ** (bits - 8)
+        middle = 128 * scale
+        expected = [luma * most if full else (16 + 219 * luma) * scale]
+        expected += [middle + part * (most if full else 224 * scale) for part in chroma]
+        planar = picture.reformat(format="yuv420p10le") if pix_fmt == "p010le" else picture
+        kind = np.dtype("<u2" if deep else np.uint8)
+        found = [np.frombuffer(memoryview(plane), kind)[3] for plane in planar.planes]
+        assert np.abs(np.subtract(found, expected)).max() <= 1.01, (colour, found, expected)
+        if colour[0] == colour[1] == colour[2]:
+            assert [int(level) for level in found[1:]] == [middle, middle]
+            assert abs(found[0] - expected[0]) <= 0.51
+        picture.colorspace, picture.color_range = matrix, ColorRange.JPEG if full else ColorRange.MPEG
+        again = to_rgb(picture, deep=deep)
+        assert np.abs(again.astype(float) - frame).max() <= (400 if deep else 2.5)
+        if colour == (255, 255, 255):
+            assert again.min() == (65535 if deep else 255)
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p", "nv12"])
+def test_chroma_of_the_full_range_is_not_moved(pix_fmt: str) -> None:
+    """By half a level on average, which turned pictures green by a level."""
+    noise = np.random.default_rng(0).integers(40, 216, (8, 8, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    picture = from_rgb(noise, pix_fmt=pix_fmt, matrix=1, full_range=True)
+    picture.colorspace, picture.color_range = 1, ColorRange.JPEG
+    assert np.abs((to_rgb(picture, chroma="left").astype(float) - noise).mean((0, 1))).max() < 0.25
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_pictures_without_chroma_keep_their_range(tmp_path: Path, full: bool) -> None:
+    """FFmpeg's converter takes all of them to be of the full range: black became dark grey."""
+    path = tmp_path / "v.mkv"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "gray"
+        stream.codec_context.color_range = ColorRange.JPEG if full else ColorRange.MPEG
+        grey = np.repeat(np.array([16, 126, 235], np.uint8), 16)[:, None].repeat(64, axis=1)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="gray")))
+        container.mux(stream.encode())
+    frame = next(open_video(path).frames())
+    assert frame[::16, 5].tolist() == [[level] * 3 for level in ((16, 126, 235) if full else (0, 128, 255))]
+    made = Made(path, tmp_path / "o.mp4", wishes=Wishes(quality=0))
+    made.join()
+    again = next(open_video(made.output).frames())
+    assert np.abs(again.astype(int) - frame).max() <= 1
 
 
 @pytest.mark.parametrize(("degrees", "swaps"), [(90, True), (180, False), (270, True)])

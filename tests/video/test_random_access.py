@@ -14,11 +14,12 @@ import pytest
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.video import decoding
+from tecogan_dist.video.checking import verify_joined
 from tecogan_dist.video.open import open_video
 from tecogan_dist.video.reader import VideoFile
 from tecogan_dist.video.source import Damaged
-from tecogan_dist.video.timeline import Timeline, read_timeline
-from tests.support.films import CLOCK, moving, shown_at, variable_times, write_film
+from tecogan_dist.video.timeline import Timeline, _from_frames, read_timeline
+from tests.support.films import CLOCK, Made, moving, shown_at, variable_times, write_film
 
 QUIET = "log-level=none"
 FILMS: dict[str, dict[str, Any]] = {
@@ -151,9 +152,9 @@ def test_times_of_a_timeline(tmp_path: Path) -> None:
     assert read_timeline(write_film(tmp_path / "c.mp4", moving(8))).is_constant
 
 
-def damaged_film(tmp_path: Path, packets: tuple[int, ...]) -> tuple[Path, list[int]]:
+def damaged_film(tmp_path: Path, packets: tuple[int, ...], *, bf: int = 0) -> tuple[Path, list[int]]:
     """A film some of whose packets are rubbish; which frames these are."""
-    path = write_film(tmp_path / "v.mp4", moving(40), options={"g": "10", "bf": "0"})
+    path = write_film(tmp_path / "v.mp4", moving(40), options={"g": "10", "bf": str(bf)})
     data = bytearray(path.read_bytes())
     with av.open(str(path)) as container:
         found = [(packet.pos, packet.size, packet.pts) for packet in container.demux(video=0) if packet.size]
@@ -191,6 +192,53 @@ def test_damage_stops_or_is_replaced_by_the_last_good_frame(tmp_path: Path) -> N
         again = open_video(path, on_damage="repeat", timeline=source.timeline())
         for frame, expected in zip(again.frames(start), frames[start:], strict=True):
             assert np.array_equal(frame, expected), start
+
+
+@pytest.mark.parametrize("packets", [(13, 14, 25), (1,), (13,), (3,), (5, 30)])
+def test_damage_among_b_frames_takes_no_other_frames_away(tmp_path: Path, packets: tuple[int, ...]) -> None:
+    """Rubbish after a good beginning changes the order in which frames come out, where nothing else fails."""
+    whole = write_film(tmp_path / "v.mp4", moving(40), options={"g": "10"})
+    good, times = list(open_video(whole).frames()), read_timeline(whole).pts.tolist()
+    with av.open(str(whole)) as container:
+        found: list[Any] = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    for seed in range(3):
+        data = bytearray(whole.read_bytes())
+        for number in packets:
+            position, size = found[number]
+            begin = position + max(5, size // 3)
+            data[begin : position + size] = np.random.default_rng(number + seed).bytes(position + size - begin)
+        path = tmp_path / f"bad{seed}.mp4"
+        path.write_bytes(data)
+        source = open_video(path, on_damage="repeat")
+        assert isinstance(source, VideoFile)
+        assert source.timeline().pts.tolist() == times
+        frames = list(source.frames())
+        assert len(frames) == 40
+        broken = {number // 10 for number in packets}
+        for index in range(40):
+            if index // 10 not in broken:
+                assert np.array_equal(frames[index], good[index]), index
+        for start in (0, 5, 10, 15, 26, 39):
+            again = open_video(path, on_damage="repeat", timeline=source.timeline())
+            assert len(list(again.frames(start))) == 40 - start
+
+
+def test_a_damaged_packet_is_not_the_end(tmp_path: Path) -> None:
+    """A film in fields, two packets a frame, or without times: frames after the damage are found all the same."""
+    path, _ = damaged_film(tmp_path, (13,))
+    line = _from_frames(path, None, to_the_end=False)
+    assert len(line) == 39
+    assert line.pts[-1] == read_timeline(tmp_path / "v.mp4").pts[-1]
+
+
+def test_the_last_frame_of_a_program_stream_is_as_short_as_others(tmp_path: Path) -> None:
+    """FFmpeg's duration of a stream in an .mpg is no promise of its end: the last frame was shown for 300 ms."""
+    film = {"codec": "mpeg2video", "clock": Fraction(1, 25), "options": {"bf": "2", "g": "6"}}
+    source = write_film(tmp_path / "v.mpg", moving(8), sound="mp2", **film)  # type: ignore[arg-type]
+    assert read_timeline(source).last_duration == 3600
+    made = Made(source, tmp_path / "o.mp4")
+    made.join()
+    verify_joined(made.output, timeline=made.timeline)
 
 
 def test_damaged_key_and_first_frames(tmp_path: Path) -> None:
