@@ -55,7 +55,10 @@ def begin(
         _say_other_tools(planned, folder)
     else:
         folder.begin(_planned(request, wanted, model, opened, most_processes, threads))
-    return Job(request, opened, may_replace=may_replace)
+    job = Job(request, opened, may_replace=may_replace)
+    for text in job.notes:
+        say(text)
+    return job
 
 
 def _check_same(planned: Mapping[str, Any], wanted: Mapping[str, Any], request: Request, folder: WorkFolder) -> None:
@@ -118,13 +121,17 @@ def _planned(
     rendering = replace(rendering, tile=tile)
     stop = None if request.frames is None else request.start + request.frames
     total = None if source.count is None else min(source.count, stop or source.count) - request.start
+    found: list[str] = []
     with Progress(total, what="looking through") as progress:
         scenes = look_through(
-            source, start=request.start, stop=stop, cut=request.cut == "detected", advance=progress.advance
+            source,
+            start=request.start,
+            stop=stop,
+            cut=request.cut == "detected",
+            advance=progress.advance,
+            note=found.append,
         )
-    notes = [*opened.notes, *_damage(source)]
-    for text in notes:
-        say(text)
+    notes = [*opened.notes, *_damage(source), *found]
     frames = scenes[-1].stop - scenes[0].start
     most = request.segment_frames or plan.default_length(lr_height, lr_width, kind)
     segments = plan.segments_of(scenes, most=most, shared=request.segment_frames or plan.default_shared(frames))

@@ -123,7 +123,7 @@ class Job:
         return sum(segment.frames for segment in self.segments if segment.number in self._sizes)
 
     def run(self, runner: Runner, *, progress: Progress) -> list[str]:
-        """Make what is missing, join it, put it in place; returns sentences on what could not be kept.
+        """Make what is missing, join it, put it in place; returns what could not be kept, beside :attr:`notes`.
 
         Raises :class:`UserError`; whatever is raised, finished segments stay for the next command.
         """
@@ -143,7 +143,7 @@ class Job:
         outputs = [one for one in self._outputs(self.segments) if not self.folder.has_placed(one.path)]
         notes = placing.place(outputs, folder=self.folder)
         self.folder.clear()
-        return [*self.notes, *notes]
+        return [text for text in notes if text not in self.notes]
 
     def so_far(self) -> tuple[Path | None, int]:
         """A playable file of the segments that are done from the first on, and its number of frames."""

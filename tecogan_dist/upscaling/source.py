@@ -23,6 +23,9 @@ from tecogan_dist.video.properties import Properties, check_upscalable, interlac
 from tecogan_dist.video.reader import OnDamage, VideoFile
 from tecogan_dist.video.source import FrameSource
 
+FEW = 0.02
+"""Of a film's frames: so many may be marked as interlaced, as encoders mark a frame or two of progressive films."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
@@ -108,22 +111,29 @@ def check_unchanged(path: Path, before: str) -> None:
 
 
 def look_through(
-    source: FrameSource, *, start: int, stop: int | None, cut: bool, advance: Callable[[], None] = lambda: None
+    source: FrameSource,
+    *,
+    start: int,
+    stop: int | None,
+    cut: bool,
+    advance: Callable[[], None] = lambda: None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> list[range]:
     """Decode the frames ``start`` to ``stop`` (None: all) once, small, and return their scenes, without gaps.
 
     That is where damage is found before hours are spent, and how many frames there really are. Without ``cut`` all are
-    one scene. Memory does not grow with the length, but for the cuts. Raises :class:`UserError` for damage, for frames
-    of fields that are not deinterlaced (also where a film becomes interlaced in its middle), and for a range without
+    one scene. Memory does not grow with the length, but for the cuts. ``note`` gets a sentence for the user. Raises
+    :class:`UserError` for damage, for a film that becomes interlaced and is not deinterlaced, and for a range without
     frames.
     """
-    count = 0
+    count = interlaced = first_interlaced = 0
 
     def previews() -> Iterator[np.ndarray]:
-        nonlocal count
+        nonlocal count, interlaced, first_interlaced
         for preview in itertools.islice(source.previews(PREVIEW_SIDE), start, stop):
             if source.is_of_fields:
-                raise interlaced_refusal(source.path, start + count)
+                first_interlaced = first_interlaced if interlaced else start + count
+                interlaced += 1
             count += 1
             advance()
             yield preview
@@ -136,4 +146,11 @@ def look_through(
             pass
     if not count:
         raise UserError(f"{source.path} has no frame {start}: --start-frame must be below its number of frames.")
+    if interlaced > FEW * count:
+        raise interlaced_refusal(source.path, first_interlaced)
+    if interlaced:
+        note(
+            f"{source.path}: {interlaced} of {count} frames, the first of them number {first_interlaced}, are marked "
+            "as interlaced, and are upscaled as they are; if they show combs, begin anew with --deinterlace."
+        )
     return scenes_of(shots, start=start, stop=start + count)

@@ -9,6 +9,7 @@ import av
 import pytest
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.upscaling import source
 from tecogan_dist.upscaling.source import SourceOptions, look_through
 from tests.support.films import moving, write_film
 
@@ -22,10 +23,10 @@ def film_with_fields(path: Path) -> Path:
     with av.open(str(path), "w") as output:
         target = None
         for number, part in enumerate((whole, fields)):
-            with av.open(str(part)) as source:
-                stream = source.streams.video[0]
+            with av.open(str(part)) as whole_or_fields:
+                stream = whole_or_fields.streams.video[0]
                 target = target or output.add_stream_from_template(stream, opaque=True)
-                for packet in source.demux(stream):
+                for packet in whole_or_fields.demux(stream):
                     if packet.dts is not None and packet.pts is not None:
                         packet.pts, packet.dts = packet.pts + number * 800, packet.dts + number * 800
                         packet.stream = target
@@ -34,7 +35,9 @@ def film_with_fields(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("cut", [False, True])
-def test_a_film_that_becomes_interlaced_is_refused_by_the_look(tmp_path: Path, cut: bool) -> None:
+def test_a_film_that_becomes_interlaced_is_refused_by_the_look(
+    tmp_path: Path, cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = film_with_fields(tmp_path / "v.mkv")
     options = SourceOptions(path=path)
     assert not options.properties()[0].is_interlaced  # as its first frames are
@@ -45,6 +48,11 @@ def test_a_film_that_becomes_interlaced_is_refused_by_the_look(tmp_path: Path, c
         look_through(options.open(), start=15, stop=25, cut=cut)
     scenes = look_through(options.open(), start=0, stop=19, cut=False)
     assert (scenes[0].start, scenes[-1].stop) == (0, 19)
+    monkeypatch.setattr(source, "FEW", 0.6)
+    notes: list[str] = []
+    look_through(options.open(), start=0, stop=None, cut=cut, note=notes.append)
+    [note] = notes
+    assert "20 of 39 frames, the first of them number 19, are marked as interlaced" in note
     made = look_through(SourceOptions(path=path, deinterlace=True).open(), start=0, stop=None, cut=False)
     assert made[-1].stop == 39
 
