@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from tecogan_dist.base.console import say
-from tecogan_dist.base.errors import UserError
 from tecogan_dist.commands.upscale_options import request_of
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.upscaling import machine
 from tecogan_dist.upscaling.beginning import begin
+from tecogan_dist.upscaling.devices import device_here
 from tecogan_dist.upscaling.job import Here, Job, Runner
 from tecogan_dist.upscaling.processes import Processes
 from tecogan_dist.upscaling.request import Opened, Request
@@ -132,7 +132,7 @@ class Workforce:
 def workforce(options: argparse.Namespace) -> Iterator[Workforce]:
     """By the options, by $RAY_ADDRESS, and by what this machine has. Raises :class:`UserError`."""
     if not _uses_ray(options):
-        yield Workforce(options, _device(options.device), None)
+        yield Workforce(options, _device(options), None)
         return
     from tecogan_dist.upscaling.ray_actors import cluster  # takes a second, and most do without
 
@@ -145,13 +145,15 @@ def _uses_ray(options: argparse.Namespace) -> bool:
     if options.address or os.environ.get("RAY_ADDRESS", "local") != "local":
         return True
     several = options.device != "cpu" and torch.cuda.is_available() and torch.cuda.device_count() > 1
-    return several and options.workers != 1
+    is_look = options.preview is not None or options.estimate  # for which one GPU is enough
+    return several and options.workers != 1 and not is_look
 
 
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("there is no CUDA device here: use --device cpu.")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+def _device(options: argparse.Namespace) -> torch.device:
+    device = device_here(options.device, precision=options.precision)
+    if device.type == "cuda" and (options.workers or 1) > 1:
+        say("one process works with the one GPU: --workers is for CPUs, several GPUs, and clusters")
+    return device
 
 
 def low_resolution(opened: Opened, request: Request, model: RecurrentUpscaler) -> tuple[int, int]:
