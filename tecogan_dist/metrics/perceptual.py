@@ -18,6 +18,7 @@ from torch import Tensor
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.state_dicts import read_state_dict, select
 from tecogan_dist.metrics.protocol import Images
+from tecogan_dist.ops.cudnn import cudnn_flags
 
 Net = Literal["alex", "squeeze", "vgg"]
 Features = list[Tensor]
@@ -88,7 +89,7 @@ class Lpips:
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self._device)
         # A view of (H, W, 3) is channels_last already.
         scaled = self._model.scaling_layer(pixels.permute(2, 0, 1)[None].float() / 127.5 - 1)
-        with torch.backends.cudnn.flags(allow_tf32=False):
+        with cudnn_flags(allow_tf32=False, deterministic=True, benchmark=False):
             return [self._normalized(level) for level in self._model.net(scaled)]
 
     @torch.inference_mode()

@@ -6,6 +6,8 @@ have low resolution of their own.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -14,11 +16,13 @@ from torch import Tensor
 from tecogan_dist.config.degradations import BLUR_MARGIN, Degradation, LrOrigin, window_margin
 from tecogan_dist.ops.images import to_signed
 from tecogan_dist.ops.imresize import imresize, imresize_crops
-from tecogan_dist.ops.resampling import filter_planes
+from tecogan_dist.ops.resampling import filter_planes, kernel_on
 
 BLUR_SIGMA = 1.5
 """Standard deviation of BD's Gaussian, in high-resolution pixels (TecoGAN, section 4). It is the same for scale 2,
 where only the stride changes."""
+_RADIUS = 6
+"""Of the blur of whole frames: OpenCV's round(8 * sigma + 1) | 1 = 13 taps."""
 
 
 def degrade_frames(pixels: Tensor, degradation: Degradation | None, scale: int) -> Tensor:
@@ -68,10 +72,8 @@ def blur_down(hr: Tensor, scale: int = 4) -> Tensor:
     least 7.
     """
     n, c, h, w = hr.shape
-    radius = 6  # round(8 * sigma + 1) | 1 = 13 taps
-    profile = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / BLUR_SIGMA) ** 2)
-    profile = (profile / profile.sum()).to(hr)
-    planes = F.pad(hr.reshape(n * c, 1, h, w), (radius,) * 4, mode="reflect")
+    profile = kernel_on(hr.device, hr.dtype, _frame_profile)
+    planes = F.pad(hr.reshape(n * c, 1, h, w), (_RADIUS,) * 4, mode="reflect")
     rows = filter_planes(planes, profile.view(1, 1, 1, -1), (1, scale))
     lr = filter_planes(rows, profile.view(1, 1, -1, 1), (scale, 1))
     return lr.view(n, c, *lr.shape[-2:])
@@ -84,9 +86,20 @@ def blur_down_crops(hr: Tensor, scale: int = 4) -> Tensor:
     Low-resolution pixel i is centred on pixel scale * i of the crop without its margin.
     """
     n, c, h, w = hr.shape
-    taps = 2 * BLUR_MARGIN + 1
-    profile = np.exp(-0.5 * (np.arange(taps) - BLUR_MARGIN) ** 2 / BLUR_SIGMA**2)
-    kernel = np.outer(profile, profile)
-    weight = torch.from_numpy(kernel / kernel.sum()).to(hr).view(1, 1, taps, taps)
-    lr = filter_planes(hr.reshape(n * c, 1, h, w), weight, scale)
+    lr = filter_planes(hr.reshape(n * c, 1, h, w), kernel_on(hr.device, hr.dtype, _crop_kernel), scale)
     return lr.view(n, c, *lr.shape[-2:])
+
+
+@functools.cache
+def _frame_profile() -> np.ndarray:
+    """(13,), float64: :func:`blur_down`'s weights along one direction."""
+    profile = torch.exp(-0.5 * (torch.arange(-_RADIUS, _RADIUS + 1, dtype=torch.float64) / BLUR_SIGMA) ** 2)
+    return (profile / profile.sum()).numpy()
+
+
+@functools.cache
+def _crop_kernel() -> np.ndarray:
+    """(1, 1, 9, 9), float64: :func:`blur_down_crops`' weights."""
+    profile = np.exp(-0.5 * np.arange(-BLUR_MARGIN, BLUR_MARGIN + 1) ** 2 / BLUR_SIGMA**2)
+    kernel = np.outer(profile, profile)
+    return (kernel / kernel.sum())[None, None]

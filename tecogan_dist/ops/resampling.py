@@ -11,12 +11,16 @@ is called ``centred``, it lies over the middle of pixels scale * i to scale * i 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from tecogan_dist.ops.cudnn import cudnn_flags
 
 
 def warp(frames: Tensor, flow: Tensor) -> Tensor:
@@ -74,7 +78,7 @@ def resize_bicubic(x: Tensor, scale: int = 4, *, centred: bool = False) -> Tenso
     n, c, h, w = x.shape
     if centred:
         return F.interpolate(x, size=(h * scale, w * scale), mode="bicubic", align_corners=False)
-    kernel = _bicubic_kernel(scale, x.device)
+    kernel = kernel_on(x.device, torch.float32, _bicubic_weights, scale)
     padded = F.pad(x, (1, 2, 1, 2), mode="replicate").reshape(n * c, 1, h + 3, w + 3)
     return F.pixel_shuffle(filter_planes(padded, kernel), scale).reshape(n, c, h * scale, w * scale)
 
@@ -82,35 +86,37 @@ def resize_bicubic(x: Tensor, scale: int = 4, *, centred: bool = False) -> Tenso
 def filter_planes(planes: Tensor, kernel: Tensor, stride: int | tuple[int, int] = 1) -> Tensor:
     """Convolve (N, 1, H, W) with a fixed kernel (O, 1, h, w), without padding.
 
-    In full precision under autocast too: these are images, not features.
+    In full precision under autocast and where features are in TF32, too: these are images. TF32 keeps 10 bits of them.
     """
-    with torch.autocast(planes.device.type, enabled=False):
+    exact = contextlib.nullcontext() if torch.compiler.is_compiling() else cudnn_flags(allow_tf32=False)
+    with torch.autocast(planes.device.type, enabled=False), exact:
         return F.conv2d(planes, kernel, stride=stride)
 
 
-def _bicubic_kernel(scale: int, device: torch.device) -> Tensor:
-    """(scale * scale, 1, 4, 4): weights of the 4x4 neighbourhood for each of the scale x scale output phases.
+def kernel_on(device: torch.device, dtype: torch.dtype, weights: Callable[..., np.ndarray], *arguments: int) -> Tensor:
+    """What ``weights`` gives for ``arguments``, a fixed kernel, on the device.
 
     One for each device, kept: a copy from pageable memory would make each frame wait for the GPU, and cannot be part
     of a captured CUDA graph. Not kept is what stands for a tensor while torch traces (it is of a subclass), nor what
     is made while torch compiles.
     """
-    kernel = _kernels.get((scale, device))
+    key = (device, dtype, weights, arguments)
+    kernel = _kernels.get(key)
     if kernel is None:
         # A tensor of inference mode could not be saved for a backward pass later.
         with torch.inference_mode(False):
-            kernel = torch.tensor(_bicubic_weights(scale), device=device)
+            kernel = torch.tensor(weights(*arguments), dtype=dtype, device=device)
         if type(kernel) is Tensor and not torch.compiler.is_compiling():
-            _kernels[scale, device] = kernel
+            _kernels[key] = kernel
     return kernel
 
 
-_kernels: dict[tuple[int, torch.device], Tensor] = {}
+_kernels: dict[tuple[object, ...], Tensor] = {}
 
 
 @functools.cache
 def _bicubic_weights(scale: int) -> np.ndarray:
-    """The values of :func:`_bicubic_kernel`, float32."""
+    """(scale * scale, 1, 4, 4) float32: weights of the 4x4 neighbourhood for each of scale x scale output phases."""
     a = -0.75
 
     def cubic(distance: float) -> float:

@@ -91,14 +91,16 @@ def estimate(
         precision=rendering.precision,
         tile=rendering.tile,
     )
-    images: list[np.ndarray] = []
+
+    def image_of(frame: np.ndarray) -> np.ndarray:
+        sr_frame = recurrence.step(torch.tensor(frame)).sr_frame
+        return to_image(sr_frame, rounds=model.rounds, deep=target.deep).cpu().numpy()[:height, :width]
+
     with computing_with(rendering.threads):
-        recurrence.step(torch.tensor(frames[0]))  # what is done once: kernels are chosen, memory is taken
-        recurrence.reset()
+        for _ in range(2):  # what is done once, in a first frame and the next: kernels are chosen, a graph is captured
+            image_of(frames[0])
         began = time.monotonic()
-        for frame in frames:
-            image = to_image(recurrence.step(torch.tensor(frame)).sr_frame, rounds=model.rounds, deep=target.deep)
-            images.append(image.cpu().numpy()[:height, :width])
+        images = [image_of(frame) for frame in frames]
         network = (time.monotonic() - began) / len(frames)
     with tempfile.TemporaryDirectory(prefix="tecogan_estimate_") as folder:
         key = _encoded(target, images[:1], Path(folder) / f"one{target.suffix}")

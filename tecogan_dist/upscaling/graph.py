@@ -34,8 +34,9 @@ class FrameNetwork(Protocol):
 class GraphedUpscaler:
     """A network on CUDA whose ``next_frame`` is captured at its first call, for frames of that size and format.
 
-    What is in force then (TF32, autocast without its cache) is in force in all replays. Where it cannot be captured,
-    ``note`` gets a sentence that says so, and the step runs kernel by kernel.
+    What is in force then (TF32, autocast without its cache) is in force in all replays. The graph keeps the memory of
+    the step's features, beside what ``first_frame`` takes. Where memory runs out in the capture, that is raised; where
+    the step cannot be captured for another reason, ``note`` gets a sentence that says so, and it runs kernel by kernel.
     """
 
     def __init__(self, network: FrameNetwork, *, note: Callable[[str], None]) -> None:
@@ -72,8 +73,9 @@ class GraphedUpscaler:
                     self._network.next_frame(*self._inputs)
             current.wait_stream(side)
             graph = torch.cuda.CUDAGraph()
+            # The outer block: a capture that fails leaves its own stream in force (torch 2.14, `graph.__exit__`).
             # Other threads, which read and write frames, may use CUDA meanwhile.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.stream(current), torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._output = self._network.next_frame(*self._inputs)
             self._graph = graph
         except torch.cuda.OutOfMemoryError:

@@ -5,9 +5,8 @@ The numbers are those of the original's inference (``main.py --mode inference`` 
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from tecogan_dist.config.degradations import Degradation
 from tecogan_dist.models.inference import for_inference
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.models.tiles import SMALLEST_TILE, TiledUpscaler
+from tecogan_dist.ops.cudnn import cudnn_flags
 from tecogan_dist.ops.degrade import degrade_frames
 from tecogan_dist.ops.images import to_unit
 from tecogan_dist.upscaling.graph import FrameNetwork, GraphedUpscaler
@@ -79,10 +79,10 @@ class Recurrence:
 
         ``tile``: side of the squares of low-resolution pixels that the generator runs on
         (:class:`tecogan_dist.models.tiles.TiledUpscaler`), None for the whole frame;
-        :func:`tecogan_dist.upscaling.tiles.automatic_tile` finds what fits. Where memory runs out nonetheless, tiles
-        become smaller. ``graph``: on CUDA, whole frames run as a captured graph. ``note`` gets a sentence for the user
-        where something is not as asked for. Raises :class:`UserError` for a low-resolution side below 8 and for a tile
-        below SMALLEST_TILE.
+        :func:`tecogan_dist.upscaling.tiles.automatic_tile` finds what fits. ``graph``: on CUDA, whole frames run as a
+        captured graph. Where memory runs out nonetheless, the graph is given up, then tiles become smaller. ``note``
+        gets a sentence for the user where something is not as asked for. Raises :class:`UserError` for a low-resolution
+        side below 8 and for a tile below SMALLEST_TILE.
         """
         height, width = size
         lr_sides = [math.ceil(side / model.scale) for side in size] if degradation else size
@@ -115,27 +115,29 @@ class Recurrence:
         On CUDA this returns while the device still computes. Raises :class:`UserError` for a frame of another size, and
         where the smallest tiles do not fit into memory; the state is then that of the frame before.
         """
-        lr_frame = self._lr_frame(frame)
-        while True:
-            try:
-                signed = self._run(lr_frame)
-                upscaled = Upscaled(lr_frame=lr_frame[0], sr_frame=to_unit(signed[0]))
-                break
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = reason_of(error)
-            # Here, where the error with all that it holds is gone.
-            self.shrink(reason)
-        self._previous = (lr_frame, signed)
-        return upscaled
+        # cuDNN's default would be TF32, and sums in any order: a segment made again would differ in its last bits.
+        with cudnn_flags(allow_tf32=self._precision == "tf32", deterministic=True, benchmark=False):
+            lr_frame = self._lr_frame(frame)
+            while True:
+                try:
+                    signed = self._run(lr_frame)
+                    upscaled = Upscaled(lr_frame=lr_frame[0], sr_frame=to_unit(signed[0]))
+                    break
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    reason = reason_of(error)
+                # Here, where the error with all that it holds is gone.
+                self.shrink(reason)
+            self._previous = (lr_frame, signed)
+            return upscaled
 
     def _run(self, lr_frame: Tensor) -> Tensor:
         # Without its cache: a captured graph must not read weights in bf16 that end with this block.
         cast = torch.autocast(
             self._device.type, dtype=torch.bfloat16, enabled=self._precision == "bf16", cache_enabled=False
         )
-        with _tf32(self._precision == "tf32"), cast:
+        with cast:
             if self._previous is None:
                 return _channels_last(self._network.first_frame(lr_frame))
             return _channels_last(self._network.next_frame(lr_frame, *self._previous))
@@ -147,7 +149,14 @@ class Recurrence:
         return GraphedUpscaler(network, note=self._note) if self._graph else network
 
     def shrink(self, reason: str) -> None:
-        """Go on with smaller tiles, as memory has run out. Raises :class:`UserError`, for ``reason``, without any."""
+        """Go on with less memory, as it has run out: without a graph, then in smaller tiles.
+
+        Raises :class:`UserError`, for ``reason``, where tiles are as small as they can be.
+        """
+        if self._graph and self.tile is None:  # it has all features twice: its own, and those of a scene's first frame
+            self._graph = False
+            self._go_on(f"a CUDA graph does not fit into memory ({reason}): going on with whole frames, without it")
+            return
         tile = smaller_tile(self.tile, *self._lr_size)
         if tile is None:
             raise UserError(
@@ -157,10 +166,14 @@ class Recurrence:
             )
         before = "whole frames" if self.tile is None else f"tiles of {self.tile}"
         self.tile = tile
+        self._go_on(f"{before} do not fit into memory: going on with tiles of {tile} (--tile {tile} begins with them)")
+
+    def _go_on(self, sentence: str) -> None:
+        """With another network; the memory of the one before is free."""
         self._network = self._make_network()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        self._note(f"{before} do not fit into memory: going on with tiles of {tile} (--tile {tile} begins with them)")
+        self._note(sentence)
 
     def export_state(self) -> State | None:
         """A copy of the state, on the CPU; None before the first frame.
@@ -219,14 +232,3 @@ class Recurrence:
 
 def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
-
-
-@contextlib.contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
-    """cuDNN's own default would not be fp32."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before

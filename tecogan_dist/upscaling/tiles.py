@@ -29,13 +29,26 @@ CPU_MAPS, CUDA_MAPS = 5, 3
 """Maps of the generator's features at a time."""
 WARPED = 24
 """Numbers a pixel of the result that warping takes."""
-NO_MEMORY = ("DefaultCPUAllocator", "bad_alloc", "could not create a primitive", "could not create a memory")
-"""Words of torch's errors on a CPU. The last two are oneDNN's, which says nothing else of it (met with torch 2.14 under
-``ulimit -v``)."""
+NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "bad_alloc",
+    "could not create a primitive",
+    "could not create a memory",
+    "unable to find an engine",
+    "ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+    "error: out of memory",
+)
+"""Words of torch's errors that are of no class for it. Two are oneDNN's, which says nothing else of it on a CPU (met
+with torch 2.14 under ``ulimit -v``). The other four are of CUDA: a convolution none of whose engines gets its workspace
+(torch passes over the error of each), cuDNN's and cuBLAS's own (ALLOCATION_FAILED since cuDNN 9), and what the runtime
+and the driver say beside torch's allocator, of a graph that is instantiated, say."""
 ENCODER = 300
 """Bytes a pixel of the result that an encoder and the frames in it take: measured with 60 frames of 3840x2160, x264
 240, x265 215, SVT-AV1 415, FFV1 74."""
 MOST = 1 << 30
+INDEXED = 1 << 31
+"""Numbers of a tensor from which on CUDA's convolutions access memory that is not theirs (pytorch#117736, open)."""
 STEP = 32
 """Pixels by which sides of tiles differ."""
 
@@ -48,19 +61,23 @@ def automatic_tile(
     device: torch.device,
     precision: str = "fp32",
     is_encoded: bool = True,
+    free: int | None = None,
 ) -> int | None:
     """The side of the largest tile that fits into what is free, for ``height`` x ``width`` low-resolution pixels.
 
-    ``is_encoded``: results become a video, which on a CPU takes of the same memory. None where the whole frame fits.
-    Raises :class:`UserError` where even the smallest tile certainly does not.
+    ``is_encoded``: results become a video, which on a CPU takes of the same memory. ``free``: bytes, where ``device``
+    is another machine's. None where the whole frame fits; on CUDA also not above what convolutions can index, however
+    much is free. Raises :class:`UserError` where even the smallest tile certainly does not fit.
     """
-    free = free_memory(device)
+    free = free_memory(device) if free is None else free
     whole = frame_bytes(model, height, width)
     each = tile_bytes(model, device=device, precision=precision)
     planned = SHARE * free - whole
     if device.type == "cpu" and is_encoded:
         planned -= encoder_bytes(model, height, width)
-    if each * height * width <= planned:
+    most = indexed_side(model) if device.type == "cuda" else MOST
+    is_indexed = device.type != "cuda" or _largest_map(model, height, width) < INDEXED
+    if each * height * width <= planned and is_indexed:
         return None
     needed = whole + each * SMALLEST_TILE**2
     if needed > free:
@@ -71,7 +88,20 @@ def automatic_tile(
         )
     planned = max(planned, min(LITTLE * whole, free - whole))
     side = int((max(0.0, planned) / each) ** 0.5) // STEP * STEP
-    return max(SMALLEST_TILE, side)
+    return max(SMALLEST_TILE, min(side, most))
+
+
+def indexed_side(model: RecurrentUpscaler) -> int:
+    """The largest side of a tile whose features convolutions on CUDA can index."""
+    side = SMALLEST_TILE
+    while _largest_map(model, side + STEP, side + STEP) < INDEXED:
+        side += STEP
+    return side
+
+
+def _largest_map(model: RecurrentUpscaler, height: int, width: int) -> int:
+    """Numbers of the generator's largest tensor: the last doubling's, with the row and column that are cut from it."""
+    return model.generator.output.in_channels * (model.scale * height + 1) * (model.scale * width + 1)
 
 
 def smaller_tile(tile: int | None, height: int, width: int) -> int | None:
@@ -115,7 +145,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch could not get memory, on CUDA or on the CPU, which has no exception of its own for it."""
+    """Whether torch could not get memory, on CUDA or on the CPU; not all of that has an exception of its own."""
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)

@@ -11,6 +11,7 @@ import torch
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.metrics.perceptual import TRUNK_FILES, WEIGHTS_VARIABLE, Lpips, Net, find_trunk, t_lp
+from tecogan_dist.ops.cudnn import cudnn_flags
 from tests.support.lpips_files import write_trunk
 
 
@@ -71,6 +72,21 @@ def test_values_are_those_of_the_package(tmp_path: Path, net: Net) -> None:
         expected = float(package(*tensors))
     assert ours.distance(ours.features(first), ours.features(second)) == pytest.approx(expected, rel=1e-5)
     assert ours.distance(ours.features(first), ours.features(first)) == 0
+
+
+def test_features_are_in_fp32_and_by_cudnn(tmp_path: Path) -> None:
+    ours = Lpips(find_trunk("alex", write_trunk(tmp_path / "trunk.pth")))
+    seen: list[tuple[bool, ...]] = []
+
+    def observe(*_: object) -> None:
+        cudnn = torch.backends.cudnn
+        seen.append((cudnn.enabled, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark))
+
+    ours._model.net.register_forward_pre_hook(observe)
+    with cudnn_flags(allow_tf32=True, benchmark=True):
+        ours.features(np.zeros((32, 32, 3), np.uint8))
+        assert torch.backends.cudnn.allow_tf32
+    assert seen == [(True, False, True, False)]
 
 
 def test_making_the_network_leaves_the_random_state(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,26 @@ def test_the_size_is_about_what_comes_out(tmp_path: Path, name: str) -> None:
     assert size / 3 < made.size < 3 * size  # a key frame more or less is much of 40 small frames
     # A trial leaves nothing.
     assert not list(tmp_path.glob("tecogan_estimate_*"))
+
+
+def test_what_is_done_once_is_not_counted(tmp_path: Path) -> None:
+    """As the capture of a graph, which is in the first step that has a frame before it."""
+    source = write_images(tmp_path / "source", scene_frames([12], height=16, width=24))
+    request = Request(source=SourceOptions(path=source), output=tmp_path / "large")
+    opened = open_request(request)
+    job = begin(request, tiny_model(), opened=opened)
+    model, calls = tiny_model(), 0
+
+    def takes_long_once(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            time.sleep(2)
+
+    model.flow.register_forward_pre_hook(takes_long_once)  # not in a scene's first frame
+    made = estimate(model, opened.source, job.target, job.rendering, start=0, total=job.frames, left=job.frames)
+    assert calls == 1 + SAMPLE
+    assert made.frame_seconds < 2 / SAMPLE
 
 
 def test_what_is_left_and_how_many_make_it() -> None:

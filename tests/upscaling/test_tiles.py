@@ -79,6 +79,21 @@ def test_bf16_takes_less(model: RecurrentUpscaler) -> None:
     assert tile_bytes(model, device=cuda, precision="bf16") < tile_bytes(model, device=cuda, precision="fp32")
 
 
+def test_on_cuda_no_tensor_is_larger_than_can_be_indexed(
+    model: RecurrentUpscaler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 maps of 4 * side + 1: side 1447 has 2147074624 numbers, side 1448 has 2150039616, and 2**31 is 2147483648."""
+    with_memory(monkeypatch, 1e15)
+    cuda = torch.device("cuda")
+    assert automatic_tile(model, 1447, 1447, device=cuda) is None
+    assert automatic_tile(model, 1448, 1448, device=cuda) == 1440  # a multiple of 32
+    assert automatic_tile(model, *FULL_HD, device=cuda) is None  # 64 * 4321 * 7681
+    assert automatic_tile(model, 1440, 2560, device=cuda) == 1440
+    assert automatic_tile(model, 1440, 2560, device=CPU) is None
+    with_memory(monkeypatch, 8e9)
+    assert automatic_tile(model, 1440, 2560, device=cuda) in range(64, 1440)
+
+
 def test_tiles_shrink_to_the_smallest_and_no_further() -> None:
     sides = []
     side: int | None = None
@@ -96,6 +111,17 @@ def test_errors_that_are_a_lack_of_memory() -> None:
     assert is_out_of_memory(info.value)
     assert is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory"))
     assert is_out_of_memory(RuntimeError("could not create a primitive"))  # oneDNN's only word of it
+    for words in (
+        "GET was unable to find an engine to execute this computation",
+        "FIND was unable to find an engine to execute this computation",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ):
+        assert is_out_of_memory(RuntimeError(words))
+    assert is_out_of_memory(torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be reported"))
+    for words in ("CUDA error: an illegal memory access was encountered", "CUDA error: uncorrectable ECC error"):
+        assert not is_out_of_memory(torch.AcceleratorError(words))
     assert reason_of(MemoryError()) == "MemoryError"
     assert reason_of(RuntimeError("a line.\nand a trace")) == "a line"
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
