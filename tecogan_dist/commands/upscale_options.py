@@ -32,6 +32,8 @@ MOST_QUALITY = 63
 """The coarsest of all codecs' own; each has its own limit."""
 MOST_WORKERS = 4096
 """Of a cluster."""
+LEAST_FOR_TF32 = (8, 0)
+"""CUDA's capability of Ampere."""
 Add = Callable[..., argparse.Action]
 
 
@@ -77,8 +79,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def request_of(options: argparse.Namespace, device: torch.device) -> Request:
-    """What the options ask for."""
+def request_of(
+    options: argparse.Namespace, device: torch.device, *, capability: tuple[int, int] | None = None
+) -> Request:
+    """What the options ask for. ``capability``: CUDA's, of other machines' GPUs, where these do the work."""
     return Request(
         source=SourceOptions(
             path=options.input,
@@ -95,7 +99,7 @@ def request_of(options: argparse.Namespace, device: torch.device) -> Request:
         cut=options.cut or ("none" if options.input.is_dir() or options.degrade else "detected"),
         segment_frames=options.segment_frames,
         degrade=options.degrade,
-        precision=_precision(options, device),
+        precision=_precision(options, device, capability),
         tile=options.tile,
         wishes=Wishes(
             codec=options.codec,
@@ -236,7 +240,7 @@ def _add_workers(add: Add) -> None:
     add(
         "--address",
         metavar="ADDRESS",
-        help="spread the work over the Ray cluster at HOST:PORT, ray://HOST:PORT or auto, or over actors on this "
+        help="spread the work over the Ray cluster at HOST:PORT or auto, or over actors on this "
         "machine: local. Input and output are on storage that all nodes share",
     )
 
@@ -254,12 +258,15 @@ def _span(text: str) -> Span:
         raise argparse.ArgumentTypeError(str(error).rstrip(".")) from error
 
 
-def _precision(options: argparse.Namespace, device: torch.device) -> Precision:
-    if options.exact or (options.precision == "auto" and device.type != "cuda"):
+def _precision(
+    options: argparse.Namespace, device: torch.device, capability: tuple[int, int] | None = None
+) -> Precision:
+    if options.exact:
         return "fp32"
     if options.precision == "auto":
-        # Of other machines, whose GPUs are not seen here: one without TF32 computes in fp32 where that is allowed.
-        return default_precision(device)[0] if torch.cuda.is_available() else "tf32"
+        if capability is None:
+            return default_precision(device)[0]
+        return "tf32" if capability >= LEAST_FOR_TF32 else "fp32"
     precision: Precision = options.precision
     return precision
 

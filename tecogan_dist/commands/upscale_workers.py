@@ -26,7 +26,7 @@ from tecogan_dist.upscaling.workers import Workers
 from tecogan_dist.upscaling.working import frozen
 
 if TYPE_CHECKING:
-    from tecogan_dist.upscaling.ray_actors import Cluster
+    from tecogan_dist.upscaling.ray_cluster import Cluster
 
 MANY = 10**9
 """Groups of segments, and frames, of many films: enough for whatever workers there are."""
@@ -50,7 +50,10 @@ class Workforce:
 
     def request(self, options: argparse.Namespace) -> Request:
         """Of a film's options."""
-        return replace(request_of(options, torch.device(self.kind)), device=self.kind, threads=options.threads)
+        gpu = self.cluster.gpu if self.cluster is not None else None
+        request = request_of(options, self.device, capability=gpu.capability if gpu else None)
+        hardware = None if self.cluster is None else gpu is not None and gpu.encodes
+        return replace(request, device=self.kind, threads=options.threads, hardware=hardware)
 
     def begin(self, request: Request, model: RecurrentUpscaler, opened: Opened, *, threads: int | None = None) -> Job:
         """Of :mod:`tecogan_dist.upscaling.beginning`, for as many threads as these workers have, or ``threads``."""
@@ -64,6 +67,7 @@ class Workforce:
             may_replace=self.options.overwrite,
             most_processes=self.options.workers,
             threads=threads,
+            gpu_free=self.cluster.gpu.free if self.cluster is not None and self.cluster.gpu else None,
         )
 
     def runner(self, job: Job, model: RecurrentUpscaler) -> Runner:
@@ -134,9 +138,16 @@ def workforce(options: argparse.Namespace) -> Iterator[Workforce]:
     if not _uses_ray(options):
         yield Workforce(options, _device(options), None)
         return
-    from tecogan_dist.upscaling.ray_actors import cluster  # takes a second, and most do without
+    from tecogan_dist.upscaling.ray_cluster import cluster  # takes a second, and most do without
 
-    with cluster(options.address, workers=options.workers, device=options.device, threads=options.threads) as found:
+    with cluster(
+        options.address,
+        workers=options.workers,
+        device=options.device,
+        threads=options.threads,
+        precision=options.precision,
+        codec=options.codec,
+    ) as found:
         yield Workforce(options, torch.device("cpu"), found)
 
 

@@ -5,7 +5,6 @@ What computes and encodes is noted in the plan with its versions: others may mak
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -19,6 +18,7 @@ from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.upscaling import machine, plan, space
 from tecogan_dist.upscaling.folder import WorkFolder
 from tecogan_dist.upscaling.job import Job
+from tecogan_dist.upscaling.nodes import tools
 from tecogan_dist.upscaling.request import Opened, Request, differences
 from tecogan_dist.upscaling.segment import Rendering, result_size
 from tecogan_dist.upscaling.source import look_through
@@ -37,13 +37,15 @@ def begin(
     may_replace: bool = False,
     most_processes: int | None = None,
     threads: int | None = None,
+    gpu_free: int | None = None,
 ) -> Job:
     """Plan a job, or find the plan that an earlier command has left. The caller holds the outputs' locks.
 
     ``opened`` is of :func:`open_request`. ``may_replace``: whether an output that is there in the end may be replaced.
     If it is to be planned, and the request does not say with how many threads:
-    ``threads``, or as many as are best with up to ``most_processes`` on this machine's CPUs. Raises :class:`UserError`
-    for unfinished work of another request, for what cannot be read, and for a disk that certainly has too little room.
+    ``threads``, or as many as are best with up to ``most_processes`` on this machine's CPUs. ``gpu_free``: bytes that
+    are free on GPUs of others, where they do the work and tiles have to fit. Raises :class:`UserError` for unfinished
+    work of another request, for what cannot be read, and for a disk that certainly has too little room.
     """
     folder = WorkFolder(request.output)
     wanted = request.plain(model)
@@ -52,9 +54,9 @@ def begin(
     if folder.is_begun:
         planned = folder.plan()
         _check_same(planned, wanted, request, folder)
-        _say_other_tools(planned, folder)
+        _say_other_tools(planned, folder, next(model.parameters()).device)
     else:
-        folder.begin(_planned(request, wanted, model, opened, most_processes, threads))
+        folder.begin(_planned(request, wanted, model, opened, most_processes, threads, gpu_free))
     job = Job(request, opened, may_replace=may_replace)
     for text in job.notes:
         say(text)
@@ -80,21 +82,13 @@ def _check_same(planned: Mapping[str, Any], wanted: Mapping[str, Any], request: 
         )
 
 
-def tools() -> dict[str, str]:
-    """What the bits of a result depend on besides the request, by names for a sentence."""
-    return {
-        "torch": torch.__version__,
-        "PyAV": importlib.metadata.version("av"),  # with its FFmpeg and encoders
-        "the CPU": torch.backends.cpu.get_cpu_capability(),
-    }
-
-
-def _say_other_tools(planned: Mapping[str, Any], folder: WorkFolder) -> None:
+def _say_other_tools(planned: Mapping[str, Any], folder: WorkFolder, device: torch.device) -> None:
     before = planned.get("tools")
     if not isinstance(before, dict):
         return
-    changed = {name: now for name, now in tools().items() if before.get(name) != now}
-    others = [f"{name} was {printable(before.get(name), limit=40)}, and is {now}" for name, now in changed.items()]
+    # A GPU's are not there if it was planned for those of a cluster.
+    changed = {name: now for name, now in tools(device).items() if before.get(name, now) != now}
+    others = [f"{name} was {printable(before[name], limit=40)}, and is {now}" for name, now in changed.items()]
     if others:
         say(
             f"{folder.path} was begun with other tools ({'; '.join(others)}): what is finished is kept, and the rest "
@@ -109,6 +103,7 @@ def _planned(
     opened: Opened,
     most_processes: int | None,
     threads: int | None,
+    gpu_free: int | None,
 ) -> dict[str, Any]:
     """Look the source through, and plan."""
     source, target = opened.source, opened.target
@@ -117,7 +112,7 @@ def _planned(
     rendering = Rendering(degrade=request.degrade, precision=request.precision)
     height, width = result_size(source, model, rendering)
     lr_height, lr_width = -(-height // model.scale), -(-width // model.scale)
-    tile = _tile(request, model, lr_height, lr_width, device, here=kind == device.type, is_encoded=target.is_video)
+    tile = _tile(request, model, lr_height, lr_width, torch.device(kind), gpu_free, is_encoded=target.is_video)
     rendering = replace(rendering, tile=tile)
     stop = None if request.frames is None else request.start + request.frames
     total = None if source.count is None else min(source.count, stop or source.count) - request.start
@@ -158,7 +153,7 @@ def _planned(
         "target": target.to_plain(),
         "beside": opened.beside.to_plain() if opened.beside else None,
         "notes": notes,
-        "tools": tools(),
+        "tools": tools(device),
     }
 
 
@@ -168,19 +163,19 @@ def _tile(
     height: int,
     width: int,
     device: torch.device,
+    free: int | None,
     *,
-    here: bool,
     is_encoded: bool,
 ) -> int | None:
     """Low-resolution pixels of a side; said where whole frames do not fit. Raises :class:`UserError` if nothing does.
 
-    Of other machines, if the work is not done ``here``, it is not known: theirs become smaller where memory runs out.
+    ``free``: bytes, of a ``device`` that is another machine's; None: of this one's.
     """
-    if request.tile == "none" or (request.tile == "auto" and not here):
-        return None
     if request.tile != "auto":
-        return request.tile
-    tile = automatic_tile(model, height, width, device=device, precision=request.precision, is_encoded=is_encoded)
+        return None if request.tile == "none" else request.tile
+    tile = automatic_tile(
+        model, height, width, device=device, precision=request.precision, is_encoded=is_encoded, free=free
+    )
     if tile is not None:
         say(f"whole frames do not fit into memory: the network runs in tiles of {tile} pixels (--tile)")
     return tile

@@ -145,18 +145,23 @@ class WorkFolder:
 
     def write_json(self, path: Path, value: Any) -> None:
         """A file of the folder, whole and on the disk."""
-        with reported_local(path), replacing(path, partial=path.with_name(f".{path.name}.partial")) as partial:
+        # Under a name of its own: a worker that was given up may still write, on another machine, beside its successor.
+        with reported_local(path), replacing(path) as partial:
             partial.write_text(dump_json(value), encoding="utf-8")
         sync_folder(self.path)
 
-    def finish(self, number: int, *, files: Iterable[Path], **facts: Any) -> None:
-        """Record that segment ``number`` is done: these files of the folder are, and stay, as they are now."""
+    def finish(self, number: int, *, files: Iterable[Path], **facts: Any) -> int:
+        """Record that segment ``number`` is done: these files of the folder are, and stay, as they are now.
+
+        Returns their bytes.
+        """
         contents = {}
         for file in files:
             require(file.parent == self.path, "a segment's files are in its folder")
             contents[file.name] = synced_digest(file)
         sync_folder(self.path)
         self.write_json(self.record(number), {"format": FORMAT, "files": contents, **facts})
+        return sum(length for _, length in contents.values())
 
     def finished(self, number: int) -> Finished | None:
         """Segment ``number``, if all of it is there and undamaged; reads its files. None if it has to be made.
@@ -183,10 +188,6 @@ class WorkFolder:
             )
         except (UserError, FileNotFoundError, KeyError, TypeError, ValueError, AttributeError):
             return None
-
-    def size(self, number: int) -> int:
-        """Bytes of a segment that was just finished, by its record."""
-        return sum(length for _, length in read_json(self.record(number))["files"].values())
 
     def keep_tile(self, tile: int) -> None:
         """Write down that memory has run out with larger tiles, for whoever makes what is left. Any worker may."""

@@ -32,6 +32,7 @@ from tecogan_dist.upscaling.segment import Kept, Rendering, SegmentResult, Segme
 from tecogan_dist.upscaling.source import stamp
 from tecogan_dist.upscaling.states import is_whole
 from tecogan_dist.upscaling.targets import Target
+from tecogan_dist.upscaling.visible import wait_for_all
 from tecogan_dist.video.reader import VideoFile
 
 
@@ -133,14 +134,15 @@ class Job:
 
     def done(self, result: SegmentResult) -> None:
         """A segment's record is in the folder."""
-        finished = self.folder.size(result.number)
-        self._sizes[result.number] = finished
+        # By what is told: the record may not be seen here yet, where another machine wrote it to a network's disk.
+        self._sizes[result.number] = result.size
         remove(self.folder.state(result.number))
         self._look_at_space()
 
     def complete(self) -> list[str]:
         """Join all segments, check the result, put it in place, and remove the folder."""
         outputs = [one for one in self._outputs(self.segments) if not self.folder.has_placed(one.path)]
+        wait_for_all([file for output in outputs for file in output.files])  # joining says which is missing
         notes = placing.place(outputs, folder=self.folder)
         self.folder.clear()
         return [text for text in notes if text not in self.notes]

@@ -114,19 +114,21 @@ class Processes(Workers):
         try:
             while one.connection.poll():
                 event: Event = one.connection.recv()  # from our own process
+                if isinstance(event, Lost):
+                    self._replace(worker, event.reason)
+                    return
                 one.is_ready = one.is_ready or isinstance(event, Ready)
                 if isinstance(event, (Done, Failed)):
                     self._lost_starts = 0
                 self._events.append(event)
         except (EOFError, OSError):
             one.process.join(END_SECONDS)
-            self._replace(worker, one)
+            self._replace(worker, _reason(one.process.exitcode))
             return
         if not one.process.is_alive():
-            self._replace(worker, one)
+            self._replace(worker, _reason(one.process.exitcode))
 
-    def _replace(self, worker: int, one: _Process) -> None:
-        reason = _reason(one.process.exitcode)
+    def _replace(self, worker: int, reason: str) -> None:
         self._lost_starts += 1
         if self._lost_starts > MOST_STARTS * self._count:
             raise UserError(f"processes that upscale cannot be kept alive: {reason}; free memory, or use --workers 1.")

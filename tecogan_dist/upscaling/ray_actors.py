@@ -9,94 +9,68 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import re
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import ray
 import torch
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from tecogan_dist.base.console import say
+from tecogan_dist.base.console import printable, say
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.cluster.connect import cluster_address, connected
 from tecogan_dist.cluster.ray_errors import find_user_error
+from tecogan_dist.upscaling.devices import device_here
+from tecogan_dist.upscaling.nodes import Node, check_package, differences, node_here
 from tecogan_dist.upscaling.segment import Kept, SegmentTask
-from tecogan_dist.upscaling.workers import Broke, Done, Event, Failed, Lost, Ready, Workers
+from tecogan_dist.upscaling.workers import Broke, Done, Event, Failed, Lost, Noted, Ready, Workers
 from tecogan_dist.upscaling.working import Order, thawed, work
 
-MOST_ACTORS = 4096
-"""Of a cluster, which may grow."""
-CPUS_OF_ACTOR = 4
-"""Where GPUs are not used: more threads for one frame pay less and less."""
 PATIENCE = 600.0
 """Seconds that a cluster without room for a single actor gets to grow: an autoscaler may be about to start machines."""
 SAY_SECONDS = 20.0
 MOST_LOST_STARTS = 3
 """Actors, for each that there is to be, that may be lost before one was ready or made a segment."""
 
+OURS = f"{UserError.__module__}.{UserError.__qualname__}: "
+"""How a trace's last line begins whose rest is a sentence for the user."""
+
 Device = Literal["cpu", "cuda"]
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """A Ray that is connected, and what an actor takes there."""
+@dataclass
+class Patience:
+    """What waits for room on a cluster that may be about to grow."""
 
-    device: Device
-    cpus: int
-    """Of an actor: on CPUs, the threads of its network."""
-    places: int
-    """Actors that it has room for as it is now."""
+    wanted: str
+    """What there is to be room for."""
+    begun: float = field(default_factory=time.monotonic)
+    has_said: bool = False
 
-    @contextlib.contextmanager
-    def actors(self, model: bytes, *, workers: int | None, groups: int) -> Iterator[RayActors]:
-        """``workers``, or as many as there are places, but no more than ``groups`` that can be made at the same time.
+    def renew(self) -> None:
+        """There was room just now."""
+        self.begun, self.has_said = time.monotonic(), False
 
-        ``model``: of :func:`tecogan_dist.upscaling.working.frozen`.
-        """
-        count = max(1, min(workers or max(1, self.places), groups, MOST_ACTORS))
-        with RayActors(model, count=count, device=self.device, cpus=self.cpus) as actors:
-            yield actors
-
-
-@contextlib.contextmanager
-def cluster(
-    address: str | None, *, workers: int | None, device: Device | Literal["auto"], threads: int | None = None
-) -> Iterator[Cluster]:
-    """The Ray of this process, of the cluster at ``address``, or one that is started here.
-
-    An actor gets a GPU, where ``device`` "auto" finds any, or else ``threads`` CPUs, by default
-    :func:`cpus_of_actor`. Raises :class:`UserError` if no cluster answers, or if it has no GPU for "cuda".
-    """
-    with connected(address, cpus=(workers or 1) * (threads or 1)):
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        gpus = int(sum(node.get("GPU", 0) for node in nodes))
-        if device == "cuda" and not gpus:
+    def check(self) -> None:
+        """Say that it is waited; after PATIENCE raise :class:`UserError`."""
+        waited = time.monotonic() - self.begun
+        if waited > PATIENCE:
             raise UserError(
-                "the cluster has no GPU: add machines that have, or use --device cpu."
-                if cluster_address(address)
-                else "there is no CUDA device here: use --device cpu."
+                f"the cluster had no room for {self.wanted} for {PATIENCE / 60:.0f} minutes: wait until other work on "
+                "it is done, or add machines."
             )
-        if gpus and device != "cpu":
-            yield Cluster("cuda", 1, gpus)
-        else:
-            cpus = threads or cpus_of_actor(nodes, workers)
-            yield Cluster("cpu", cpus, sum(int(node.get("CPU", 0)) // cpus for node in nodes))
+        if waited > SAY_SECONDS and not self.has_said:
+            self.has_said = True
+            say(f"waiting for the cluster to start {self.wanted}, {PATIENCE / 60:.0f} minutes at most")
 
 
-def cpus_of_actor(nodes: list[dict[str, float]], workers: int | None) -> int:
-    """CPUs of each actor: as many as the smallest machine with any has, at most CPUS_OF_ACTOR; fewer if more
-    ``workers`` than that makes places for are asked for.
-    """
-    there = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
-    most = min([CPUS_OF_ACTOR, *there])
-    for cpus in range(most, 1, -1):
-        if sum(count // cpus for count in there) >= (workers or 1):
-            return cpus
-    return 1
+def with_what(cpus: int, device: Device) -> str:
+    """What an actor takes, in words."""
+    return f"an actor with {cpus} CPU{'s' if cpus > 1 else ''}{' and a GPU' if device == 'cuda' else ''}"
 
 
 @dataclass
@@ -118,8 +92,9 @@ class RayActors(Workers):
         self._places: dict[int, _Place] = {}
         self._events: deque[Event] = deque()
         self._lost_starts = 0
-        self._begun = time.monotonic()
-        self._has_said = False
+        self._patience = Patience(with_what(cpus, device))
+        self._first: Node | None = None
+        self._has_told_differences = False
 
     @property
     def count(self) -> int:
@@ -132,7 +107,7 @@ class RayActors(Workers):
 
     def __enter__(self) -> RayActors:
         self._shared = ray.put(self._model)
-        self._begun = time.monotonic()
+        self._patience.renew()
         try:
             for worker in range(self._count):
                 self._start(worker)
@@ -175,7 +150,7 @@ class RayActors(Workers):
         place = self._places[worker]
         try:
             if not place.is_ready:
-                ray.get(place.waiting)
+                self._compare(worker, ray.get(place.waiting))
                 place.is_ready, place.waiting = True, None
                 self._events.append(Ready(worker))
                 return
@@ -185,6 +160,9 @@ class RayActors(Workers):
             return
         except RayError as error:
             self._failed(worker, error)
+            return
+        if isinstance(event, Lost):
+            self._lose(worker, event)
             return
         if isinstance(event, (Done, Failed, Broke)):
             place.waiting, place.is_busy = None, False
@@ -197,32 +175,54 @@ class RayActors(Workers):
             raise user_error from error
         if isinstance(error, RayTaskError):
             raise error  # a defect of ours
-        self._lost_starts += 1
-        kind = type(error).__name__
-        if self._lost_starts > MOST_LOST_STARTS * self._count:
+        if isinstance(error, RayActorError) and error.actor_init_failed:
+            self._not_started(worker, error)
+            return
+        is_expected = isinstance(error, RayActorError) and error.preempted
+        self._lose(worker, Lost(worker, f"an actor was lost ({type(error).__name__})", is_expected=is_expected))
+
+    def _not_started(self, worker: int, error: RayActorError) -> None:
+        """Of an actor that failed in its beginning, which another one there would do again.
+
+        Where there are others that work, they do its part. Raises :class:`UserError` where there are none.
+        """
+        text = f"an actor cannot be started{_where(error)} ({_reason(error)})"
+        if not any(place.is_ready for place in self._places.values()):
             raise UserError(
-                f"Ray's actors that upscale are lost again and again ({kind}): look at the cluster with 'tecogan "
-                "doctor', free memory, or use fewer --workers."
+                f"{text}: install on all machines what is installed here, with a torch and drivers that serve their "
+                "GPUs, or use --device cpu."
             ) from error
         self._end(worker)
-        self._events.append(Lost(worker, f"an actor was lost ({kind})"))
+        self._events.append(Noted(worker, f"{text}: the others do its part"))
+
+    def _lose(self, worker: int, lost: Lost) -> None:
+        """Put another actor in the place of one. Raises :class:`UserError` if that has been in vain too often."""
+        self._lost_starts += not lost.is_expected
+        if self._lost_starts > MOST_LOST_STARTS * self._count:
+            raise UserError(
+                f"Ray's actors that upscale are lost again and again ({lost.reason}): look at the cluster with "
+                "'tecogan doctor', free memory, or use fewer --workers."
+            )
+        self._end(worker)
+        self._events.append(lost)
         self._start(worker)
+
+    def _compare(self, worker: int, node: object) -> None:
+        """Tell once that machines differ. Raises :class:`UserError` for another version of the package."""
+        there = check_package(node)
+        self._first = self._first or there
+        different = differences(self._first, there)
+        if different and not self._has_told_differences:
+            self._has_told_differences = True
+            text = f"the cluster's machines differ ({different}): the last bits depend on which of them makes a segment"
+            self._events.append(Noted(worker, text))
 
     def _check_room(self) -> None:
         """Raise :class:`UserError` if no actor at all gets a place for long."""
         if any(place.is_ready for place in self._places.values()):
-            self._begun, self._has_said = time.monotonic(), False
-            return
-        waited = time.monotonic() - self._begun
-        wanted = f"{self.cpus} CPU{'s' if self.cpus > 1 else ''}{' and a GPU' if self.device == 'cuda' else ''}"
-        if waited > PATIENCE:
-            raise UserError(
-                f"the cluster had no room for an actor with {wanted} for {PATIENCE / 60:.0f} minutes: wait until other "
-                "work on it is done, or add machines."
-            )
-        if waited > SAY_SECONDS and not self._has_said:
-            self._has_said = True
-            say(f"waiting for the cluster to start an actor with {wanted}, {PATIENCE / 60:.0f} minutes at most")
+            self._patience.renew()
+        else:
+            self._patience.check()
 
     def _start(self, worker: int) -> None:
         remote: Any = ray.remote(num_cpus=self.cpus, num_gpus=1 if self.device == "cuda" else 0, max_restarts=0)(_Actor)
@@ -248,11 +248,13 @@ class _Actor:
     def __init__(self, shared: list[Any], worker: int, device: str, cpus: int) -> None:
         self._worker, self._threads = worker, cpus if device == "cpu" else None
         torch.set_num_threads(cpus)
-        self._model = thawed(ray.get(shared[0]), torch.device(device))
+        self._device = device_here("cuda" if device == "cuda" else "cpu", precision="auto")
+        self._model = thawed(ray.get(shared[0]), self._device)
         self._kept = Kept()
 
-    def ready(self) -> None:
-        """Return when the model is there."""
+    def ready(self) -> Node:
+        """Return, when the model is there, what it runs on."""
+        return node_here(self._device)
 
     def upscale(self, order: Order) -> Generator[Event]:
         """What happens to the task, as it happens; the work itself is done in a thread."""
@@ -269,3 +271,15 @@ class _Actor:
         while (event := events.get()) is not None:
             yield event
         thread.join()
+
+
+def _reason(error: RayActorError) -> str:
+    """The last line of the trace in an error's text, which is what went wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return printable(lines[-1].removeprefix(OURS).rstrip(".") if lines else type(error).__name__, limit=300)
+
+
+def _where(error: RayActorError) -> str:
+    """On which machine, by the error's text, if that says so."""
+    found = re.search(r"\bip=([0-9a-fA-F.:]+)", str(error))
+    return f" on {found[1]}" if found else ""

@@ -79,6 +79,8 @@ class Request:
     """Of the network on a CPU; None: found by measuring (:mod:`tecogan_dist.upscaling.machine`)."""
     device: Literal["cpu", "cuda"] | None = None
     """Where segments are made; None: where the model is."""
+    hardware: bool | None = None
+    """Whether the GPU's encoder that is wished for works where segments are made; None: that is seen here."""
 
     def plain(self, model: RecurrentUpscaler) -> dict[str, Any]:
         """By the options' names, for the plan: two requests that are the same have the same result."""
@@ -116,10 +118,11 @@ class Opened:
 def open_request(request: Request) -> Opened:
     """Raises :class:`UserError` for what cannot be read, or cannot be upscaled or written as it is asked for."""
     properties, notes = request.source.properties()
-    target, more = choose_target(request.output, properties, request.wishes, png16=request.png16)
+    hardware = request.hardware
+    target, more = choose_target(request.output, properties, request.wishes, png16=request.png16, hardware=hardware)
     beside = None
     if request.comparison is not None:
-        beside = beside_target(request.comparison, request.output, properties, request.wishes)
+        beside = beside_target(request.comparison, request.output, properties, request.wishes, hardware=hardware)
     options = replace(request.source, deep=target.deep)
     source = options.open()
     if source.count is not None and request.start >= source.count:

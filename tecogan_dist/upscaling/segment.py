@@ -80,6 +80,8 @@ class SegmentResult:
     frames: int
     seconds: float
     tile: int | None
+    size: int
+    """Bytes of the files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,7 @@ class Kept:
     def __init__(self) -> None:
         self._source: tuple[object, FrameSource] | None = None
         self._recurrence: tuple[object, Recurrence] | None = None
+        self._note: Callable[[str], None] = lambda _: None
 
     def source(self, task: SegmentTask) -> FrameSource:
         """The task's."""
@@ -114,6 +117,7 @@ class Kept:
 
     def recurrence(self, task: SegmentTask, model: RecurrentUpscaler, note: Callable[[str], None]) -> Recurrence:
         """The task's, in whatever state; with smaller tiles where memory ran out, be it in an earlier command."""
+        self._note = note  # the recurrence outlives the task that it was made for, and tells the task that it serves
         source = self.source(task)
         size = (source.height, source.width)
         key = (task.rendering, size)
@@ -129,7 +133,7 @@ class Kept:
                 degradation=task.rendering.degrade,
                 precision=task.rendering.precision,
                 tile=tile,
-                note=note,
+                note=lambda text: self._note(text),
             )
             self._recurrence = (key, recurrence)
         return self._recurrence[1]
@@ -282,7 +286,7 @@ def finish(rendered: Rendered) -> SegmentResult:
         for file in rendered.files:
             remove(file)
         raise
-    folder.finish(
+    size = folder.finish(
         segment.number,
         files=rendered.files,
         frames=segment.frames,
@@ -290,7 +294,9 @@ def finish(rendered: Rendered) -> SegmentResult:
         deviations=[round(one.deviation, 2) for one in rendered.looks],
         tile=rendered.tile,
     )
-    return SegmentResult(number=segment.number, frames=segment.frames, seconds=rendered.seconds, tile=rendered.tile)
+    return SegmentResult(
+        number=segment.number, frames=segment.frames, seconds=rendered.seconds, tile=rendered.tile, size=size
+    )
 
 
 ADVICE = "its weights are damaged, or need another --precision (fp32); take other weights, or --exact"

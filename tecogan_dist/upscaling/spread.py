@@ -165,7 +165,7 @@ class Spread(Generic[Key]):
         del self._running[event.worker]
         segment = running.rest[0].segment
         name = f"segment {segment.number} (frames {segment.start} to {segment.stop - 1})"
-        self._losses[running.key, segment.number] += 1
+        self._losses[running.key, segment.number] += not event.is_expected
         if self._losses[running.key, segment.number] < MOST_LOSSES:
             self._note(f"{event.reason} while it made {name} of {running.rest[0].output.name}; that is made again")
             self._waiting[running.key].insert(0, running.rest)

@@ -62,7 +62,7 @@ class Target:
 
     def writer(self, path: Path) -> AbstractContextManager[Writer]:
         """A segment that appears when it is complete."""
-        return SegmentWriter(path, encoding=self.encoding) if self.encoding else FrameWriter(path)
+        return SegmentWriter(path, encoding=self.encoding) if self.encoding else FrameWriter(path, has_rivals=True)
 
     def frames(self, path: Path, *, height: int, width: int) -> Iterator[NDArray[Any]]:
         """A segment's frames as they are decoded; of odd sizes, codecs have repeated the last row and column."""
@@ -100,21 +100,26 @@ class Target:
         return sentences
 
 
-def choose_target(output: Path, properties: Properties, wishes: Wishes, *, png16: bool) -> tuple[Target, list[str]]:
+def choose_target(
+    output: Path, properties: Properties, wishes: Wishes, *, png16: bool, hardware: bool | None = None
+) -> tuple[Target, list[str]]:
     """What ``output`` is to be made of, by its suffix, and sentences on what is not as it was asked.
 
-    Raises :class:`UserError` for what its container does not take.
+    ``hardware`` as in :func:`tecogan_dist.video.codecs.choose`. Raises :class:`UserError` for what its container does
+    not take.
     """
     if output.suffix.lower() not in JOINABLE_SUFFIXES:
         return Target(deep=png16), []
-    encoding, notes = choose(output.suffix, properties, wishes)
+    encoding, notes = choose(output.suffix, properties, wishes, hardware=hardware)
     return Target(encoding=encoding, deep=encoding.deep), notes
 
 
-def beside_target(comparison: Path, output: Path, properties: Properties, wishes: Wishes) -> Target:
+def beside_target(
+    comparison: Path, output: Path, properties: Properties, wishes: Wishes, *, hardware: bool | None = None
+) -> Target:
     """Likewise of the comparison, whose frames have 8 bits; the codec that was asked for counts in a like container."""
     if comparison.suffix.lower() not in JOINABLE_SUFFIXES:
         return Target()
     same = comparison.suffix.lower() == output.suffix.lower()
-    encoding, _ = choose(comparison.suffix, properties, wishes if same else Wishes())
+    encoding, _ = choose(comparison.suffix, properties, wishes if same else Wishes(), hardware=hardware)
     return Target(encoding=encoding)

@@ -57,10 +57,15 @@ class Broke:
 
 @dataclass(frozen=True)
 class Lost:
-    """The worker is gone, with all that it was doing. It is replaced: a :class:`Ready` of the same number follows."""
+    """The worker is gone, with all that it was doing. It is replaced: a :class:`Ready` of the same number follows.
+
+    A worker's own, which it tells its pool, is that it cannot go on.
+    """
 
     worker: int
     reason: str
+    is_expected: bool = False
+    """Its machine was taken away, as machines are that others may have: nothing is wrong with what it did."""
 
 
 Event = Ready | Advanced | Noted | Done | Failed | Broke | Lost

@@ -22,14 +22,13 @@ from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.runs.find import load_upscaler
 from tecogan_dist.upscaling.folder import PLAN, WorkFolder
 from tecogan_dist.upscaling.segment import Kept, SegmentTask, upscale_segment
-from tecogan_dist.upscaling.workers import Advanced, Broke, Done, Event, Failed, Noted
+from tecogan_dist.upscaling.tiles import is_out_of_memory, reason_of
+from tecogan_dist.upscaling.visible import wait_for
+from tecogan_dist.upscaling.workers import Advanced, Broke, Done, Event, Failed, Lost, Noted
 from tecogan_dist.weights.format import SUFFIX, save_weights
 
 SECONDS_BETWEEN_TELLING = 0.5
 """Frames are counted that often, not one by one: a small frame takes milliseconds."""
-VISIBLE_SECONDS = 70.0
-"""For what another machine has written to be seen: NFS clients believe for up to 60 s that a file is not there
-(``acdirmax`` in nfs(5))."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,9 @@ def work(
     tell: Callable[[Event], None],
     threads: int | None,
 ) -> None:
-    """Make the segment, and tell what happens, at last :class:`Done`, :class:`Failed` or :class:`Broke`."""
+    """Make the segment, and tell what happens, at last :class:`Done`, :class:`Failed`, :class:`Broke`, or
+    :class:`Lost` for a GPU that serves this process no more: it is for the pool to end it.
+    """
     told = time.monotonic()
     frames = 0
 
@@ -112,6 +113,13 @@ def work(
         )
     except UserError as error:
         tell(Failed(worker, str(error)))
+    except torch.AcceleratorError as error:
+        # An error of its memory, an illegal access: in this process every call fails from now on, in a new one none
+        # may. Memory that is not enough has become smaller tiles before, or a UserError.
+        if is_out_of_memory(error):
+            tell(Failed(worker, f"the GPU's memory is not enough ({reason_of(error)}): end other programs on it."))
+        else:
+            tell(Lost(worker, f"a GPU of {printable(socket.gethostname())} failed ({reason_of(error)})"))
     except Exception as error:
         text = failures.sentence(error)
         tell(Failed(worker, text) if text else Broke(worker, traceback.format_exc()))
@@ -133,17 +141,3 @@ def check_shared(order: Order) -> None:
         raise UserError(f"the node {here} cannot see {task.source.path}: {advice}.")
     if task.segment.continues:
         wait_for(folder.state(task.segment.number))  # reading it says what is wrong
-
-
-def wait_for(path: Path, *, seconds: float = VISIBLE_SECONDS) -> bool:
-    """Whether ``path`` is there, be it after a while: another machine may just have written it."""
-    until = time.monotonic() + seconds if path.parent.is_dir() else 0.0
-    while not path.exists():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.5)
-        try:
-            os.listdir(path.parent)  # has an NFS client ask its server
-        except OSError:
-            return False
-    return True

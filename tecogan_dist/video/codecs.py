@@ -81,15 +81,18 @@ class Encoding:
             raise UserError("the record of an encoding is damaged: start again with --restart.") from error
 
 
-def choose(suffix: str, properties: Properties, wishes: Wishes | None = None) -> tuple[Encoding, list[str]]:
+def choose(
+    suffix: str, properties: Properties, wishes: Wishes | None = None, *, hardware: bool | None = None
+) -> tuple[Encoding, list[str]]:
     """The encoding of an output with this suffix (".mp4") for a source, and sentences on what is not as it was asked.
 
+    ``hardware``: whether a GPU's encoder works where frames are encoded, if that is not this machine.
     A source of more than 8 bits stays at 10 where the codec can; a tagged source keeps its tags. Raises
     :class:`UserError` for a codec that the container does not take, and for options that the encoder does not have.
     """
     wishes = wishes or Wishes()
     suffix = suffix.lower()
-    encoder, notes = _encoder(suffix, wishes, properties)
+    encoder, notes = _encoder(suffix, wishes, properties, hardware)
     deep = properties.bit_depth > 8 and not wishes.eight_bits
     if suffix == ".gif":
         deep = False
@@ -162,8 +165,8 @@ def _aspect_notes(encoder: Encoder, properties: Properties, suffix: str) -> list
     ]
 
 
-def _encoder(suffix: str, wishes: Wishes, properties: Properties) -> tuple[Encoder, list[str]]:
-    """The encoder that was asked for, or its software twin where it does not open here."""
+def _encoder(suffix: str, wishes: Wishes, properties: Properties, hardware: bool | None) -> tuple[Encoder, list[str]]:
+    """The encoder that was asked for, or its software twin where it does not open, here or where it is to work."""
     if suffix not in CONTAINERS:
         raise UserError(f"{suffix or 'a name without suffix'} is not a video: use {', '.join(CONTAINERS)}.")
     names = CONTAINERS[suffix]
@@ -183,12 +186,13 @@ def _encoder(suffix: str, wishes: Wishes, properties: Properties) -> tuple[Encod
         if encoder.ffmpeg not in av.codec.codecs_available:
             raise UserError(f"{name} is not in the FFmpeg that PyAV brings here: use another codec.")
         return encoder, []
-    if encoder_opens(name):
+    if encoder_opens(name) if hardware is None else hardware:
         return encoder, []
+    where = "on this machine" if hardware is None else "on the machines that do the work"
     if encoder.software not in names:
-        raise UserError(f"{name} does not work on this machine, and {suffix} takes nothing like it: use another codec.")
+        raise UserError(f"{name} does not work {where}, and {suffix} takes nothing like it: use another codec.")
     return ENCODERS[encoder.software], [
-        f"{name} does not work on this machine (an opening test failed): {encoder.software} is used."
+        f"{name} does not work {where} (an opening test failed): {encoder.software} is used."
     ]
 
 

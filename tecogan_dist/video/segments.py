@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
@@ -55,7 +56,8 @@ class SegmentWriter:
     def __enter__(self) -> Self:
         with self._reported(), ExitStack() as stack:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
+            # Each writer's own: a worker that was given up may still write the same segment on another machine.
+            partial = self.path.with_name(f".{self.path.stem}.{uuid.uuid4().hex[:8]}.partial{self.path.suffix}")
             stack.enter_context(replacing(self.path, partial=partial))
             self._container = open_output(partial, FORMATS[self._encoding.suffix])
             stack.push(self._finish)

@@ -6,6 +6,7 @@ An output appears under its name only when it is complete: a failure leaves what
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
@@ -65,7 +66,11 @@ class FrameWriter:
         preset: str = "medium",
         tune: str | None = None,
         keyframe_interval: int = 250,
+        has_rivals: bool = False,
     ) -> None:
+        """``has_rivals``: somebody else may write the same output at the same time, on another machine, say; each then
+        works under a hidden name of its own, which is left over where it is killed.
+        """
         self.path = Path(path)
         check_name(str(path))
         if self.path.name in ("", ".."):
@@ -76,7 +81,8 @@ class FrameWriter:
         if tune is not None:
             self._options["tune"] = tune
         self._is_video = self.path.suffix.lower() in WRITABLE_SUFFIXES
-        ending = f".partial{self.path.suffix}"
+        own = f".{uuid.uuid4().hex[:8]}" if has_rivals else ""
+        ending = f"{own}.partial{self.path.suffix}"
         stem = os.fsencode(self.path.stem)[: NAME_BYTES - 1 - len(os.fsencode(ending))].decode("utf-8", "ignore")
         self._partial = self.path.with_name(f".{stem}{ending}")
         self._stack = ExitStack()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.upscaling.folder import MARKER, TILE, WorkFolder, beside_path, unfinished_path
+from tecogan_dist.upscaling.folder import MARKER, OURS, TILE, WorkFolder, beside_path, unfinished_path
+from tecogan_dist.upscaling.targets import Target, choose_target
+from tecogan_dist.video.codecs import Wishes
+from tecogan_dist.video.properties import of_images
 
 
 @pytest.fixture
@@ -24,7 +29,8 @@ def finish(folder: WorkFolder, number: int) -> list[Path]:
     images.mkdir()
     for name in ("a.png", "b.png"):
         (images / name).write_bytes(name.encode())
-    folder.finish(number, files=[file, images], frames=2, means=[1.5, 2], deviations=[0, 3.25], tile=None)
+    facts = {"frames": 2, "means": [1.5, 2], "deviations": [0, 3.25], "tile": None}
+    assert folder.finish(number, files=[file, images], **facts) == 310
     return [file, images]
 
 
@@ -36,7 +42,6 @@ def test_a_segment_counts_when_its_record_is_there(folder: WorkFolder) -> None:
     done = folder.finished(3)
     assert done is not None
     assert (done.frames, done.means, done.deviations, done.size) == (2, (1.5, 2), (0, 3.25), 310)
-    assert folder.size(3) == 310
     folder.record(3).unlink()
     assert folder.finished(3) is None
 
@@ -65,7 +70,8 @@ def test_damage_is_seen(folder: WorkFolder, damage: str) -> None:
 
 def test_states_and_partial_files_are_tidied(folder: WorkFolder) -> None:
     finish(folder, 0)
-    for name in ("state_00001.safetensors", "state_00002.safetensors", ".segment_00001.partial.mkv", ".so_far.mp4.x"):
+    left = (".segment_00001.0a1b2c3d.partial.mkv", ".segment_00001.json.0a1b2c3d.partial", ".so_far.mp4.x")
+    for name in ("state_00001.safetensors", "state_00002.safetensors", *left):
         (folder.path / name).touch()
     (folder.path / ".segment_00002.mkv.0a1b2c3d.partial").mkdir()
     (folder.path / "notes.txt").write_text("mine")
@@ -185,3 +191,23 @@ def test_tiles_that_fitted_are_known_to_later_commands(folder: WorkFolder) -> No
         assert folder.tile() is None
     folder.clear()
     assert not folder.path.exists()
+
+
+@pytest.mark.parametrize("codec", ["ffv1", None])
+def test_two_writers_of_a_segment_do_not_meet(folder: WorkFolder, codec: str | None) -> None:
+    """As when a worker that was given up is alive after all, on another machine."""
+    target = Target()
+    if codec:
+        target, _ = choose_target(Path("film.mkv"), of_images(32, 24), Wishes(codec=codec), png16=False)
+    path = folder.segment(1, target.suffix)
+    frames = [np.full((24, 32, 3), 50 * number, np.uint8) for number in range(4)]
+    with target.writer(path) as writer:
+        for frame in frames:
+            writer.write(frame)
+        with contextlib.suppress(KeyboardInterrupt), target.writer(path) as given_up:
+            given_up.write(frames[3])
+            assert all(OURS.fullmatch(entry.name) for entry in folder.path.iterdir())
+            raise KeyboardInterrupt
+    read = list(target.frames(path, height=24, width=32))
+    assert len(read) == len(frames)
+    assert all((there == frame).all() for there, frame in zip(read, frames, strict=True))

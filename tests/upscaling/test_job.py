@@ -21,7 +21,7 @@ from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.ops.images import quantize
 from tecogan_dist.ops.resampling import resize_bicubic
 from tecogan_dist.upscaling.request import Request
-from tecogan_dist.upscaling.segment import SegmentTask
+from tecogan_dist.upscaling.segment import SegmentResult, SegmentTask
 from tecogan_dist.upscaling.sequence import upscale_float, upscale_frames
 from tecogan_dist.upscaling.source import SourceOptions
 from tecogan_dist.video.open import open_video
@@ -280,3 +280,13 @@ def test_one_frame(model: RecurrentUpscaler, tmp_path: Path) -> None:
     request = Request(source=SourceOptions(path=source), output=tmp_path / "large", cut="detected")
     assert run(request, model) == [0]
     assert np.array_equal(read(request.output), expected(model, scene_frames([1]), (1,)))
+
+
+def test_a_segment_of_another_machine_counts_before_its_record_is_seen(
+    request_: Request, model: RecurrentUpscaler
+) -> None:
+    job = begun(request_, model)
+    task = job.todo[0][0]
+    frames = task.segment.frames
+    job.done(SegmentResult(number=task.segment.number, frames=frames, seconds=1.0, tile=None, size=1000))
+    assert job.frames_done == frames

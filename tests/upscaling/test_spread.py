@@ -50,12 +50,12 @@ class Played(Workers):
     def done(self, worker: int) -> None:
         segment = self.tasks.pop(worker).segment
         self.events.append(
-            Done(worker, SegmentResult(number=segment.number, frames=segment.frames, seconds=1, tile=None))
+            Done(worker, SegmentResult(number=segment.number, frames=segment.frames, seconds=1, tile=None, size=9))
         )
 
-    def lost(self, worker: int) -> None:
+    def lost(self, worker: int, *, is_expected: bool = False) -> None:
         del self.tasks[worker]
-        self.events += [Lost(worker, "it was ended"), Ready(worker)]
+        self.events += [Lost(worker, "it was ended", is_expected), Ready(worker)]
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +126,17 @@ def test_the_third_loss_is_not_an_accident(source: Path, tmp_path: Path) -> None
     assert str(outcome.error).startswith("3 workers were lost while they made segment 0 (frames 0 to 2) of ")
     assert "fewer --workers" in str(outcome.error)
     assert not spread.is_busy
+
+
+def test_machines_that_were_taken_away_are_no_losses(source: Path, tmp_path: Path) -> None:
+    workers = Played(1)
+    spread = Spread[str](workers)
+    spread.add("a", film(source, tmp_path / "out").groups)
+    for _ in range(2 * MOST_LOSSES):
+        assert not list(spread.outcomes(0))
+        workers.lost(0, is_expected=True)
+    assert not list(spread.outcomes(0))
+    assert workers.tasks[0].segment.number == 0
 
 
 def test_a_failed_film_does_not_stop_the_others(source: Path, tmp_path: Path) -> None:
