@@ -1,7 +1,7 @@
 """Commands of which something is killed again and again, at random, and that end as if nothing had happened.
 
-The kills come from a seed, ``CHAOS_SEED`` (default 1): another one is another story. ``CHAOS_ROUNDS`` (default 1) is
-how many times each kind of process is killed in the training.
+The kills come from a seed, ``CHAOS_SEED`` (default 1): another one is another story. ``CHAOS_ROUNDS`` is how many times
+each kind of process is killed in the training; without it, the driver and three other kinds are, once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.support.video_files import write_video
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
+ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "0"))
 IMPATIENT = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # a GCS that was killed is waited for a minute otherwise
     "RAY_gcs_server_request_timeout_seconds": "5",
@@ -49,14 +49,15 @@ def test_training(random: Random, tmp_path: Path) -> None:
 
     def train(output: Path) -> Command:
         words = ("train", "--config", config, "--data", store, "--output", output)
-        return tecogan(*words, "--cluster.max_failures", str(10 * ROUNDS), **IMPATIENT)
+        return tecogan(*words, "--cluster.max_failures", str(10 * max(1, ROUNDS)), **IMPATIENT)
 
     straight = train(tmp_path / "straight")
     assert straight.finish() == 0, straight.end
-    victims = [DRIVER, "worker", "decoder", "controller", "GCS", random.choice(["raylet", "agent"])]
+    others = ["worker", "decoder", "controller", "GCS", random.choice(["raylet", "agent"])]
+    victims = [DRIVER, *others] * ROUNDS or [DRIVER, *random.sample(others, 3)]
     told = until_done(
         lambda: train(tmp_path / "run"),
-        kills(random, victims * ROUNDS, steps=4, seconds=10),
+        kills(random, victims, steps=4, seconds=10),
         progress=r"^step \d+/",
     )
     print(*told, sep="\n")
