@@ -45,7 +45,7 @@ def port_shapes(
 def port_state(shapes: Mapping[str, tuple[int, ...]], *, seed: int) -> OrderedDict[str, Tensor]:
     """Weights by the rule of shared/reference-pytorch-port/README.md, with the metadata that torch's modules save."""
     state = OrderedDict((name, torch.from_numpy(_by_rule(name, shape, seed))) for name, shape in shapes.items())
-    state._metadata = OrderedDict({"": {"version": 1}})  # type: ignore[attr-defined]
+    state._metadata = OrderedDict({"": {"version": 1}})  # type: ignore[attr-defined]  # as torch sets it
     return state
 
 
