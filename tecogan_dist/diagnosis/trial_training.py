@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +20,8 @@ from tecogan_dist.diagnosis.decoding import made_frames
 from tecogan_dist.diagnosis.findings import Finding, not_checked
 from tecogan_dist.diagnosis.machines import in_words
 from tecogan_dist.runs.folder import open_run_folder, write_run_file
-from tecogan_dist.runs.records import METRICS_FILE
+from tecogan_dist.runs.quantities import RAW, SAMPLES
+from tecogan_dist.runs.records import read_metrics
 from tecogan_dist.training.ray.board import News
 from tecogan_dist.training.ray.launch import Launch
 from tecogan_dist.training.task import TrainingTask, read_networks, select_scenes
@@ -65,7 +65,7 @@ class Speed:
     @property
     def samples(self) -> float:
         """A second, after the first steps; the median."""
-        return statistics.median(record["samples_per_second"] for record in self.records[WARMING_UP:])
+        return statistics.median(record[SAMPLES] for record in self.records[WARMING_UP:])
 
 
 def trial_config(config: Config | None, *, workers: int, address: str | None = None) -> Config:
@@ -154,13 +154,14 @@ def compare(together: Speed, alone: Speed, *, workers: int, batch: int) -> Findi
     worst, where = 0.0, ""
     for step, (mine, theirs) in enumerate(zip(together.records, alone.records, strict=True), start=1):
         for name, tolerance in TOLERANCES.items():
-            if name not in mine:
+            ours, other = mine.get(f"{RAW}/{name}"), theirs.get(f"{RAW}/{name}")
+            if ours is None or other is None:
                 continue
-            difference = abs(mine[name] - theirs[name]) / max(abs(theirs[name]), 1e-12)
+            difference = abs(ours - other) / max(abs(other), 1e-12)
             # Not "above": NaN has to count.
             if not difference <= tolerance:
                 text = (
-                    f"{workers} workers and one disagree in step {step}: {name} {mine[name]:.6g} and {theirs[name]:.6g}"
+                    f"{workers} workers and one disagree in step {step}: {name} {ours:.6g} and {other:.6g}"
                 )
                 advice = "do not train here yet: look for different versions, drivers, ECC errors; run --train again"
                 return Finding(
@@ -188,8 +189,7 @@ def _train(config: Config, *, store: Location, output: Location, use_gpu: bool) 
             launched.watch(_for_seconds(STOP_SECONDS))
         raise
     launched.end()
-    lines = (output / METRICS_FILE).read_bytes().decode().splitlines()
-    return Speed(tuple(json.loads(line) for line in lines))
+    return Speed(tuple(read_metrics(output)))
 
 
 def _for_seconds(seconds: float) -> Callable[[list[News]], None]:

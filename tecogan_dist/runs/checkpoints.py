@@ -17,8 +17,8 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +45,46 @@ _DIGEST = "^[0-9a-f]{64}$"
 _Count = Annotated[int, pydantic.Field(strict=True, ge=0, lt=2**63)]
 
 
+_Number = Annotated[float, pydantic.Field(strict=True, allow_inf_nan=False)]
+AVERAGE_DECAY = 0.99
+"""Of the running averages of losses (lib/Teco.py: tf.train.ExponentialMovingAverage)."""
+
+
+def moved_average(average: float, value: float) -> float:
+    """A running average after one more value."""
+    return average + (1 - AVERAGE_DECAY) * (value - average)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossRecords:
+    """What records remember of the losses of steps that are done, so that a run that goes on has the same curves."""
+
+    __pydantic_config__ = STRICT
+
+    averages: dict[str, _Number] = field(default_factory=dict)
+    """Of each raw loss: the exponential average of all steps, decay 0.99, begun at 0 without correction."""
+    sums: dict[str, _Number] = field(default_factory=dict)
+    """Of each recorded loss over the steps since the last record."""
+    count: _Count = 0
+    """Of these steps."""
+
+    def with_step(self, raw: Mapping[str, float], recorded: Mapping[str, float]) -> LossRecords:
+        """After one more step: ``raw`` losses are averaged, ``recorded`` values summed up."""
+        averages = self.averages | {
+            name: moved_average(self.averages.get(name, 0.0), value) for name, value in raw.items()
+        }
+        sums = self.sums | {name: self.sums.get(name, 0.0) + value for name, value in recorded.items()}
+        return LossRecords(averages=averages, sums=sums, count=self.count + 1)
+
+    def means(self) -> dict[str, float]:
+        """Of the steps since the last record; nothing if there is none."""
+        return {name: total / self.count for name, total in self.sums.items()}
+
+    def begun_anew(self) -> LossRecords:
+        """After a record."""
+        return LossRecords(averages=self.averages)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingState:
     """Where a run is. Everything else follows from the config, the weights and ``step``."""
@@ -53,7 +93,7 @@ class TrainingState:
 
     step: _Count = 0
     """Steps done."""
-    balance_average: Annotated[float, pydantic.Field(strict=True, allow_inf_nan=False)] = 0.0
+    balance_average: _Number = 0.0
     """Running average of the discriminator's lead (``ObjectiveResult.losses["balance"]``), decay 0.99, started at 0."""
     discriminator_updates: _Count = 0
     discriminator_skips: _Count = 0
@@ -62,6 +102,7 @@ class TrainingState:
     """Steps that updated nothing, because a loss or gradient was not finite."""
     bad_steps_in_a_row: _Count = 0
     """Of those, the last ones without a good one since."""
+    records: LossRecords = LossRecords()
 
 
 @dataclass(frozen=True)

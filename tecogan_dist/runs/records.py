@@ -31,12 +31,18 @@ def metrics_line(step: int, values: Mapping[str, float]) -> bytes:
     return (json.dumps({"step": step, **_writable(values)}, allow_nan=False) + "\n").encode()
 
 
-def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of a local run's ``metrics.jsonl``; none if it has not been written yet.
+def read_metrics(run: Path | Location) -> list[dict[str, float]]:
+    """The lines of a run's ``metrics.jsonl``; none if it has not been written yet.
 
     Half a line at the end, which a killed process may leave, is left out. Raises :class:`UserError` for a damaged one.
     """
-    return [values for _, values in _lines(Location.of(folder / METRICS_FILE))]
+    return [values for _, values in _lines((Location.of(run) if isinstance(run, Path) else run) / METRICS_FILE)]
+
+
+def each_metrics(folder: Path) -> Iterator[dict[str, float]]:
+    """The same line by line, of a file that may be long."""
+    for _, values in _lines(Location.of(folder / METRICS_FILE)):
+        yield values
 
 
 def check_records(run: Location) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import psutil
 import torch
 from torch import Tensor
 
 from tecogan_dist.config.schema import Config
+from tecogan_dist.runs.quantities import ALLOC_RETRIES, GPU_PEAK, GPU_RESERVED, HOST_MEMORY
+
+GIB = 2**30
 
 
 def prepare_device(device: torch.device, config: Config) -> None:
@@ -29,6 +33,17 @@ def out_of_memory(error: torch.cuda.OutOfMemoryError) -> str:
         "data.sequence_length, raise accumulation, or use more workers, cluster.activation_checkpointing or "
         "cluster.precision bf16."
     )
+
+
+def memory_use(device: torch.device) -> dict[str, float]:
+    """What this worker holds, in GiB; the GPU's peak is that since the last call. Does not wait for the device."""
+    use = {HOST_MEMORY: psutil.Process().memory_info().rss / GIB}
+    if device.type == "cuda":
+        use[GPU_PEAK] = torch.cuda.max_memory_allocated(device) / GIB
+        use[GPU_RESERVED] = torch.cuda.memory_reserved(device) / GIB
+        use[ALLOC_RETRIES] = float(torch.cuda.memory_stats(device)["num_alloc_retries"])
+        torch.cuda.reset_peak_memory_stats(device)
+    return use
 
 
 def to_device(windows: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:

@@ -56,16 +56,16 @@ def train(
     prepare_device(device, config)
     step, origin = begin(task, device, networks.vgg)
     first_step = step.state.step
-    with RankZero(task, reporter, first_step=first_step) if rank == 0 else SilentRank() as zero:
+    with _zero(task, reporter, first_step=first_step, device=device) as zero:
         zero.say(origin)
-        validator = Validator(task, device, networks.lpips, rank=rank, workers=workers, report=zero.measured)
+        validator = Validator(task, device, networks.lpips, rank=rank, workers=workers, report=zero.measured, look=zero.look)
         if the_first_workers(_lacks_score(task, first_step), device):
             validator.start(step)
         batches = to_device(_windows(task, stream, first_step, rank=rank, workers=workers), device)
         for windows in clock.timed(batches, on_first=lambda seconds: zero.begins(first_step, workers, seconds)):
             # A step.
             try:
-                outcome = step(windows, lambda: Flags(*zero.requests(), measured=validator.done))
+                outcome = step(windows, lambda: Flags(*zero.requests(), measured=validator.done), clock=clock)
             except NotFinite as error:
                 raise UserError(f"{error}; {_kept(task, zero, device)}.") from error
             number = step.state.step
@@ -76,17 +76,20 @@ def train(
 
             # What the workers agreed on: to end, to save, to take in what was measured.
             agreed = outcome.agreed
-            last = agreed.stop or number == config.steps
+            ends = number == config.steps
+            last = agreed.stop or ends
             if agreed.measured:
                 validator.collect()
 
-            # Progress.
-            if last or number % every.display_every == 0:
-                zero.progress(number, step.take_progress(clock.take(config.batch_size)))
-
-            # Once in a while a summary: means, the losses of held-out windows, moving pictures.
-            if last or number % every.summary_every == 0:
-                zero.summary(number, step.take_summary() | validator.window_losses(step), outcome)
+            # A record; once in a while with the losses of held-out windows, and moving pictures.
+            is_summary = ends or number % every.summary_every == 0
+            window_losses = validator.window_losses(step) if is_summary else {}
+            if step.is_recorded():
+                zero.progress(number, step.take_record(clock) | window_losses)
+            elif window_losses:
+                zero.measured_windows(number, window_losses)
+            if is_summary:
+                zero.animations(number, outcome)
 
             # A checkpoint. What is not finite now may have harmed weights before: until that is over none is written,
             # but at the end, where the last good state is the one to keep.
@@ -106,7 +109,7 @@ def train(
                     clock.count_saving(zero.save(snapshot, asked=agreed.save))
 
             # The upscaler is measured on held-out scenes, beside the steps that follow; not where a run is interrupted.
-            if number == config.steps or number % (every.validate_every or every.save_every) == 0:
+            if ends or number % (every.validate_every or every.save_every) == 0:
                 validator.start(step)
                 heartbeat()
 
@@ -115,6 +118,14 @@ def train(
         validator.collect()
         zero.finish(step.state)
     return step.state
+
+
+def _zero(task: TrainingTask, reporter: Reporter, *, first_step: int, device: torch.device) -> RankZero | SilentRank:
+    rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    if rank:
+        return SilentRank()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return RankZero(task, reporter, first_step=first_step, workers=workers, device=name)
 
 
 def _unusable(snapshot: Snapshot, task: TrainingTask) -> str:

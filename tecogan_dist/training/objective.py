@@ -106,6 +106,7 @@ class Objective:
                 total = total + fade_in * values["feature_match"]
             values["discriminator"] = discriminator_loss
             values["real_score"], values["fake_score"] = real_score.mean(), fake_score.mean()
+            values["accuracy"] = ((real_score > 0.5).float().mean() + (fake_score < 0.5).float().mean()) / 2
             # How far the discriminator is ahead: 0 when it cannot tell; the caller averages and compares it.
             values["balance"] = torch.log(real_score + losses.LOG_EPSILON).mean() + values["adversarial"]
         values["total"] = total

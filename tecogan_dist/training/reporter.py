@@ -18,6 +18,9 @@ class Reporter(Protocol):
     def measured(self, step: int, values: dict[str, float]) -> None:
         """The metrics of the held-out scenes with the weights after a step. Its checkpoint may still be on its way."""
 
+    def checkpoint(self, step: int) -> None:
+        """The checkpoint of a step is complete. Called in another thread than the rest."""
+
     def asked_to_stop(self) -> bool:
         """Whether the run should end after this step, with a checkpoint. Called every step: it must not wait."""
 
@@ -37,9 +40,11 @@ class PlainReporter:
         say: Callable[[str], None] = print,
         log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,  # noqa: ARG005
         measured: Callable[[int, dict[str, float]], None] = lambda step, values: None,  # noqa: ARG005
+        checkpoint: Callable[[int], None] = lambda step: None,  # noqa: ARG005
         asked_to_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._say, self._log, self._measured, self._asked_to_stop = say, log, measured, asked_to_stop
+        self._checkpoint = checkpoint
 
     def say(self, line: str) -> None:
         self._say(line)
@@ -49,6 +54,9 @@ class PlainReporter:
 
     def measured(self, step: int, values: dict[str, float]) -> None:
         self._measured(step, values)
+
+    def checkpoint(self, step: int) -> None:
+        self._checkpoint(step)
 
     def asked_to_stop(self) -> bool:
         return self._asked_to_stop()

@@ -63,13 +63,20 @@ class CheckpointWriter:
     """Writes a run's checkpoints, one at a time in a thread. Only the first worker has one.
 
     A failure is reported, and the run goes on: the next checkpoint is a new attempt, only the last one has to succeed.
-    Raises :class:`TakenOverError` where the run is another command's by now, whose ``owner`` is not this one's.
+    ``saved`` is told, in that thread, the step of each that is complete. Raises :class:`TakenOverError` where the run
+    is another command's by now, whose ``owner`` is not this one's.
     """
 
     def __init__(
-        self, output: Location, config: Config, *, say: Callable[[str], None], owner: str | None = None
+        self,
+        output: Location,
+        config: Config,
+        *,
+        say: Callable[[str], None],
+        saved: Callable[[int], None] = lambda step: None,  # noqa: ARG005
+        owner: str | None = None,
     ) -> None:
-        self._output, self._config, self._say, self._owner = output, config, say, owner
+        self._output, self._config, self._say, self._saved, self._owner = output, config, say, saved, owner
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._running: Future[None] | None = None
         self._scores = read_scores(output)
@@ -158,6 +165,7 @@ class CheckpointWriter:
                 (folder / name).put(local / name)
         self.check_owner()
         (folder / STATE_FILE).write_bytes(content.to_json())
+        self._saved(snapshot.state.step)
         self._drop_outdated(newest=snapshot.state.step)
 
     def _drop_outdated(self, *, newest: int) -> None:

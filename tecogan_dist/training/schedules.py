@@ -16,3 +16,21 @@ def learning_rate_at(optimizer: OptimizerConfig, step: int) -> float:
 def fade_in_at(loss: LossConfig, step: int) -> float:
     """Factor on the adversarial and feature-match losses at the step with this 0-based number."""
     return min(loss.fade_in_maximum, loss.fade_in_start + loss.fade_in_increment * step)
+
+
+def loss_weights_at(loss: LossConfig, step: int) -> dict[str, float]:
+    """By name of a raw loss, its weight in the sums at the step with this 0-based number.
+
+    The layers of ``feature_match`` are weighted in itself; ``total`` and ``discriminator`` are sums.
+    """
+    fade_in = fade_in_at(loss, step)
+    return {
+        "content": 1.0,
+        "warp": loss.warp,
+        "perceptual": loss.perceptual,
+        "pingpong": loss.pingpong,
+        "adversarial": fade_in * loss.adversarial,
+        "feature_match": fade_in,
+        "total": 1.0,
+        "discriminator": 1.0,
+    }

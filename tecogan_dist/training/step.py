@@ -17,11 +17,14 @@ from tecogan_dist.config.schema import Config
 from tecogan_dist.models.discriminator import forget_bad_statistics
 from tecogan_dist.ops.degrade import windows_to_frames
 from tecogan_dist.ops.images import to_unit
-from tecogan_dist.runs.checkpoints import TrainingState
+from tecogan_dist.runs.checkpoints import TrainingState, moved_average
+from tecogan_dist.runs.quantities import ALL_REDUCE, BACKWARD, FORWARD, OPTIMISER, VALIDATION_LOSS
+from tecogan_dist.training.clock import Clock
 from tecogan_dist.training.engines.ema import WeightAverage
 from tecogan_dist.training.engines.pair import EnginePair
-from tecogan_dist.training.ledger import Flags, Ledger, average_over_workers, mean_of
+from tecogan_dist.training.ledger import Flags, Ledger, Sample, average_over_workers, mean_of
 from tecogan_dist.training.objective import Objective, ObjectiveResult
+from tecogan_dist.training.recording import Probe, loss_values
 from tecogan_dist.training.schedules import fade_in_at, learning_rate_at
 from tecogan_dist.weights.vgg import VggWeights, build_vgg
 
@@ -29,8 +32,6 @@ ADVICE = (
     "lower optimizer.learning_rate or the weight of the loss that grew (metrics.jsonl), or check the clips and the "
     "initial weights"
 )
-BALANCE_DECAY = 0.99
-"""Of the running average of the discriminator's lead (lib/Teco.py: tf.train.ExponentialMovingAverage)."""
 
 
 class NotFinite(UserError):
@@ -88,30 +89,49 @@ class TrainingStep:
         self.pair, self.average, self.state = pair, average, state
         self._config, self._device = config, device
         self._objective = Objective(config, vgg=None if vgg is None else build_vgg(vgg).to(device))
-        self._ledger = Ledger()
+        self._ledger, self._probe = Ledger(), Probe(config, device)
+        pair.mark = self._probe.phases.end
 
-    def __call__(self, windows: Tensor, requests: Callable[[], Flags] = Flags) -> StepOutcome:
+    def __call__(
+        self, windows: Tensor, requests: Callable[[], Flags] = Flags, *, clock: Clock | None = None
+    ) -> StepOutcome:
         """Do the next step with this worker's ``windows``, (N, T, H, W, 3) uint8 on the device. All workers call it.
 
         ``requests`` are asked for when the losses are known and travel with them: with the next step all workers know
-        what they agreed on. Raises :class:`NotFinite` when too many steps in a row were left out.
+        what they agreed on. ``clock``: what the worker waits for is recorded too. Raises :class:`NotFinite` when too
+        many steps in a row were left out.
         """
-        config, pair = self._config, self.pair
+        config, pair, probe, phases = self._config, self.pair, self._probe, self._probe.phases
         updates, losses = False, []
+        phases.begin()
+        forward, backward = probe.counting_forward(), probe.not_counting()
         for number in range(config.accumulation):
             # Every so-manyth window: a micro-batch holds the same ones over all workers, however many there are.
             lr_frames, hr_frames = self.frames(windows[number :: config.accumulation])
-            result = self.forward(lr_frames, hr_frames)
+            with forward:
+                result = self.forward(lr_frames, hr_frames)
+            phases.end(FORWARD)
             if number == 0:
                 self.settle()  # the step before: its balance decides, and the GPU has not been waited for
                 updates = self.updates_discriminator()
-            pair.backward(result, update_discriminator=updates, last=number == config.accumulation - 1)
+                backward = probe.counting_backward(update_discriminator=updates)
+            with backward:
+                pair.backward(result, update_discriminator=updates, last=number == config.accumulation - 1)
+            phases.end(BACKWARD)
             losses.append(result.losses)
         agreed, mean_losses = self._ledger.agreed, mean_of(losses)
-        self._ledger.record(self.state.step, mean_losses, requests())
+        is_recorded = probe.is_recorded(self.state.step + 1)
+        norms = probe.before_update(pair, update_discriminator=updates) if is_recorded else {}
+        phases.begin()
         finite = pair.update(learning_rate=self._checked_learning_rate(), update_discriminator=updates)
         if finite and self.average is not None:
             self.average.update()
+        phases.end(OPTIMISER)
+        sample = probe.after_update(pair, norms, clock) if is_recorded else Sample()
+        phases.begin()
+        self._ledger.record(self.state.step, mean_losses, requests(), sample=sample)
+        phases.end(ALL_REDUCE)
+        probe.count(update_discriminator=updates)
         self._advance(updates=updates, finite=finite)
         return StepOutcome(
             agreed=agreed,
@@ -153,25 +173,23 @@ class TrainingStep:
     def settle(self) -> None:
         """Take in the losses of the last step, which are on their way until then. Waits for the device."""
         losses = self._ledger.settle()
+        if not losses:
+            return
+        state, values = self.state, loss_values(losses, self._config, step=self._ledger.settled)
+        self.state = replace(state, records=state.records.with_step(losses, values))
         if "balance" in losses:
-            average = self.state.balance_average
-            average += (1 - BALANCE_DECAY) * (losses["balance"] - average)
-            self.state = replace(self.state, balance_average=average)
+            self.state = replace(self.state, balance_average=moved_average(state.balance_average, losses["balance"]))
 
-    def take_progress(self, rates: dict[str, float]) -> dict[str, float]:
-        """Means of the losses since the last call, ``rates``, and the run's counters."""
-        self.settle()
-        metrics = self._ledger.for_display.take() | rates | self._learning_rate_used()
-        metrics["bad_steps"] = self.state.bad_steps
-        if self.pair.discriminator is not None:
-            names = ("balance_average", "discriminator_updates", "discriminator_skips")
-            metrics |= {name: getattr(self.state, name) for name in names}
-        return metrics
+    def is_recorded(self) -> bool:
+        """Whether the step that was done last makes a record."""
+        return self._probe.is_recorded(self.state.step)
 
-    def take_summary(self) -> dict[str, float]:
-        """Means of the losses since the last call, and the learning rate."""
+    def take_record(self, clock: Clock) -> dict[str, float]:
+        """What is recorded after a step that :meth:`is_recorded`, by name."""
         self.settle()
-        return self._ledger.for_summary.take() | self._learning_rate_used()
+        values = self._probe.values(self.state, self._ledger.gathered, clock)
+        self.state = replace(self.state, records=self.state.records.begun_anew())
+        return values
 
     @torch.no_grad()
     def validation_losses(self, windows: Tensor) -> dict[str, float]:
@@ -191,10 +209,7 @@ class TrainingStep:
                 update_statistics=False,
             )
         means = average_over_workers(result.losses).tolist()
-        return {f"validation_loss/{name}": mean for name, mean in zip(result.losses, means, strict=True)}
-
-    def _learning_rate_used(self) -> dict[str, float]:
-        return {"learning_rate": learning_rate_at(self._config.optimizer, self.state.step - 1)}
+        return {f"{VALIDATION_LOSS}/{name}": mean for name, mean in zip(result.losses, means, strict=True)}
 
     def _advance(self, *, updates: bool, finite: bool) -> None:
         state, has_discriminator = self.state, self.pair.discriminator is not None

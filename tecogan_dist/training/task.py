@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
@@ -14,6 +16,8 @@ from tecogan_dist.metrics.names import NEED_WEIGHTS
 from tecogan_dist.metrics.perceptual import Trunk, find_trunk
 from tecogan_dist.metrics.protocol import BORDER, MULTIPLE, OFFICIAL
 from tecogan_dist.published.names import if_cached, resolve
+from tecogan_dist.runs.facts import Facts
+from tecogan_dist.tracking.wandb_variables import WandbVariables
 from tecogan_dist.weights.vgg import VggWeights, read_vgg
 
 
@@ -33,6 +37,12 @@ class TrainingTask:
     owner: str | None = None
     """The word of the command that trains (:mod:`tecogan_dist.runs.owner`): as long as the output has it, it is this
     task's. None: nobody else trains there."""
+    searched: Mapping[str, Any] = field(default_factory=dict)
+    """The settings that a sweep searches, with this trial's values; empty for a run that is no trial."""
+    facts: Facts = Facts()
+    """What the driver knows of the command; a worker on Ray adds the cluster."""
+    wandb: WandbVariables | None = field(default=None, repr=False)
+    """W&B's variables of the command, its key among them; None: those of the process that trains."""
 
 
 def select_scenes(store: Location, config: Config) -> tuple[tuple[Scene, ...], tuple[Scene, ...]]:

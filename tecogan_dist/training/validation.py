@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
@@ -20,6 +20,7 @@ from tecogan_dist.metrics.protocol import Images
 from tecogan_dist.metrics.sequence import mean, measure
 from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.models.recurrent import RecurrentUpscaler
+from tecogan_dist.tracking.previews import Still, still_of
 from tecogan_dist.training.step import TrainingStep
 from tecogan_dist.training.task import TrainingTask, measured_scenes
 from tecogan_dist.upscaling.sequence import upscale_frames
@@ -27,6 +28,9 @@ from tecogan_dist.video.source import Picture
 
 LARGEST_SIDE = 512
 """Pixels of a scene's centre that are measured, at most, in each side."""
+
+Look = Callable[[int, Still, Images, Images, Mapping[str, Sequence[float]]], None]
+"""Takes a step, what a scene shows at all steps, its results and targets (T, H, W, 3), and each metric's values."""
 
 
 def validation_windows(task: TrainingTask, *, number: int, rank: int, workers: int) -> torch.Tensor:
@@ -61,8 +65,8 @@ def held_out_frames(task: TrainingTask, scene: Scene) -> tuple[list[Images], lis
 class Validator:
     """Measures held-out scenes, each worker some of them; ``report`` gets a step and its means over all scenes.
 
-    Workers wait only while their scenes are upscaled; the metrics are computed in a thread. All workers start and
-    collect in the same steps.
+    Workers wait only while their scenes are upscaled; the metrics are computed in a thread, and in it ``look`` of the
+    first worker gets the first scene. All workers start and collect in the same steps.
     """
 
     def __init__(
@@ -74,8 +78,11 @@ class Validator:
         rank: int,
         workers: int,
         report: Callable[[int, dict[str, float]], None],
+        look: Look,
     ) -> None:
         self._task, self._device, self._report = task, device, report
+        self._look = look
+        self._still: Still | None = None
         self._rank, self._workers = rank, workers
         self._scenes = measured_scenes(task)
         self._own = self._scenes[rank::workers]
@@ -112,7 +119,7 @@ class Validator:
             model.load_state_dict(step.pair.upscaler_module.state_dict() if average is None else average.state)
         model.eval()
         pairs = [self._upscale(model, scene) for scene in self._own]
-        self._running = (step.state.step, self._thread.submit(self._measure, pairs))
+        self._running = (step.state.step, self._thread.submit(self._measure, step.state.step, pairs))
 
     def collect(self) -> None:
         """Report what was measured last, if something was started. Waits until it is done."""
@@ -133,16 +140,23 @@ class Validator:
     def _upscale(self, model: RecurrentUpscaler, scene: Scene) -> tuple[Images, Images]:
         origin = self._task.config.data.degradation
         inputs, targets = held_out_frames(self._task, scene)
+        if self._still is None and scene is self._scenes[0]:
+            # Here, not in the thread: torch's flags for convolutions are the whole process's.
+            self._still = still_of(
+                inputs, targets, scene=scene.number, origin=origin, scale=self._task.config.model.scale
+            )
         upscaled = upscale_frames(
             model, map(torch.from_numpy, inputs), device=self._device, degrade=None if origin == "pairs" else origin
         )
         return np.stack([image.numpy() for image in islice(upscaled, len(targets))]), np.stack(targets)
 
-    def _measure(self, pairs: list[tuple[Images, Images]]) -> list[list[float]]:
+    def _measure(self, step: int, pairs: list[tuple[Images, Images]]) -> list[list[float]]:
         """For each scene sum and count of each metric, one after the other."""
         scenes = []
-        for results, targets in pairs:
+        for number, (results, targets) in enumerate(pairs):
             values = measure(results, targets, metrics=self._metrics, lpips=self._lpips)
+            if number == 0 and self._still is not None:
+                self._look(step, self._still, results, targets, values)
             scenes.append([number for name in self._metrics for number in _sum_and_count(values[name])])
         return scenes
 

@@ -13,7 +13,7 @@ import math
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,11 @@ from tecogan_dist.base.storage import Location
 from tecogan_dist.config.schema import Config
 from tecogan_dist.data.clips import Scene
 from tecogan_dist.runs.checkpoints import STATE_FILE, WEIGHTS_FILE, checkpoint_name, read_state
+from tecogan_dist.runs.facts import Facts
 from tecogan_dist.runs.folder import AUTO, open_run_folder, write_run_file
 from tecogan_dist.runs.owner import claim
+from tecogan_dist.runs.quantities import STEP_TIME
+from tecogan_dist.tracking.wandb_variables import WandbVariables
 from tecogan_dist.tuning.board import TrialLine, TrialProgress
 from tecogan_dist.tuning.configs import needed_metrics, trial_config
 from tecogan_dist.tuning.ranking import merit
@@ -63,6 +66,9 @@ class SweepTask:
     training_scenes: tuple[Scene, ...]
     validation_scenes: tuple[Scene, ...]
     use_gpu: bool
+    facts: Facts = Facts()
+    wandb: WandbVariables = field(default_factory=WandbVariables, repr=False)
+    """W&B's variables of the command; each trial is a run of its own there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +207,10 @@ class SweepTrial(tune.Trainable):
             validation_scenes=task.validation_scenes,
             output=segment.folder,
             resume_from=run.resume_from,
+            facts=task.facts,
+            wandb=task.wandb,
             owner=claim(segment.folder),  # a trial of an earlier command that lives on writes nothing more
+            searched=self._values,
         )
         ray.get(self._board.trains.remote(self._name, True))
         start = train_here if task.space.trial.workers == 1 else train_on_workers
@@ -218,7 +227,7 @@ class SweepTrial(tune.Trainable):
                     self._note(times={**self._segment.times, news.step: time.time()})
                     yield news.step, self._checked(news.step, news.values)
             elif isinstance(news, Progress):
-                rate = news.metrics["steps_per_second"]
+                rate = 1 / news.metrics[STEP_TIME]
                 self._board.tell.remote(TrialProgress(self._name, news.step, rate))
             elif isinstance(news, Line):
                 self._warn(news.text)

@@ -7,12 +7,15 @@ import tempfile
 from pathlib import Path
 
 from tecogan_dist.base.storage import Location
-from tecogan_dist.training.wandb_client import finish_wandb, start_wandb
+from tecogan_dist.tracking.wandb_client import finish_wandb, start_wandb
+from tecogan_dist.tracking.wandb_variables import WandbVariables
 from tecogan_dist.tuning.records import SweepResults
 from tecogan_dist.tuning.results import table, winner
 
 
-def write_summary_run(output: Location, results: SweepResults, *, project: str, group: str) -> str:
+def write_summary_run(
+    output: Location, results: SweepResults, *, project: str, group: str, variables: WandbVariables
+) -> str:
     """Make or update the run ``summary`` in the sweep's group; returns its address, empty where W&B is offline.
 
     It holds the ranking as a table, the winner's scores as its summary, and the verdict of the repeats.
@@ -26,13 +29,15 @@ def write_summary_run(output: Location, results: SweepResults, *, project: str, 
             Path(folder),
             place=folder,
             say=print,
+            variables=variables,
+            identity=identity,
             project=project,
             group=group,
             job_type="sweep",
             name="summary",
-            id=identity,
-            resume="allow",
         )
+        if run is None:
+            return ""
         head, *rows = table(results)
         run.log({"ranking": wandb.Table(columns=list[str | int](head), data=rows)})
         if results.ranking:

@@ -327,7 +327,7 @@ def test_tecogan_train_goes_on_from_it(tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out.startswith(f"going on after step 7 ({find_checkpoint(Location.of(origin))})")
     lines = read_metrics(tmp_path / "run")
     assert [line["step"] for line in lines] == [8, 9, 10]
-    assert lines[-1]["discriminator_updates"] + lines[-1]["discriminator_skips"] == 10
+    assert lines[-1]["discriminator/updates"] + lines[-1]["discriminator/skips"] == 10
     last = newest_checkpoint(Location.of(tmp_path / "run"))
     assert last is not None
     assert read_state(last).updates["upscaler"] == 10

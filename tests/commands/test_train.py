@@ -231,7 +231,7 @@ class Run:
     @property
     def steps(self) -> list[dict[str, float]]:
         """Its records of steps, without those of validation."""
-        return [line for line in read_metrics(self.output) if "content" in line]
+        return [line for line in read_metrics(self.output) if "loss/content" in line]
 
 
 @pytest.fixture(scope="module")
@@ -278,12 +278,12 @@ def test_any_number_of_workers_trains_as_two(run: Callable[..., Run], workers: i
     """
     two, other = run(2), run(workers)
     for line, expected in zip(other.steps, two.steps, strict=True):
-        for name in ("content", "warp", "pingpong"):
+        for name in ("raw/content", "raw/warp", "raw/pingpong"):
             assert line[name] == pytest.approx(expected[name], rel=1e-4), (line["step"], name)
         # The discriminator's batch norm and kinks magnify.
-        for name in ("adversarial", "discriminator", "balance_average"):
+        for name in ("raw/adversarial", "raw/discriminator", "discriminator/balance"):
             assert line[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-5), (line["step"], name)
-        assert line["discriminator_skips"] == expected["discriminator_skips"]
+        assert line["discriminator/skips"] == expected["discriminator/skips"]
     found, weights = read_weights(other.output).upscaler, read_weights(two.output).upscaler
     begun = read_weights(two.output / f"checkpoint_{HALF:08d}").upscaler
     error, moved = (

@@ -22,6 +22,7 @@ from tecogan_dist.diagnosis.machines import Answer, Machine, Machines, ThisMachi
 from tecogan_dist.diagnosis.network import examine_network, listen, speak
 from tecogan_dist.diagnosis.storage_speed import examine_storage, measure_storage, remove_folder
 from tecogan_dist.diagnosis.trial_training import STEPS, Speed, compare, make_store, trial_config
+from tecogan_dist.runs.quantities import SAMPLES
 from tests.support.s3_server import S3Server
 from tests.support.small_disk import small_disk
 from tests.support.video_files import write_store
@@ -190,7 +191,7 @@ def test_an_all_reduce_that_waits_for_somebody_ends() -> None:
 
 
 def records(**changes: float) -> tuple[dict[str, float], ...]:
-    losses = {"content": 0.5, "total": 0.7, "adversarial": 1.0, "samples_per_second": 10.0}
+    losses = {"raw/content": 0.5, "raw/total": 0.7, "raw/adversarial": 1.0, SAMPLES: 10.0}
     return tuple(losses | (changes if step == 7 else {}) for step in range(STEPS))
 
 
@@ -198,15 +199,15 @@ def records(**changes: float) -> tuple[dict[str, float], ...]:
     ("changes", "status"),
     [
         ({}, "ok"),
-        ({"content": 0.5002}, "ok"),
-        ({"content": 0.51}, "fail"),
-        ({"adversarial": 1.005}, "ok"),
-        ({"adversarial": 1.05}, "fail"),
-        ({"total": float("nan")}, "fail"),
+        ({"raw/content": 0.5002}, "ok"),
+        ({"raw/content": 0.51}, "fail"),
+        ({"raw/adversarial": 1.005}, "ok"),
+        ({"raw/adversarial": 1.05}, "fail"),
+        ({"raw/total": float("nan")}, "fail"),
     ],
 )
 def test_losses_agree_or_not(changes: dict[str, float], status: str) -> None:
-    finding = compare(Speed(records(**changes)), Speed(records(samples_per_second=5.0)), workers=2, batch=4)
+    finding = compare(Speed(records(**changes)), Speed(records(**{SAMPLES: 5.0})), workers=2, batch=4)
     assert finding.status == status
     assert "10 samples/s together, 10 samples/s alone, 1.00 times" in finding.text
     if status == "fail":

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tecogan_dist.models.build import build_discriminator, build_upscaler
 from tecogan_dist.models.vgg import Vgg19
+from tecogan_dist.runs.quantities import ORIGINAL_NAMES
 from tecogan_dist.runs.writing import Snapshot
 from tecogan_dist.training import step as step_module
 from tecogan_dist.training.engines.plain import PlainPair
@@ -19,26 +20,7 @@ from tecogan_dist.weights.tensorflow.names import tensorflow_name, to_tensorflow
 from tecogan_dist.weights.vgg import VggWeights
 from tests.parity.reference import TrainingTrace, close, fill_by_rule, sampled
 
-OUR_LOSS = {
-    "l2_content_loss": "content",
-    "l2_warp_loss": "warp",
-    "vgg_loss_2": "perceptual_conv2_2",
-    "vgg_loss_3": "perceptual_conv3_4",
-    "vgg_loss_4": "perceptual_conv4_4",
-    "vgg_loss_5": "perceptual_conv5_4",
-    "vgg_all": "perceptual",
-    "PingPang": "pingpong",
-    "D_layer_0_loss": "feature_match_0",
-    "D_layer_1_loss": "feature_match_1",
-    "D_layer_2_loss": "feature_match_2",
-    "D_layer_3_loss": "feature_match_3",
-    "D_layer_loss_sum": "feature_match",
-    "t_adversarial_loss": "adversarial",
-    "t_discrim_loss": "discriminator",
-    "t_discrim_real_output": "real_score",
-    "t_discrim_fake_output": "fake_score",
-    "All_loss_Gen": "total",
-}
+OUR_LOSS = {theirs: ours for ours, theirs in ORIGINAL_NAMES.items() if ours != "balance"}
 SCOPES = ("generator/", "fnet/", "tdiscriminator/")
 STEP_TOLERANCE = (1e-5, 5e-4, 1e-3, 3e-3)
 """Relative tolerance of raw losses at each step: rounding grows through the kinks of floor, leaky ReLU and max pool."""
@@ -83,7 +65,7 @@ class Replay:
         self.step = step
         self.losses: list[dict[str, float]] = []
         self.decisions: list[bool] = []
-        self.averages: list[float] = []
+        self.averages: list[dict[str, float]] = []
         self.weights: list[dict[str, np.ndarray]] = []
         self.snapshots: list[Snapshot] = []
         """Of the run after each step, as a checkpoint of it would be made."""
@@ -96,7 +78,7 @@ class Replay:
                 step.settle()
                 self.losses.append({name: value.item() for name, value in outcome.losses.items()})
                 self.decisions.append(outcome.updates_discriminator)
-                self.averages.append(step.state.balance_average)
+                self.averages.append(step.state.records.averages)
                 self.weights.append(weights_of(step))
                 self.snapshots.append(take_snapshot(step.state, pair, None))
         self.gradients = pair.gradients

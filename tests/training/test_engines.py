@@ -25,6 +25,8 @@ from tecogan_dist.models.build import build_discriminator, build_upscaler
 from tecogan_dist.models.discriminator import Discriminator
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.runs.checkpoints import TrainingState
+from tecogan_dist.runs.quantities import group_of
+from tecogan_dist.training.clock import Clock
 from tecogan_dist.training.device import prepare_device
 from tecogan_dist.training.engines.deepspeed import DeepSpeedPair
 from tecogan_dist.training.engines.optimizers import AdamTF1
@@ -65,6 +67,7 @@ def cases_on(processes: int) -> dict[str, list[str]]:
     return CASES | MICRO_BATCHES if processes * 2 <= WINDOWS else {name: CASES[name] for name in list(CASES)[:4]}
 
 
+MEASURED = {"grad_norm/flow", "grad_norm/generator", "grad_norm/discriminator", "weights/update_ratio"}
 BOUND = 5e-2
 """Largest distance of the weights of N workers from those of one, as a part of the way that they went."""
 
@@ -178,16 +181,18 @@ def deepspeed_results(request: pytest.FixtureRequest, tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="module")
-def twins() -> dict[str, tuple[dict[str, Tensor], dict[str, Tensor], list[float]]]:
-    """Of each case the first weights, the last ones and the losses of one process on plain optimisers."""
+def twins() -> dict[str, tuple[dict[str, Tensor], dict[str, Tensor], list[float], dict[str, float]]]:
+    """Of each case the first weights, the last ones, the losses of one process on plain optimisers, and its record."""
     torch.set_num_threads(1)
     results = {}
     for name, settings_of_case in (CASES | MICRO_BATCHES).items():
         config = make_config(settings_of_case)
         pair = make_pair(config, distributed=False)
         start = weights_of(pair)
-        losses = train(pair, config, range(STEPS), skipped=SKIPPED)
-        results[name] = (start, weights_of(pair), losses)
+        measured: dict[str, float] = {}
+        losses = train(pair, config, range(STEPS), skipped=SKIPPED, measured=measured)
+        assert measured.keys() == MEASURED
+        results[name] = (start, weights_of(pair), losses, measured)
     return results
 
 
@@ -220,13 +225,16 @@ def test_any_number_of_workers_trains_as_one_process(
         pytest.skip(
             f"not on {processes} workers: too few windows for micro-batches, and the other cases add no more there"
         )
-    start, expected, losses = twins[case]
+    start, expected, losses, measured = twins[case]
     found = torch.load(folder / f"{case}.pt", weights_only=True)
     distance = far(found["weights"], expected, start)
     print(f"{case} on {processes}: {distance:.1e} of the way, losses {found['losses'][-1] - losses[-1]:.1e}")
     # One process is exact, but for DeepSpeed's clipping, which adds 1e-6 to the norm.
-    assert distance <= (0 if processes == 1 and "clipped" not in case else BOUND)
+    is_exact = processes == 1 and "clipped" not in case
+    assert distance <= (0 if is_exact else BOUND)
     assert found["losses"] == pytest.approx(losses, rel=1e-4)
+    # Of the last step: gradients before clipping, whole whatever is sharded, and how far the weights went.
+    assert found["measured"] == pytest.approx(measured, rel=1e-5 if is_exact else 3e-2)
 
 
 @pytest.mark.slow
@@ -306,8 +314,9 @@ def run_cases(rank: int, processes: int, port: int, folder: Path) -> None:
         pair = make_pair(config, distributed=True)
         losses = train(pair, config, range(HALF), skipped=SKIPPED)
         half = keep(pair)
-        losses += train(pair, config, range(HALF, STEPS), skipped=SKIPPED)
-        result = {"losses": losses, "half": half, "weights": weights_of(pair)}
+        measured: dict[str, float] = {}
+        losses += train(pair, config, range(HALF, STEPS), skipped=SKIPPED, measured=measured)
+        result = {"losses": losses, "half": half, "weights": weights_of(pair), "measured": measured}
         before = weights_of(pair)
         spoil(pair, config)
         assert unmoved(before, weights_of(pair)), f"{name} took gradients that are not finite"
@@ -402,20 +411,27 @@ def train(
     *,
     skipped: Collection[int] = (),
     device: torch.device = CPU,
+    measured: dict[str, float] | None = None,
 ) -> list[float]:
-    """Consecutive steps on random windows, this rank's share of each; the generator's loss of each over all workers."""
+    """Consecutive steps on random windows, this rank's share of each; the generator's loss of each over all workers.
+
+    ``measured`` is filled with what is recorded of the last step's gradients and update.
+    """
     rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     step = ScriptedStep(config, pair, device=device, state=TrainingState(step=steps[0]))
     step.skipped = skipped
-    losses = []
+    losses, clock = [], Clock()
     for number in steps:
         generator = torch.Generator().manual_seed(number)
         windows = torch.randint(0, 256, (WINDOWS, 3, 72, 72, 3), dtype=torch.uint8, generator=generator)
-        outcome = step(windows.chunk(workers)[rank].to(device))
+        outcome = step(windows.chunk(workers)[rank].to(device), clock=clock)
+        clock.count_step()
         assert not outcome.problem
         total = outcome.losses["total"] + config.loss.warp * outcome.losses["warp"]
         losses.append(float(average_over_workers({"generator": total})))
     assert step.state.step == steps[-1] + 1
+    if measured is not None:
+        measured |= {k: v for k, v in step.take_record(clock).items() if group_of(k) in ("grad_norm", "weights")}
     return losses
 
 

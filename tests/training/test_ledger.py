@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from tecogan_dist.training.ledger import Flags, Ledger
+from tecogan_dist.training.ledger import Flags, Ledger, Sample
 
 
 def test_ledger_counts_the_step_when_it_is_settled() -> None:
@@ -26,4 +26,18 @@ def test_ledger_counts_the_step_when_it_is_settled() -> None:
     ledger.settle()
     assert ledger.problem == ""
     assert ledger.agreed == Flags()  # it was agreed on just before, and is being done
-    assert ledger.for_display.take() == pytest.approx({"balance": 2.5 / 3, "content": 3.0})
+
+
+def test_ledger_brings_what_was_measured() -> None:
+    ledger = Ledger()
+    losses = {"content": torch.tensor(2.0)}
+    sample = Sample({"norm": torch.tensor(4.0)}, {"wait": 0.5, "unknown": math.nan})
+    ledger.record(0, losses, Flags(save=True), sample=sample)
+    assert ledger.settle() == {"content": 2.0}
+    assert ledger.agreed == Flags(save=True)
+    assert ledger.gathered.means == {"norm": 4.0}
+    assert ledger.gathered.by_worker == {"wait": [0.5], "unknown": [pytest.approx(math.nan, nan_ok=True)]}
+    kept = ledger.gathered
+    ledger.record(1, losses)
+    ledger.settle()
+    assert ledger.gathered is kept

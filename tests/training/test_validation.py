@@ -69,7 +69,7 @@ def test_scores_are_evaluates_numbers_of_the_kept_weights(store: ClipStore, tmp_
     scores = read_scores(Location.of(tmp_path))
     assert list(scores) == [2, 4]
     assert [line[:6] for line in said if "held-out" in line] == ["step 2", "step 4"]
-    recorded = [line for line in read_metrics(tmp_path) if "validation/psnr" in line]
+    recorded = [line for line in read_metrics(tmp_path) if "validation/official/psnr" in line]
     assert [line["step"] for line in recorded] == [2, 4]
 
     file = "weights_ema.safetensors" if config.optimizer.ema_decay else "weights.safetensors"
@@ -115,7 +115,7 @@ def test_training_goes_on_while_scenes_are_measured(
     )
     assert measured_at == [5, 10, 15, 20, 25, 30]
     lines = read_metrics(tmp_path)
-    first_measured = next(number for number, line in enumerate(lines) if "validation/psnr" in line)
+    first_measured = next(number for number, line in enumerate(lines) if "validation/official/psnr" in line)
     assert [line["step"] for line in lines].index(8) < first_measured
 
 

@@ -240,7 +240,7 @@ def test_a_sweep_that_is_killed_stopped_and_taken_up_again(swept: Swept, store: 
 
 
 def step_and_kind(line: dict[str, float]) -> tuple[float, bool]:
-    return line["step"], "validation/tof" in line
+    return line["step"], "validation/official/tof" in line
 
 
 @contextlib.contextmanager

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from tecogan_dist.base.chatter import quieten
 from tecogan_dist.config.schema import Config
+from tecogan_dist.runs.quantities import ALL_REDUCE, BACKWARD
 from tecogan_dist.training.engines.pair import (
     Moments,
     gather_moments,
@@ -19,9 +20,11 @@ from tecogan_dist.training.engines.pair import (
     losses_in_order,
     make_optimizer,
     networks_at,
+    norms_of_parts,
     order,
     restore_moments,
     set_learning_rate,
+    unmarked,
 )
 from tecogan_dist.training.objective import ObjectiveResult
 
@@ -44,6 +47,7 @@ class DeepSpeedPair:
         self.discriminator: Callable[..., Any] | None = None if discriminator is None else self._engines[1]
         self.discriminator_module: nn.Module | None = None if discriminator is None else self._engines[1].module
         self.not_finite: tuple[str, ...] = ()
+        self.mark: Callable[[str], None] = unmarked
 
     def _engine(self, module: nn.Module, config: Config) -> Any:
         engine, *_ = self._deepspeed.initialize(
@@ -51,6 +55,14 @@ class DeepSpeedPair:
             optimizer=make_optimizer(module, config),
             config=deepspeed_settings(config, workers=torch.distributed.get_world_size()),
         )
+        reduce = engine.allreduce_gradients
+
+        def reduce_and_tell(*arguments: Any, **keywords: Any) -> None:
+            self.mark(BACKWARD)
+            reduce(*arguments, **keywords)
+            self.mark(ALL_REDUCE)
+
+        engine.allreduce_gradients = reduce_and_tell
         return engine
 
     def backward(self, result: ObjectiveResult, *, update_discriminator: bool, last: bool) -> None:
@@ -79,6 +91,16 @@ class DeepSpeedPair:
                 bad.append(position)
         self.not_finite = networks_at(bad)
         return not bad
+
+    def gradient_norms(self, *, update_discriminator: bool) -> dict[str, Tensor]:
+        from deepspeed.utils import safe_get_full_grad
+
+        discriminator = self.discriminator_module if update_discriminator else None
+        return norms_of_parts(self.upscaler_module, discriminator, safe_get_full_grad)
+
+    def own_weights(self) -> list[Tensor]:
+        # With ZeRO 3 a parameter is empty, and its part beside it.
+        return [getattr(parameter, "ds_tensor", parameter).detach() for parameter in self.upscaler_module.parameters()]
 
     @contextlib.contextmanager
     def weights(self) -> Iterator[None]:
@@ -132,7 +154,7 @@ def _import_deepspeed(device: torch.device) -> Any:
         os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
 
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    quieten("DeepSpeed")
     if device.type == "cpu":
         # Keeps init_distributed from compiling a shared-memory extension; a killed build would hang later runs.
         deepspeed.ops.__compatible_ops__ = {}

@@ -35,6 +35,8 @@ class EnginePair(Protocol):
     """The discriminator's plain module, for the generator's pass and for validation."""
     not_finite: tuple[str, ...]
     """Those of NETWORKS whose gradients were not finite in the last update."""
+    mark: Callable[[str], None]
+    """Told what has just been done (``time/...``), where a backward pass turns to bringing gradients together."""
 
     def backward(self, result: ObjectiveResult, *, update_discriminator: bool, last: bool) -> None:
         """Add the gradients of a micro-batch; ``last``: it is the last one of its step."""
@@ -46,6 +48,15 @@ class EnginePair(Protocol):
         update nothing, on all workers alike. With ``update_discriminator`` false, as it was for :meth:`backward`, the
         discriminator's weights, moments and step count stay untouched.
         """
+
+    def gradient_norms(self, *, update_discriminator: bool) -> dict[str, Tensor]:
+        """L2 norms of what :meth:`update` is about to use, 0-dim tensors: of flow, generator and discriminator.
+
+        The same on all workers, which all call it between the last backward pass and the update.
+        """
+
+    def own_weights(self) -> list[Tensor]:
+        """The upscaler's weights, or this worker's part of each, not copied."""
 
     def weights(self) -> contextlib.AbstractContextManager[None]:
         """While open, both plain modules hold their complete weights. All workers enter it."""
@@ -61,6 +72,24 @@ def gradients_are_finite(parameters: Iterable[Tensor]) -> bool:
     """Whether no gradient holds an infinity or NaN."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     return bool(torch.stack(torch._foreach_norm(gradients)).isfinite().all())
+
+
+def norms_of_parts(
+    upscaler: nn.Module, discriminator: nn.Module | None, gradient: Callable[[nn.Parameter], Tensor | None]
+) -> dict[str, Tensor]:
+    """L2 norms of the gradients of the flow network, the generator and, if it is given, the discriminator."""
+    parts = {"flow": upscaler.get_submodule("flow"), "generator": upscaler.get_submodule("generator")}
+    if discriminator is not None:
+        parts["discriminator"] = discriminator
+    norms = {}
+    for name, part in parts.items():
+        gradients = [found for parameter in part.parameters() if (found := gradient(parameter)) is not None]
+        norms[name] = torch.stack(torch._foreach_norm(gradients)).norm()
+    return norms
+
+
+def unmarked(done: str, /) -> None:
+    """For pairs whose time nobody asks for."""
 
 
 def networks_at(positions: Iterable[int]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from tecogan_dist.config.schema import Config
 from tecogan_dist.training.engines.pair import (
@@ -16,9 +16,11 @@ from tecogan_dist.training.engines.pair import (
     losses_in_order,
     make_optimizer,
     networks_at,
+    norms_of_parts,
     order,
     restore_moments,
     set_learning_rate,
+    unmarked,
 )
 from tecogan_dist.training.objective import ObjectiveResult
 
@@ -32,6 +34,7 @@ class PlainPair:
         self.discriminator: Callable[..., Any] | None = discriminator
         self.discriminator_module: nn.Module | None = discriminator
         self.not_finite: tuple[str, ...] = ()
+        self.mark = unmarked
         self._scale = config.discriminator.learning_rate_scale
         self._accumulation = config.accumulation
         self._clipping = config.optimizer.gradient_clipping
@@ -57,6 +60,13 @@ class PlainPair:
             optimizer.zero_grad()
         self.not_finite = networks_at(bad)
         return not bad
+
+    def gradient_norms(self, *, update_discriminator: bool) -> dict[str, Tensor]:
+        discriminator = self.discriminator_module if update_discriminator else None
+        return norms_of_parts(self.upscaler_module, discriminator, lambda parameter: parameter.grad)
+
+    def own_weights(self) -> list[Tensor]:
+        return [parameter.detach() for parameter in self.upscaler_module.parameters()]
 
     @contextlib.contextmanager
     def weights(self) -> Iterator[None]:

@@ -28,7 +28,22 @@ class Measured:
     values: dict[str, float]
 
 
-News = Line | Progress | Measured
+@dataclass(frozen=True)
+class Saved:
+    """The checkpoint of a step is complete."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A worker's process is gone: its number, and its machine's address."""
+
+    pid: int
+    ip: str
+
+
+News = Line | Progress | Measured | Saved | Lost
 
 
 class Board:
@@ -47,6 +62,13 @@ class Board:
 
     def measured(self, step: int, values: dict[str, float]) -> None:
         self._news.append(Measured(step, values))
+
+    def checkpoint(self, step: int) -> None:
+        self._news.append(Saved(step))
+
+    def lost(self, pid: int, ip: str) -> None:
+        """What it wrote last should be shown."""
+        self._news.append(Lost(pid, ip))
 
     def take(self) -> list[News]:
         news, self._news = self._news, []

@@ -38,6 +38,8 @@ class AfterFailure(ray.train.UserCallback):
         sentence = ray.get(self._board.given_up.remote())
         if sentence is not None:
             raise UserError(sentence)  # ends the run: the controller retries only what failed in workers
+        for pid, ip in filter(None, map(_place, lost_workers(worker_exceptions).values())):
+            self._board.lost.remote(pid, ip)
         self._failures += 1
         if self._failures <= self._max_failures:
             self._board.say.remote(
@@ -125,8 +127,19 @@ def _reason(error: RayActorError | OutOfMemoryError) -> str:
         return "the machine ran out of memory, and Ray ended the process"
     if isinstance(error, ActorUnavailableError):
         return "the machine or process does not answer"
-    found = dict(re.findall(r"^\t(pid|ip): (\S+)$", str(error), re.MULTILINE))
+    found = _facts(error)
     if "node has died" in str(error):
         return f"the machine {found.get('ip', '')} is gone"
     place = f" ({found['pid']} on {found['ip']})" if {"pid", "ip"} <= found.keys() else ""
     return f"the process{place} died"
+
+
+def _facts(error: Exception) -> dict[str, str]:
+    """``pid`` and ``ip`` of an actor, as far as Ray tells them."""
+    return dict(re.findall(r"^\t(pid|ip): (\S+)$", str(error), re.MULTILINE))
+
+
+def _place(error: Exception) -> tuple[int, str] | None:
+    """The process that is gone, and its machine."""
+    found = _facts(error)
+    return (int(found["pid"]), found["ip"]) if found.get("pid", "").isdigit() and "ip" in found else None

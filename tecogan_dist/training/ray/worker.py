@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import ray
@@ -10,8 +11,10 @@ import ray.train.torch
 import torch
 
 from tecogan_dist.base.storage import UnreachableError
+from tecogan_dist.cluster.facts import nodes
 from tecogan_dist.cluster.ray_errors import find_user_error
 from tecogan_dist.data.stream.stream import training_stream
+from tecogan_dist.runs.facts import with_nodes
 from tecogan_dist.training.device import out_of_memory
 from tecogan_dist.training.loop import Stream, train
 from tecogan_dist.training.ray.watchdog import Watchdog
@@ -27,6 +30,8 @@ def train_worker(task: TrainingTask, *, networks: ray.ObjectRef, board: Any, str
     rank = ray.train.get_context().get_world_rank()
     watchdog = Watchdog(task.config.cluster.step_timeout, say=reporter.say, rank=rank)
     try:
+        if rank == 0:  # the cluster as it is in this attempt, for the run's records
+            task = dataclasses.replace(task, facts=with_nodes(task.facts, nodes()))
         train(
             task,
             device=ray.train.torch.get_device(),
@@ -70,6 +75,9 @@ class RayReporter:
 
     def measured(self, step: int, values: dict[str, float]) -> None:
         self._board.measured.remote(step, values)
+
+    def checkpoint(self, step: int) -> None:
+        self._board.checkpoint.remote(step)
 
     def asked_to_stop(self) -> bool:
         # One question is always on its way; its answer is read when it is there.

@@ -1,0 +1,145 @@
+"""A run's TensorBoard files: scalars and their layout, pictures that move, and a trial's settings."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.plugins.custom_scalar import metadata as layouts
+from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Layout, MultilineChartContent
+from tensorboard.plugins.custom_scalar.layout_pb2 import Chart as LayoutChart
+from tensorboard.plugins.hparams import metadata as hparams
+from tensorboard.plugins.hparams.api_pb2 import (
+    DATA_TYPE_BOOL,
+    DATA_TYPE_FLOAT64,
+    DATA_TYPE_STRING,
+    STATUS_SUCCESS,
+    Experiment,
+    HParamInfo,
+    MetricInfo,
+    MetricName,
+)
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.util import tensor_util
+from torch import Tensor
+
+from tecogan_dist.metrics.names import COLUMN, METRICS
+from tecogan_dist.runs.quantities import VALIDATION
+from tecogan_dist.tracking.animations import encode_animation
+from tecogan_dist.tracking.charts import SECTIONS, pattern
+
+
+class TensorBoardRecords:
+    """Writes into ``folder``. ``first_step`` steps are done: TensorBoard forgets what it read beyond them.
+
+    ``searched`` are the settings that a sweep searches, with this trial's values; empty for a run that is no trial.
+    """
+
+    def __init__(self, folder: Path, *, first_step: int, searched: Mapping[str, Any] = {}) -> None:
+        self._events, self._searched = EventFileWriter(str(folder)), searched
+        restart = SessionLog(status=SessionLog.START)
+        self._events.add_event(Event(wall_time=time.time(), step=first_step + 1, session_log=restart))
+        begin = [layout(), *(session_begins(searched) if searched else [])]
+        self._events.add_event(Event(wall_time=time.time(), step=0, summary=Summary(value=begin)))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Values by name. Raises ``OSError`` if they cannot be written."""
+        self._add(step, [Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
+
+    def animations(self, step: int, animations: Mapping[str, Tensor]) -> None:
+        """(N, T, 3, H, W) frames by name, 0..1. Raises ``OSError`` if they cannot be written."""
+        self.pictures(step, {name: encode_animation(frames)[0] for name, frames in animations.items()})
+
+    def pictures(self, step: int, files: Mapping[str, bytes]) -> None:
+        """Contents of PNG or GIF files by name. Raises ``OSError`` if they cannot be written."""
+        values = []
+        for name, data in files.items():
+            with Image.open(io.BytesIO(data)) as picture:
+                width, height = picture.size
+            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
+            values.append(Summary.Value(tag=name, image=image))
+        self._add(step, values)
+
+    def flush(self) -> None:
+        """Everything to the disk."""
+        self._events.flush()
+
+    def close(self, *, failed: bool = False) -> None:
+        """No more is written. Of a trial that has ``failed`` nothing says that it ended: it may go on."""
+        if self._searched and not failed:
+            self._add(0, [session_ends()])
+        self._events.close()
+
+    def _add(self, step: int, values: list[Any]) -> None:
+        self._events.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        self._events.flush()
+
+
+def layout() -> Summary.Value:
+    """What the page Custom Scalars shows: the charts of :data:`tecogan_dist.tracking.charts.SECTIONS`."""
+    categories = [
+        Category(
+            title=section.title,
+            chart=[
+                LayoutChart(title=chart.title, multiline=MultilineChartContent(tag=list(map(pattern, chart.names))))
+                for chart in section.charts
+            ],
+        )
+        for section in SECTIONS
+    ]
+    return Summary.Value(
+        tag=layouts.CONFIG_SUMMARY_TAG,
+        metadata=layouts.create_summary_metadata(),
+        tensor=tensor_util.make_tensor_proto(Layout(category=categories).SerializeToString()),
+    )
+
+
+def session_begins(searched: Mapping[str, Any]) -> list[Summary.Value]:
+    """A trial for the page HParams: what is searched and measured, and the trial's values.
+
+    Numbers, words and truth values are shown as they are, others as JSON.
+    """
+    values = {name: _shown(value) for name, value in searched.items()}
+    experiment = Experiment(
+        hparam_infos=[HParamInfo(name=name, type=_type(value)) for name, value in values.items()],
+        metric_infos=[
+            MetricInfo(name=MetricName(tag=f"{VALIDATION}/{metric}"), display_name=COLUMN[metric]) for metric in METRICS
+        ],
+    )
+    start = SessionStartInfo(start_time_secs=time.time())
+    for name, value in values.items():
+        kind = {DATA_TYPE_BOOL: "bool_value", DATA_TYPE_FLOAT64: "number_value", DATA_TYPE_STRING: "string_value"}
+        setattr(start.hparams[name], kind[_type(value)], value)
+    return [
+        _session(hparams.EXPERIMENT_TAG, HParamsPluginData(experiment=experiment)),
+        _session(hparams.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start)),
+    ]
+
+
+def session_ends() -> Summary.Value:
+    """The trial is complete, or was stopped by its sweep."""
+    end = SessionEndInfo(status=STATUS_SUCCESS, end_time_secs=time.time())
+    return _session(hparams.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end))
+
+
+def _session(tag: str, data: HParamsPluginData) -> Summary.Value:
+    metadata: SummaryMetadata = hparams.create_summary_metadata(data)
+    return Summary.Value(tag=tag, metadata=metadata, tensor=hparams.NULL_TENSOR)
+
+
+def _shown(value: Any) -> bool | float | str:
+    return value if isinstance(value, bool | int | float | str) else json.dumps(value)
+
+
+def _type(value: bool | float | str) -> int:
+    if isinstance(value, bool):
+        return DATA_TYPE_BOOL
+    return DATA_TYPE_STRING if isinstance(value, str) else DATA_TYPE_FLOAT64

@@ -1,0 +1,55 @@
+"""What of a run's records is worth waking somebody for: steps that are left out, and known patterns of failure."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+
+from tecogan_dist.config.schema import Config
+from tecogan_dist.runs import quantities
+from tecogan_dist.runs.patterns import ENOUGH_LINES, limits_of, patterns
+
+LEFT_OUT_IN_A_ROW = 3
+"""Steps between two records that were left out as not finite, from which on it is worth an alert."""
+LOOK_SECONDS = 60.0
+"""Between two looks for known patterns."""
+
+
+class Alerts:
+    """Fed with a run's records, in their order."""
+
+    def __init__(self, config: Config) -> None:
+        self._limits = limits_of(config)
+        self._lines: deque[dict[str, float]] = deque(maxlen=ENOUGH_LINES)
+        self._bad: float | None = None
+        self._next_look = time.monotonic() + LOOK_SECONDS
+
+    def of(
+        self, step: int, values: Mapping[str, float], scores: Mapping[int, Mapping[str, float]]
+    ) -> list[tuple[str, str]]:
+        """Title and text of each alert after a record of ``step``; none, as a rule."""
+        self._lines.append({quantities.STEP: step, **values})
+        return [*self._left_out(step, values), *self._known(scores)]
+
+    def _left_out(self, step: int, values: Mapping[str, float]) -> list[tuple[str, str]]:
+        bad = values.get(quantities.BAD_STEPS)
+        if bad is None:
+            return []
+        new = 0.0 if self._bad is None else bad - self._bad  # the first record may count those of earlier attempts
+        self._bad = bad
+        if new < LEFT_OUT_IN_A_ROW:
+            return []
+        return [
+            (
+                "steps are left out",
+                f"Up to step {step}, {new:.0f} steps had losses or gradients that were not finite.",
+            )
+        ]
+
+    def _known(self, scores: Mapping[int, Mapping[str, float]]) -> list[tuple[str, str]]:
+        if time.monotonic() < self._next_look:
+            return []
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        found = patterns(list(self._lines), scores=scores, **self._limits)
+        return [(pattern.name, pattern.advice) for pattern in found if pattern.severity == "failure"]
