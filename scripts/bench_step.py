@@ -6,6 +6,11 @@ once. Ours is what ``train`` runs: channels_last, features of a target computed 
     python scripts/bench_step.py [--batch-size 1] [--sequence-length 10] [--blocks 16] [--repeats 3] [--device cpu]
 
 On CPU the peak is the growth of the resident set of a fresh process; on CUDA it is what torch allocated.
+
+    python scripts/bench_step.py --recording [--batch-size 1] [--repeats 3]
+
+times all that is done for records instead: norms, change of the weights, clocks, counted operations, sums and averages,
+and writing them to metrics.jsonl and TensorBoard, as a share of a step with a record every 20 steps.
 """
 
 from __future__ import annotations
@@ -14,21 +19,30 @@ import argparse
 import contextlib
 import multiprocessing
 import statistics
+import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Self
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
-from tecogan_dist.config.schema import Config, ModelConfig
+from tecogan_dist.base.storage import Location
+from tecogan_dist.config.schema import Config, ModelConfig, TrackingConfig
 from tecogan_dist.models import layers
 from tecogan_dist.models.build import build_discriminator, build_upscaler
 from tecogan_dist.models.vgg import Vgg19
+from tecogan_dist.runs.checkpoints import LossRecords
+from tecogan_dist.runs.quantities import STEP_TIME
+from tecogan_dist.tracking.tracker import Tracker
 from tecogan_dist.training import losses
+from tecogan_dist.training.clock import Clock, Phases
 from tecogan_dist.training.engines.plain import PlainPair
 from tecogan_dist.training.objective import mirror
+from tecogan_dist.training.recording import Probe
 from tecogan_dist.training.step import TrainingStep
 from tecogan_dist.weights.vgg import read_vgg
 
@@ -47,21 +61,28 @@ def straightforward_perceptual(
 class Variant:
     """One of the two ways, with its own copy of the same networks."""
 
-    def __init__(self, options: argparse.Namespace, *, ours: bool) -> None:
+    def __init__(self, options: argparse.Namespace, *, ours: bool, display_every: int = 10**9) -> None:
         torch.manual_seed(1)
         self.ours = ours
         self.device = torch.device(options.device)
         # Damped: an untrained generator's outputs would grow from frame to frame, and the losses beyond comparison.
         config = Config(model=ModelConfig(blocks=options.blocks, output_init_scale=0.1))
-        config = replace(config, data=replace(config.data, sequence_length=options.sequence_length))
+        config = replace(
+            config,
+            batch_size=options.batch_size,
+            data=replace(config.data, sequence_length=options.sequence_length),
+            cluster=replace(config.cluster, precision=options.precision),
+            tracking=replace(config.tracking, display_every=display_every),
+        )
+        self.config = config
         upscaler = build_upscaler(config.model).to(self.device)
         discriminator = build_discriminator(config.discriminator).to(self.device)
         pair = PlainPair(upscaler, discriminator, config)
-        self._step = TrainingStep(config, pair, device=self.device, vgg=read_vgg("random", seed=1))
+        self.step = TrainingStep(config, pair, device=self.device, vgg=read_vgg("random", seed=1))
         side = 4 * config.data.crop_size + 8
         shape = (options.batch_size, options.sequence_length, side, side, 3)
         windows = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
-        self._windows = windows.to(self.device)
+        self.windows = windows.to(self.device)
 
     def run(self) -> dict[str, float]:
         """A step, and its losses."""
@@ -69,9 +90,62 @@ class Variant:
             if not self.ours:
                 stack.enter_context(patch.object(losses, "perceptual", straightforward_perceptual))
                 stack.enter_context(patch.object(layers, "channels_last", Tensor.contiguous))
-            outcome = self._step(self._windows)
+            outcome = self.step(self.windows)
         assert not outcome.problem
         return {name: value.item() for name, value in outcome.losses.items()}
+
+
+class Stopwatch:
+    """Seconds inside of some functions, which it wraps while it is open."""
+
+    def __init__(self, *places: tuple[Any, str]) -> None:
+        self.seconds: dict[str, float] = dict.fromkeys((name for _, name in places), 0.0)
+        self._patches = [patch.object(owner, name, self._timed(name, getattr(owner, name))) for owner, name in places]
+
+    def _timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **keywords: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return function(*arguments, **keywords)
+            finally:
+                self.seconds[name] += time.perf_counter() - started
+
+        return timed
+
+    def __enter__(self) -> Self:
+        for each in self._patches:
+            each.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._patches:
+            each.stop()
+
+
+def measure_recording(options: argparse.Namespace) -> None:
+    """Print what records cost. Their work is timed by itself: a step's time varies by more than that."""
+    every = TrackingConfig().display_every
+    variant = Variant(options, ours=True, display_every=1)
+    variant.run()
+    in_each_step = Stopwatch((Phases, "begin"), (Phases, "end"), (Probe, "count"), (LossRecords, "with_step"))
+    in_a_record = Stopwatch((Probe, "before_update"), (Probe, "after_update"), (Probe, "values"), (Tracker, "scalars"))
+    with tempfile.TemporaryDirectory() as folder, in_each_step, in_a_record:
+        output, clock = Location.of(Path(folder)), Clock()
+        with Tracker(output, variant.config, first_step=0, say=print) as tracker:
+            for batch in clock.timed(iter([variant.windows] * options.repeats), on_first=lambda _: None):
+                step = variant.step
+                step(batch, clock=clock)
+                clock.count_step()
+                record = step.take_record(clock)
+                tracker.scalars(step.state.step, record)
+    seconds = record[STEP_TIME]
+    always, recorded = (sum(watch.seconds.values()) / options.repeats for watch in (in_each_step, in_a_record))
+    print(
+        f"a step of {seconds:.2f} s: {1e3 * always:.2f} ms in each, {1e3 * recorded:.1f} ms more in one with a record"
+    )
+    for name, total in (in_each_step.seconds | in_a_record.seconds).items():
+        print(f"  {name:16} {1e3 * total / options.repeats:8.2f} ms")
+    print(f"with a record every {every} steps: {(always + recorded / every) / seconds:.3%} of a step")
 
 
 def peak_memory(options: argparse.Namespace, *, ours: bool) -> float:
@@ -103,12 +177,17 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--recording", action="store_true", help="what records cost, instead")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     # Losses are compared to rounding; TF32 would hide that.
     torch.backends.cudnn.allow_tf32 = False
 
+    if options.recording:
+        measure_recording(options)
+        return
     variants = {"straightforward": Variant(options, ours=False), "ours": Variant(options, ours=True)}
     first = {name: variant.run() for name, variant in variants.items()}
     difference = max(abs(first["ours"][key] - value) for key, value in first["straightforward"].items())
