@@ -1,7 +1,7 @@
 """An evaluation's files, above all its HTML page: tables, curves, the worst frames and temporal profiles.
 
-The page needs nothing else. Pictures are data URIs, curves are inline SVG, and there are no scripts; the page's own
-policy forbids it to load anything. The markup is in evaluation.html, where every value is escaped.
+Pictures are data URIs, curves are drawn by plotly.js (:mod:`tecogan_dist.pages.charts`). The markup is in
+evaluation.html.
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-
-import jinja2
 
 from tecogan_dist.base.documents import dump_json
 from tecogan_dist.base.together import write_together
 from tecogan_dist.metrics.measuring import OpenSequence
 from tecogan_dist.metrics.names import HIGHER_IS_BETTER
 from tecogan_dist.metrics.summary import Evaluation, SequenceValues
-from tecogan_dist.pages.curves import LABEL, Chart, chart, format_value
+from tecogan_dist.metrics.worst import worst_frames
+from tecogan_dist.pages.charts import Figure
+from tecogan_dist.pages.curves import curve
 from tecogan_dist.pages.pictures import (
     COLOUR_MAP,
     Profile,
@@ -28,8 +27,9 @@ from tecogan_dist.pages.pictures import (
     profile_picture,
     read_worst,
     region_style,
-    worst_frames,
 )
+from tecogan_dist.pages.templates import render
+from tecogan_dist.pages.values import LABEL, format_value
 from tecogan_dist.video.source import FrameSource
 
 FILES = ("metrics.csv", "metrics.json", "report.html")
@@ -37,6 +37,7 @@ FILES = ("metrics.csv", "metrics.json", "report.html")
 BLAME_ORDER = ("tof", "lpips", "psnr", "ssim", "tlp")
 """The first of these that was measured says which frames are the worst."""
 
+ARROW = {metric: "↑" if metric in HIGHER_IS_BETTER else "↓" for metric in LABEL}
 OPEN_SEQUENCES = 4
 """Up to this many sequences are all unfolded; of more, only the first."""
 
@@ -107,38 +108,34 @@ def render_report(
     worst: int = 3,
     note: str = "",
 ) -> str:
-    """The page, to be written as UTF-8.
+    """The page, to be written as UTF-8; of its size, 4.8 MB are plotly.js.
 
     ``profiles`` and ``sources``, the latter (results, targets), are those of ``evaluation.sequences``. The ``worst``
     frames of each are read again, two at a time. ``note`` says how it was measured
     (:func:`tecogan_dist.metrics.measuring.measured_with`). Raises :class:`UserError` for frames that cannot be read any
     more.
     """
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["value"] = format_value
-    template = environment.from_string(
-        resources.files("tecogan_dist.pages").joinpath("evaluation.html").read_text("utf-8")
-    )
     sections = [
         _section(sequence, evaluation, profile, pair, worst)
         for sequence, profile, pair in zip(evaluation.sequences, profiles, sources, strict=True)
     ]
-    page = template.render(
-        evaluation=evaluation,
-        sections=sections,
-        comparisons=_comparisons(evaluation),
-        source=SOURCE,
-        source_link=SOURCE_LINK,
-        label=LABEL,
-        arrow={metric: "↑" if metric in HIGHER_IS_BETTER else "↓" for metric in LABEL},
-        colours=["#{:02x}{:02x}{:02x}".format(*colour) for colour in COLOUR_MAP],
-        open_all=len(sections) <= OPEN_SEQUENCES,
-        note=note,
+    return render(
+        "evaluation.html",
+        {
+            "evaluation": evaluation,
+            "sections": sections,
+            "comparisons": _comparisons(evaluation),
+            "source": SOURCE,
+            "source_link": SOURCE_LINK,
+            "label": LABEL,
+            "arrow": ARROW,
+            "colours": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in COLOUR_MAP],
+            "open_all": len(sections) <= OPEN_SEQUENCES,
+            "note": note,
+        },
+        charts=True,
+        filters={"value": format_value},
     )
-    # A file name may hold bytes that are not UTF-8, as lone surrogates.
-    return page.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @dataclass(frozen=True)
@@ -188,7 +185,7 @@ class Section:
     """What the page shows of a sequence. ``blamed`` is the metric that chose the ``worst`` frames."""
 
     values: SequenceValues
-    charts: list[Chart]
+    charts: list[Figure]
     blamed: str
     worst: list[WorstFrame]
     region: str
@@ -208,7 +205,17 @@ def _section(
     shown = {frame.frame: frame for frame in read_worst({frame: values[frame] for frame in chosen}, sources)}
     return Section(
         values=sequence,
-        charts=[chart(metric, sequence.frames_of(metric), sequence.values[metric]) for metric in evaluation.metrics],
+        charts=[
+            curve(
+                metric,
+                sequence.frames_of(metric),
+                sequence.values[metric],
+                title=f"{LABEL[metric]} {ARROW[metric]}, {evaluation.protocol.name}",
+                worst=chosen,
+                blamed=LABEL[blamed].partition(" ")[0],
+            )
+            for metric in evaluation.metrics
+        ],
         blamed=blamed,
         worst=[shown[frame] for frame in chosen],
         region=region_style(evaluation.protocol, sequence.height, sequence.width),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,17 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tecogan_dist.metrics.measuring import PROFILE_FRAMES, Profile
-from tecogan_dist.metrics.names import HIGHER_IS_BETTER
 from tecogan_dist.metrics.protocol import Images, Protocol, match_size
 from tecogan_dist.metrics.temporal import flow_difference, grey, optical_flow
-from tecogan_dist.pages.curves import tick_step
 from tecogan_dist.pages.data_uris import data_uri
 from tecogan_dist.video.source import FrameSource
 
 PICTURE_WIDTH = 480
 PROFILE_HEIGHT = 360
-WORST_GAP = 24
-"""Frames between two of the worst where the sequence is long enough: about a second."""
 
 COLOUR_MAP = np.array(
     [(9, 0, 63), (59, 0, 109), (132, 0, 128), (212, 0, 99), (254, 101, 37), (254, 182, 92), (254, 242, 197)]
@@ -50,22 +46,6 @@ class WorstFrame:
     value: float
     pictures: list[Picture]
     flow_range: float | None
-
-
-def worst_frames(frames: Sequence[int], values: Sequence[float], metric: str, *, count: int) -> list[int]:
-    """The ``count`` worst of ``frames`` by their ``values``, the worst first; the earlier of equal ones.
-
-    They lie apart from each other by WORST_GAP values, or by less in a sequence too short for it: neighbours are
-    mostly bad for the same reason.
-    """
-    # Each choice rules out less than 2 * gap values, all of them together half of the sequence: some are always left.
-    gap = max(1, min(WORST_GAP, len(values) // (4 * count + 1)))
-    badness = -np.asarray(values) if metric in HIGHER_IS_BETTER else np.asarray(values)
-    chosen: list[int] = []
-    for position in np.argsort(-badness, kind="stable"):
-        if len(chosen) < count and all(abs(position - other) >= gap for other in chosen):
-            chosen.append(int(position))
-    return [frames[position] for position in chosen]
 
 
 def read_worst(chosen: dict[int, float], sources: tuple[FrameSource, FrameSource]) -> Iterator[WorstFrame]:
@@ -170,3 +150,9 @@ def profile_picture(profile: Profile) -> ProfilePicture:
         pictures=pictures,
         drawn_height=pictures[0].height * max(1, 200 // pictures[0].height),
     )
+
+
+def tick_step(least: float) -> float:
+    """The smallest of 1, 2, 5, 10, 20, ... and 0.5, 0.2, 0.1, ... that is not below ``least``, which may be 0."""
+    power = 10.0 ** math.floor(math.log10(least)) if least > 0 else 1.0
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))

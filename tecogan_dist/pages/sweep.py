@@ -1,31 +1,22 @@
 """A sweep's page: the winner and how to train it, all trials in a table, figures of what they show, and pictures.
 
-It is one file that loads nothing. Its figures are drawn by plotly.js, which is in it once, so scripts have to run: the
-page's own policy allows those two whose checksums it gives, and no others. The markup is in sweep.html, where every
-value is escaped.
+Its figures are drawn by plotly.js (:mod:`tecogan_dist.pages.charts`). The markup is in sweep.html.
 """
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 
-import jinja2
 import numpy as np
 import optuna
-from markupsafe import Markup
 from PIL import Image
-from plotly.offline import get_plotlyjs
 
 from tecogan_dist.base.storage import Location
 from tecogan_dist.metrics.names import HIGHER_IS_BETTER
 from tecogan_dist.metrics.protocol import OFFICIAL, Images
-from tecogan_dist.pages.curves import LABEL, UNIT, format_value
 from tecogan_dist.pages.data_uris import data_uri
 from tecogan_dist.pages.pictures import Picture
 from tecogan_dist.pages.sweep_course import front, history, learning_curves, timeline
@@ -33,6 +24,8 @@ from tecogan_dist.pages.sweep_lineage import lineage_sections
 from tecogan_dist.pages.sweep_pictures import Showing
 from tecogan_dist.pages.sweep_plots import Section, Sweep, quiet_optuna
 from tecogan_dist.pages.sweep_settings import settings_sections
+from tecogan_dist.pages.templates import render
+from tecogan_dist.pages.values import LABEL, UNIT, format_value
 from tecogan_dist.tuning.ranking import excesses
 from tecogan_dist.tuning.records import SweepResults, TrialRecord
 from tecogan_dist.tuning.results import measured_metrics, value_text
@@ -43,21 +36,6 @@ SHORT = {metric: label.partition(" ")[0] for metric, label in LABEL.items()}
 """A metric's name without its unit."""
 PROFILE_HEIGHT = 120
 """About so many pixels each temporal profile is high."""
-DRAW = """
-"use strict";
-const canHover = matchMedia("(hover: hover)").matches;
-for (const holder of document.querySelectorAll(".plot")) {
-  const draw = () => {
-    const figure = JSON.parse(holder.querySelector("script").textContent);
-    Plotly.newPlot(holder.querySelector(".drawing"), figure.data, figure.layout,
-                   {responsive: true, displaylogo: false, showSendToCloud: false,
-                    displayModeBar: canHover ? "hover" : false, modeBarButtonsToRemove: ["select2d", "lasso2d"]});
-  };
-  const fold = holder.closest("details");
-  // What is folded has no width to be drawn in.
-  if (fold && !fold.open) fold.addEventListener("toggle", draw, {once: true}); else draw();
-}
-"""
 
 
 def write_sweep_page(
@@ -95,45 +73,33 @@ def render_sweep(
     the address of the sweep at W&B, if it is there.
     """
     sweep = Sweep(results, study)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["value"] = format_value
-    environment.filters["setting"] = functools.partial(value_text, digits=4)
-    template = environment.from_string(resources.files("tecogan_dist.pages").joinpath("sweep.html").read_text("utf-8"))
-    library = get_plotlyjs()
     with quiet_optuna():
         sections = _sections(sweep)
-    page = template.render(
-        title=title,
-        command=command,
-        wandb=wandb,
-        results=results,
-        sweep=sweep,
-        sections=sections,
-        metrics=_metrics(results),
-        settings=list(results.space.settings),
-        cards=_cards(results),
-        repeated=_repeated(sweep),
-        score=score_in_words(results.space.score),
-        protocol=OFFICIAL,
-        left_out=[trial for trial in results.trials if trial.number not in results.ranking],
-        how_it_ended=_how_it_ended,
-        broken=lambda values: _broken(results.space.score, values),
-        gallery=_gallery(pictures),
-        label=LABEL,
-        arrow={metric: "↑" if metric in HIGHER_IS_BETTER else "↓" for metric in LABEL},
-        library=Markup(library),
-        draw=Markup(DRAW),
-        script_hashes=Markup(" ".join(f"'sha256-{_digest(script)}'" for script in (library, DRAW))),
-        json=Markup,
+    return render(
+        "sweep.html",
+        {
+            "title": title,
+            "command": command,
+            "wandb": wandb,
+            "results": results,
+            "sweep": sweep,
+            "sections": sections,
+            "metrics": _metrics(results),
+            "settings": list(results.space.settings),
+            "cards": _cards(results),
+            "repeated": _repeated(sweep),
+            "score": score_in_words(results.space.score),
+            "protocol": OFFICIAL,
+            "left_out": [trial for trial in results.trials if trial.number not in results.ranking],
+            "how_it_ended": _how_it_ended,
+            "broken": lambda values: _broken(results.space.score, values),
+            "gallery": _gallery(pictures),
+            "label": LABEL,
+            "arrow": {metric: "↑" if metric in HIGHER_IS_BETTER else "↓" for metric in LABEL},
+        },
+        charts=True,
+        filters={"value": format_value, "setting": functools.partial(value_text, digits=4)},
     )
-    # A setting may hold bytes that are not UTF-8, as lone surrogates.
-    return page.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
 def _sections(sweep: Sweep) -> list[Section]:

@@ -14,7 +14,7 @@ from optuna import visualization
 from optuna.trial import TrialState
 
 from tecogan_dist.metrics.names import METRICS
-from tecogan_dist.pages.curves import LABEL
+from tecogan_dist.pages.charts import Figure
 from tecogan_dist.pages.sweep_plots import (
     ACCENT,
     ALARM,
@@ -22,12 +22,12 @@ from tecogan_dist.pages.sweep_plots import (
     INK,
     PALE,
     SOFT,
-    Plot,
     Section,
     Sweep,
     complete,
     plot,
 )
+from tecogan_dist.pages.values import LABEL
 from tecogan_dist.tuning.records import TrialRecord
 
 TICKS = 20
@@ -65,7 +65,7 @@ def history(sweep: Sweep) -> Section:
                 sweep.results.preset.last[sweep.metrics[0]], line={"color": INK, "dash": "dash", "width": 1}
             )
             reading += " The dashed line is the preset."
-    return section(reading=reading, plots=(plot(figure, height=340, legend=True),))
+    return section(reading=reading, plots=(plot(figure, title=f"Best {label} so far", height=340, legend=True),))
 
 
 _VOLUME = (
@@ -74,7 +74,7 @@ _VOLUME = (
 )
 
 
-def _hypervolume(sweep: Sweep) -> Plot:
+def _hypervolume(sweep: Sweep) -> Figure:
     step = max(record.step for record in sweep.ranked.values())
     last = [record.last for record in sweep.ranked.values() if record.step == step]
     worst = [
@@ -85,7 +85,7 @@ def _hypervolume(sweep: Sweep) -> Plot:
     figure = visualization.plot_hypervolume_history(study, worst)
     figure.update_traces(line={"color": INK, "width": 1.5, "shape": "hv"}, marker={"color": ACCENT, "size": 8})
     figure.update_xaxes(title_text="trial", dtick=1 if len(sweep.results.trials) <= TICKS else None)
-    return plot(figure, height=320)
+    return plot(figure, title="Hypervolume so far", height=320)
 
 
 def _add_stopped(figure: go.Figure, sweep: Sweep) -> str:
@@ -121,7 +121,7 @@ def learning_curves(sweep: Sweep) -> Section:
     )
 
 
-def _curves(sweep: Sweep, metric: str) -> Plot:
+def _curves(sweep: Sweep, metric: str) -> Figure:
     results = sweep.results
     study = optuna.create_study(direction=sweep.direction(metric))
     values = {trial.number: _finite(trial, metric) for trial in results.trials}
@@ -168,7 +168,7 @@ def _curves(sweep: Sweep, metric: str) -> Plot:
         figure.add_scatter(x=ends_of_line, y=[results.bicubic[metric]] * 2, name="bicubic", mode="lines", line=line)
     figure.update_xaxes(title_text="step")
     figure.update_yaxes(title_text=LABEL[metric], range=_range(sweep, metric, values, preset))
-    return plot(figure, height=400, legend=True)
+    return plot(figure, title=f"Learning curves, {LABEL[metric]}", height=400, legend=True)
 
 
 def _finite(trial: TrialRecord, metric: str) -> dict[int, float]:
@@ -207,7 +207,7 @@ def front(sweep: Sweep) -> Section | None:
     )
 
 
-def _front(sweep: Sweep, study: optuna.Study, pair: tuple[str, str]) -> Plot:
+def _front(sweep: Sweep, study: optuna.Study, pair: tuple[str, str]) -> Figure:
     first, second = (sweep.metrics.index(metric) for metric in pair)
     figure = visualization.plot_pareto_front(
         study,
@@ -239,7 +239,8 @@ def _front(sweep: Sweep, study: optuna.Study, pair: tuple[str, str]) -> Plot:
             hovertemplate="preset<br>%{x:.4f}, %{y:.4f}<extra></extra>",
             marker={"symbol": "diamond", "color": INK, "size": 11},
         )
-    return plot(figure, height=420, legend=True)
+    title = f"Pareto front of {LABEL[pair[0]]} and {LABEL[pair[1]]}"
+    return plot(figure, title=title, height=420, legend=True)
 
 
 def timeline(sweep: Sweep) -> Section:
@@ -267,5 +268,5 @@ def timeline(sweep: Sweep) -> Section:
     figure.update_yaxes(title_text="trial", dtick=1 if len(begun) <= TICKS else None, autorange="reversed")
     return section(
         reading="A bar reaches from a trial's beginning to its last measurement.",
-        plots=(plot(figure, height=120 + 18 * min(len(begun), 60), legend=True),),
+        plots=(plot(figure, title="Timeline", height=120 + 18 * min(len(begun), 60), legend=True),),
     )

@@ -6,7 +6,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tecogan_dist.pages.sweep_plots import ACCENT, BEST_COLOURS, INK, PALE, Plot, Section, Sweep, plot
+from tecogan_dist.pages.charts import Figure
+from tecogan_dist.pages.sweep_plots import ACCENT, BEST_COLOURS, INK, PALE, Section, Sweep, plot
 from tecogan_dist.tuning.records import TrialRecord
 
 ARROW_GAP = 0.012
@@ -91,7 +92,14 @@ def _lineage(sweep: Sweep) -> Section:
         title="Lineage",
         reading=f"{found} went on from another's weights: an arrow points from the donor to it. The blue line follows "
         "the winner's weights back to their beginning.",
-        plots=(plot(figure, height=110 + 34 * min(len(trials), 30), legend=bool(sweep.results.ranking)),),
+        plots=(
+            plot(
+                figure,
+                title="Lineage",
+                height=110 + 34 * min(len(trials), 30),
+                legend=bool(sweep.results.ranking),
+            ),
+        ),
     )
 
 
@@ -106,7 +114,7 @@ def _schedules(sweep: Sweep) -> Section:
     )
 
 
-def _schedule(sweep: Sweep, name: str) -> Plot:
+def _schedule(sweep: Sweep, name: str) -> Figure:
     figure = go.Figure()
     best = dict(zip(sweep.results.ranking, BEST_COLOURS, strict=False))
     # The best last, and so on top.
@@ -127,8 +135,10 @@ def _schedule(sweep: Sweep, name: str) -> Plot:
     figure.update_xaxes(title_text="step")
     figure.update_yaxes(title_text=name)
     if sweep.results.space.settings[name].kind == "loguniform":
-        figure.update_yaxes(type="log")
-    return plot(figure, height=260)
+        # 1, 2, 5: all digits would lie on top of each other. Of a narrow range there are few anyway.
+        known = [segment.values[name] for trial in sweep.results.trials for segment in trial.segments]
+        figure.update_yaxes(type="log", dtick="D2" if max(known, default=1) > 4 * min(known, default=1) else None)
+    return plot(figure, title=f"Schedules of {name}", height=260)
 
 
 def _axis_value(value: Any) -> float | str:

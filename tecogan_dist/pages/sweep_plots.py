@@ -14,7 +14,8 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
 from tecogan_dist.metrics.names import HIGHER_IS_BETTER
-from tecogan_dist.pages.curves import LABEL
+from tecogan_dist.pages.charts import FONT, Figure
+from tecogan_dist.pages.values import LABEL
 from tecogan_dist.tuning.ranking import excesses
 from tecogan_dist.tuning.records import SweepResults, TrialRecord
 
@@ -22,17 +23,6 @@ INK, SOFT, PALE = "#1b1f27", "#7a8494", "#b4bfd0"
 ACCENT, ALARM = "#2457c5", "#b3261e"
 BEST_COLOURS = (ACCENT, "#c25a00", "#1b8a5a")
 """Of the first, second and third."""
-FONT = 'system-ui, "Segoe UI", Roboto, sans-serif'
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plot:
-    """A figure: ``json`` is Plotly's, without characters that could end a script; sizes in CSS pixels."""
-
-    json: str
-    height: int
-    min_width: int = 0
-    """Narrower windows scroll it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +32,8 @@ class Section:
     anchor: str
     title: str
     reading: str
-    plots: tuple[Plot, ...] = ()
-    folded: tuple[Plot, ...] = ()
+    plots: tuple[Figure, ...] = ()
+    folded: tuple[Figure, ...] = ()
     """Of what does not count for the score."""
     columns: bool = False
     """Small figures beside each other."""
@@ -128,8 +118,11 @@ def quiet_optuna() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def plot(figure: go.Figure, *, height: int, min_width: int = 0, legend: bool = False) -> Plot:
-    """A figure in the page's looks, always on white, so that colours mean the same at night."""
+def plot(figure: go.Figure, *, title: str, height: int, min_width: int = 0, legend: bool = False) -> Figure:
+    """A figure in the page's looks, always on white, so that colours mean the same at night.
+
+    ``title`` is what a screen reader says of it: to the eye, the section and the axes say the same.
+    """
     figure.update_layout(
         template="plotly_white",
         title_text="",
@@ -146,4 +139,6 @@ def plot(figure: go.Figure, *, height: int, min_width: int = 0, legend: bool = F
     # Else a logarithmic axis has lone digits between its powers of ten.
     figure.update_xaxes(tickformat="~g", selector={"type": "log"})
     figure.update_yaxes(tickformat="~g", selector={"type": "log"})
-    return Plot(json=figure.to_json(), height=height, min_width=min_width)
+    return Figure(
+        title=title, content=figure.to_json(), height=height, min_width=min_width, on_white=True, titled=False
+    )

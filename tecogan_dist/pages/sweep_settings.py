@@ -16,8 +16,8 @@ import plotly.graph_objects as go
 from optuna import visualization
 from optuna.importance import PedAnovaImportanceEvaluator
 
-from tecogan_dist.pages.curves import LABEL
 from tecogan_dist.pages.sweep_plots import BEST_COLOURS, INK, Section, Sweep, complete, plot
+from tecogan_dist.pages.values import LABEL
 
 FEWEST = 4
 """Trials from which the importance of a setting is estimated, at least."""
@@ -122,7 +122,7 @@ def _importance(level: _Level, title: str) -> Section:
     return section(
         reading=f"How much a setting's values in the best {top} differ from those in all (PED-ANOVA)"
         f"{', of so few trials no more than a hint' if level.count < MANY else ''}. {_when(level)}.",
-        plots=(plot(figure, height=round(90 + LINE_HEIGHT * bars), legend=len(metrics) > 1),),
+        plots=(plot(figure, title=title, height=round(90 + LINE_HEIGHT * bars), legend=len(metrics) > 1),),
     )
 
 
@@ -145,7 +145,7 @@ def _coordinates(level: _Level, title: str) -> Section:
         title=title,
         reading=f"A line is a trial, through its score and its settings; the darker, the {darker}: where dark "
         f"lines meet on an axis, that value is good. {_when(level)}.",
-        plots=(plot(figure, height=420, min_width=COLUMN_WIDTH * len(labels)),),
+        plots=(plot(figure, title=title, height=420, min_width=COLUMN_WIDTH * len(labels)),),
     )
 
 
@@ -171,7 +171,7 @@ def _slices(level: _Level, title: str) -> Section:
         for name in level.varied(metric):
             figure = visualization.plot_slice(study, params=[name], target_name=LABEL[metric])
             figure.update_traces(marker={"showscale": False, "size": 8})
-            plots.append(plot(figure, height=260))
+            plots.append(plot(figure, title=f"{LABEL[metric]} by {name}", height=260))
     return Section(
         anchor="slices",
         title=title,
@@ -196,7 +196,7 @@ def _contour(level: _Level, title: str) -> Section:
         for axis in (figure.layout.xaxis, figure.layout.yaxis):
             if axis.type == "log":
                 axis.dtick = "D2"  # 1, 2, 5: all digits would lie on top of each other
-        plots.append(plot(figure, height=420))
+        plots.append(plot(figure, title=f"{LABEL[metric]} by {' and '.join(names)}", height=420))
     if not plots:
         return section(reading=f"It takes {FEWEST} trials with different values of two settings.")
     return section(

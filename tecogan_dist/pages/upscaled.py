@@ -1,23 +1,17 @@
 """A page to look at a result with: chosen frames as a contact sheet, and each to be wiped between bicubic and result.
 
-It is one file that loads nothing: pictures are data URIs. Its one script moves the wipes and is the only one that the
-page's own policy lets run. The markup is in upscaled.html, where every value is escaped.
+Pictures are data URIs, and its one script moves the wipes. The markup is in upscaled.html.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
-from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -27,6 +21,7 @@ from tecogan_dist.config.degradations import Degradation, is_centred
 from tecogan_dist.ops.degrade import degrade_frames
 from tecogan_dist.ops.resampling import resize_bicubic
 from tecogan_dist.pages.data_uris import data_uri
+from tecogan_dist.pages.templates import render
 from tecogan_dist.upscaling.images import to_image
 from tecogan_dist.video.source import FrameSource
 
@@ -130,29 +125,22 @@ def render_upscaled(upscaling: Upscaling, frames: Sequence[int], *, facts: Seque
     is in memory. ``facts`` stand above them, by their names. Raises :class:`UserError` for frames that cannot be read,
     that are not there, and for a result of another size than it has to have.
     """
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(
-        resources.files("tecogan_dist.pages").joinpath("upscaled.html").read_text("utf-8")
-    )
     layers = [BICUBIC, UPSCALED] + ([TRUTH] if upscaling.degradation else [])
     source, result = upscaling.source, upscaling.result
-    digest = base64.b64encode(hashlib.sha256(MOVE.encode()).digest()).decode("ascii")
-    page = template.render(
-        title=result.path.name,
-        facts=[
-            ("source", f"{source.path}, {source.width}\N{MULTIPLICATION SIGN}{source.height}"),
-            ("result", f"{result.path}, {result.width}\N{MULTIPLICATION SIGN}{result.height}"),
-            *facts,
-        ],
-        shown=list(_shown(upscaling, list(frames))),
-        pairs=[(left, right) for i, left in enumerate(layers) for right in layers[i + 1 :]],
-        move=Markup(MOVE),
-        script_hash=Markup(f"'sha256-{digest}'"),
+    return render(
+        "upscaled.html",
+        {
+            "title": result.path.name,
+            "facts": [
+                ("source", f"{source.path}, {source.width}\N{MULTIPLICATION SIGN}{source.height}"),
+                ("result", f"{result.path}, {result.width}\N{MULTIPLICATION SIGN}{result.height}"),
+                *facts,
+            ],
+            "shown": list(_shown(upscaling, list(frames))),
+            "pairs": [(left, right) for i, left in enumerate(layers) for right in layers[i + 1 :]],
+        },
+        scripts=[MOVE],
     )
-    # A file name may hold bytes that are not UTF-8, as lone surrogates.
-    return page.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _shown(upscaling: Upscaling, frames: list[int]) -> Iterator[Shown]:

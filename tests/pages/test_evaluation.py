@@ -14,69 +14,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from plotly.offline import get_plotlyjs
 from skimage.color import rgb2lab
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.metrics.measuring import Settings, in_this_process, measure_sequences, open_sequences
 from tecogan_dist.metrics.names import METRICS
-from tecogan_dist.metrics.protocol import OFFICIAL, STANDARD, Images, Protocol
-from tecogan_dist.metrics.sequence import measure
-from tecogan_dist.metrics.summary import Evaluation, SequenceValues
-from tecogan_dist.pages.curves import Chart, chart
+from tecogan_dist.metrics.protocol import OFFICIAL, STANDARD, Protocol
+from tecogan_dist.metrics.summary import Evaluation
+from tecogan_dist.metrics.worst import worst_frames
+from tecogan_dist.pages.charts import DRAW
 from tecogan_dist.pages.evaluation import render_report, write_evaluation
-from tecogan_dist.pages.pictures import COLOUR_MAP, Profile, colours, worst_frames
-from tecogan_dist.video.open import open_video
-from tecogan_dist.video.source import FrameSource
-from tests.support.pages import Page, pixels
+from tecogan_dist.pages.pictures import COLOUR_MAP, Profile, colours
+from tests.support.evaluations import COLUMN, FRAMES, MEASURED, clip, evaluate, write
+from tests.support.pages import Page, pixels, policy_of
 
-HEIGHT, WIDTH, FRAMES = 56, 72, 9
-COLUMN = 31
-MEASURED = ("psnr", "ssim", "tof")  # the others need a network's weights, so their values are made up here
 TIMES, NONE = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
-
-
-def clip(seed: int, count: int = FRAMES) -> tuple[Images, Images]:
-    """A smooth picture that moves a pixel a frame and brightens, and a noisy copy: (T, H, W, 3) uint8 each."""
-    generator = np.random.default_rng(seed)
-    coarse = generator.integers(30, 160, (8, 12, 3), dtype=np.uint8)
-    wide = np.asarray(Image.fromarray(coarse).resize((WIDTH + count, HEIGHT), Image.Resampling.BICUBIC))
-    targets = np.stack([wide[:, index : index + WIDTH] + np.uint8(6 * index) for index in range(count)])
-    noise = generator.normal(0, 8, targets.shape) * generator.uniform(0.3, 1, (count, 1, 1, 1))
-    return (targets + noise).clip(0, 255).astype(np.uint8), targets
-
-
-def write(folder: Path, frames: Images) -> FrameSource:
-    folder.mkdir(parents=True)
-    for index, frame in enumerate(frames):
-        Image.fromarray(frame).save(folder / f"{index:04d}.png")
-    return open_video(folder)
-
-
-Inputs = tuple[Evaluation, list[Profile], list[tuple[FrameSource, FrameSource]]]
-
-
-def evaluate(
-    folder: Path,
-    clips: dict[str, tuple[Images, Images]],
-    *,
-    protocol: Protocol = OFFICIAL,
-    metrics: Sequence[str] = METRICS,
-) -> Inputs:
-    sequences, profiles, sources = [], [], []
-    for number, (name, (results, targets)) in enumerate(clips.items()):
-        frames = protocol.frames(len(targets))
-        values = measure(results, targets, protocol=protocol, metrics=[name for name in metrics if name in MEASURED])
-        made_up = np.random.default_rng(number).uniform(0.1, 0.9, len(frames)).tolist()
-        values |= {"lpips": made_up, "tlp": made_up[1:]}
-        values = {metric: values[metric] for metric in metrics}
-        pair = (write(folder / "results" / name, results), write(folder / "targets" / name, targets))
-        height, width = targets.shape[1:3]
-        sequences.append(SequenceValues(name, str(pair[0].path), str(pair[1].path), height, width, frames, values))
-        cut = results[:, : targets.shape[1]]
-        profiles.append(Profile(cut[:, :, COLUMN], targets[:, :, COLUMN], COLUMN))
-        sources.append(pair)
-    return Evaluation(protocol, metrics, sequences), profiles, sources
 
 
 @pytest.mark.parametrize("metrics", [METRICS, ("psnr", "ssim", "tof"), ("ssim",)])
@@ -87,7 +40,7 @@ def test_every_number_stands_under_its_protocol(tmp_path: Path, protocol: Protoc
     page = Page(render_report(*inputs, note="measured with care & love"))
     assert f"{protocol.name} protocol: {protocol.description}" in page.words
     assert "measured with care & love" in page.words
-    assert len([svg for svg in page.named("svg") if svg.get("class") == "chart"]) == 2 * len(metrics)
+    assert len(page.figures) == 2 * len(metrics)
     heads = {
         "psnr": "PSNR (dB) ↑",
         "ssim": "SSIM ↑",
@@ -111,10 +64,13 @@ def test_every_number_stands_under_its_protocol(tmp_path: Path, protocol: Protoc
             assert numbers[metrics.index(metric)] == f"{number:.{decimals}f}"
 
 
-def test_the_page_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
+def test_the_page_loads_nothing_and_runs_only_what_draws_its_curves(tmp_path: Path) -> None:
     html = render_report(*evaluate(tmp_path, {"calendar": clip(1), "other": clip(2)}))
     page = Page(html)
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "base", "form", "video"}
+    assert page.executed() == [get_plotlyjs(), DRAW]
+    assert page.policy == policy_of(page.executed(), images="data: blob:")
+    html = html.replace(get_plotlyjs(), "")
+    assert not {tag for tag, _ in page.tags} & {"link", "iframe", "object", "embed", "base", "form", "video"}
     for tag, attributes in page.tags:
         assert not [name for name in attributes if name.startswith("on")]
         if "src" in attributes:
@@ -136,7 +92,7 @@ def test_names_are_text_whatever_they_hold(tmp_path: Path) -> None:
     page = Page(html)
     assert name in page.text
     assert "<script>alert(2)</script>" in page.text
-    assert not page.named("script")
+    assert page.executed() == [get_plotlyjs(), DRAW]
     assert all(attributes["src"].startswith("data:image/") for attributes in page.named("img"))
     # Linux gives a name of other bytes than UTF-8 as lone surrogates, which no file of UTF-8 can hold.
     odd = replace(evaluation, sequences=[replace(evaluation.sequences[0], name="b\udcffd")])
@@ -182,51 +138,33 @@ def test_infinite_values_are_shown_and_break_no_curve(tmp_path: Path) -> None:
     results, targets = clip(1)
     results[3] = targets[3]
     clips = {"some": (results, targets), "all": (targets, targets)}
-    html = render_report(*evaluate(tmp_path, clips, metrics=("psnr",), protocol=STANDARD))
-    page = Page(html)
+    page = Page(render_report(*evaluate(tmp_path, clips, metrics=("psnr",), protocol=STANDARD)))
     assert "average of sequences (FolderAvg) ∞" in page.words
-    assert "frame 3: ∞ dB" in page.words
-    geometry = [value for _, a in page.tags for name, value in a.items() if name in ("d", "x", "y", "width")]
-    assert geometry
-    assert not [value for value in geometry if "nan" in value or "inf" in value]
-    some, every = (attributes["d"] for attributes in page.named("path") if attributes["class"] == "curve")
-    assert some.count("M") == 2  # before and after frame 3
-    assert every == ""
+    some, every = page.traces("infinite")
+    assert some["x"] == [3]
+    assert every["x"] == list(range(FRAMES))
+    assert "∞ dB" in some["hovertemplate"]
+    gaps, nothing = ([value is None for value in trace["y"]] for trace in page.traces("values"))
+    assert gaps == [frame == 3 for frame in range(FRAMES)]
+    assert all(nothing)
 
 
-def points(path: str) -> list[tuple[float, float]]:
-    return [(float(x), float(y)) for x, y in re.findall(r"[ML]([\d.]+) ([\d.]+)", path)]
-
-
-def test_a_curve_is_its_values_to_scale() -> None:
-    values = [31.0, 29.5, math.inf, 30.0]
-    drawn = chart("psnr", range(2, 6), values)
-    assert drawn.curve.count("h0") == 1  # frame 5 stands alone behind the gap
-    curve = points(drawn.curve)
-    assert [x for x, _ in curve] == pytest.approx(
-        [Chart.LEFT, (2 * Chart.LEFT + Chart.RIGHT) / 3, Chart.RIGHT], abs=0.1
-    )
-    heights = {float(label): position for position, label in drawn.y_ticks}
-    scale = (heights[30.0] - heights[31.0]) / 1.0
-    assert [y for _, y in curve] == pytest.approx([heights[30.0] - (v - 30) * scale for v in (31, 29.5, 30)], abs=0.1)
-    assert [hit.title for hit in drawn.hits] == [
-        "frame 2: 31.00 dB",
-        "frame 3: 29.50 dB",
-        "frame 4: ∞ dB",
-        "frame 5: 30.00 dB",
-    ]
-
-
-def test_equal_values_and_a_single_one_have_a_range() -> None:
-    for values in ([0.25], [0.25, 0.25], [0.0, 0.0, 0.0]):
-        drawn = chart("tof", range(3, 3 + len(values)), values)
-        middle = (Chart.TOP + Chart.BOTTOM) / 2
-        assert {y for _, y in points(drawn.curve)} == {middle if values[0] else Chart.BOTTOM}
-        assert f"{values[0]:.4f}" in [label for _, label in drawn.y_ticks]
+def test_the_worst_frames_are_ringed_on_every_curve(tmp_path: Path) -> None:
+    inputs = evaluate(tmp_path, {"one": clip(1, 40)})
+    page = Page(render_report(*inputs))
+    shown = re.findall(r"Frame (\d+) ·", page.words)
+    sequence = inputs[0].sequences[0]
+    rings = page.traces("worst")
+    assert len(rings) == len(METRICS)
+    for metric, trace in zip(METRICS, rings, strict=True):
+        assert [str(frame) for frame in trace["x"]] == shown
+        values = dict(zip(sequence.frames_of(metric), sequence.values[metric], strict=True))
+        assert trace["y"] == pytest.approx([values[int(frame)] for frame in shown], rel=1e-5)
+    assert page.words.count("rings: the worst frames by tOF") == len(METRICS)
 
 
 @pytest.mark.timeout(60)
-def test_ten_thousand_frames_stay_small_and_keep_their_peaks(tmp_path: Path) -> None:
+def test_ten_thousand_frames_stay_small(tmp_path: Path) -> None:
     evaluation, _, sources = evaluate(tmp_path, {"film": clip(1)}, metrics=METRICS)
     count = 10_000
     generator = np.random.default_rng(3)
@@ -235,19 +173,8 @@ def test_ten_thousand_frames_stay_small_and_keep_their_peaks(tmp_path: Path) -> 
     film = replace(evaluation.sequences[0], frames=range(count), values=values)
     columns = generator.integers(0, 255, (count, 200, 3), dtype=np.uint8)
     page = render_report(replace(evaluation, sequences=[film]), [Profile(columns, columns, COLUMN)], sources, worst=1)
-    assert len(page) < 3_000_000  # of which 2 are the profile, here of noise
+    assert len(page) - len(get_plotlyjs()) < 3_000_000  # of which 2 are the profile, here of noise
     assert "The first 1200 of 10000 frames." in Page(page).words
-    for metric in METRICS:
-        drawn = chart(metric, range(count), values[metric])
-        every = np.asarray(values[metric])
-        heights = np.array(points(drawn.band))[:, 1]
-        assert len(heights) < 2 * (Chart.RIGHT - Chart.LEFT) + 2
-        scale = np.ptp(heights) / np.ptp(every)
-        # Every pixel column shows the range of its frames: what a curve through all of them would cover.
-        place = np.floor(Chart.LEFT + np.arange(count) / (count - 1) * (Chart.RIGHT - Chart.LEFT))
-        for column, group in ((c, every[place == c]) for c in (Chart.LEFT, 200, 333, 500)):
-            shown = [y for x, y in points(drawn.band) if x == column]
-            assert max(shown) - min(shown) == pytest.approx(np.ptp(group) * scale, abs=0.2)
 
 
 def choose(values: Sequence[float], count: int, gap: int) -> list[int]:

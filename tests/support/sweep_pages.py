@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 import numpy as np
@@ -22,44 +21,18 @@ RANGES = {
     "loss.perceptual": Distribution("loguniform", (0.01, 1.0)),
     "discriminator.temporal_only": Distribution("choice", (False, True)),
 }
-EXECUTED = ("", "text/javascript", "module")
 
 
 class SweepPage(Page):
-    """A sweep's page: its text without scripts and with spaces between cells, its scripts, and its figures."""
-
-    def __init__(self, html: str) -> None:
-        self.scripts: list[tuple[str, str]] = []
-        super().__init__(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        super().handle_starttag(tag, attrs)
-        if tag == "script":
-            self.scripts.append((dict(attrs).get("type") or "", ""))
+    """A sweep's page: with spaces between the cells of its text."""
 
     def handle_endtag(self, tag: str) -> None:
         super().handle_endtag(tag)
         self.text += " " if tag in ("td", "th", "tr", "b", "p", "span", "small", "pre", "h2", "figcaption") else ""
 
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] == "script":
-            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
-        elif not self.open or self.open[-1] != "style":
-            super().handle_data(data)
-
     @property
     def headings(self) -> list[str]:
         return [attributes["id"] for attributes in self.named("h2")]
-
-    @property
-    def figures(self) -> list[dict[str, Any]]:
-        return [json.loads(text) for kind, text in self.scripts if kind == "application/json"]
-
-    def traces(self, name: str) -> list[dict[str, Any]]:
-        return [trace for figure in self.figures for trace in figure["data"] if trace.get("name") == name]
-
-    def executed(self) -> list[str]:
-        return [text for kind, text in self.scripts if kind in EXECUTED]
 
     def row(self, first: str) -> str:
         """The ranking's row that begins so, up to the next."""
