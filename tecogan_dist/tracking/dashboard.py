@@ -21,7 +21,7 @@ from tecogan_dist.runs.previews import PROFILE_NAME, VIDEO_NAME
 from tecogan_dist.runs.quantities import VALIDATION
 from tecogan_dist.tracking.charts import DISCRIMINATOR, LOSSES, SECTIONS, SYSTEM, TEMPORAL, Chart, pattern
 from tecogan_dist.tracking.wandb_offline import LATE_STEP
-from tecogan_dist.tracking.wandb_variables import KEY
+from tecogan_dist.tracking.wandb_variables import DISABLED, KEY, MODE, OFFLINE
 
 if TYPE_CHECKING:
     import wandb_workspaces.reports.v2 as wr
@@ -52,6 +52,8 @@ MACHINE = (
 SECONDS = 90.0
 """For which W&B is waited for in all."""
 REQUEST_SECONDS = 20
+REFUSED = ("401", "403", "Authentication", "PERMISSION")
+"""What the client's errors have in them when a key is not good enough."""
 _PROJECT = re.compile(r"[^/\\#?%:\x00-\x1f\x7f]{1,128}")
 """What W&B takes as a project's name, and an entity's."""
 
@@ -165,7 +167,9 @@ def _find(project: str, entity: str) -> ws.Workspace | None:
 
 
 def _check_key() -> None:
-    """Raise :class:`UserError` if there is no key, or none that could be one. Quiet from now on."""
+    """Raise :class:`UserError` if there is no key, or none that could be one. The client is quiet from now on."""
+    if os.environ.get(MODE, "").strip().lower() in (*OFFLINE, *DISABLED):
+        raise UserError(f"a workspace is at W&B, and {MODE} forbids to go there: unset it for this command.")
     import wandb
 
     try:
@@ -177,13 +181,13 @@ def _check_key() -> None:
         ) from error
     if not has_key:
         raise UserError(f"there is no key for W&B here: set {KEY}, or run 'wandb login' first.")
-    if os.environ.get("WANDB_MODE", "").lower() in ("offline", "disabled", "dryrun"):
-        raise UserError("a workspace is at W&B, and WANDB_MODE forbids to go there: unset it for this command.")
 
 
 def _sentence(error: Exception) -> UserError:
     reason = _reason(error)
-    if any(sign in f"{type(error).__name__} {error}" for sign in ("401", "403", "Authentication", "PERMISSION")):
+    words = f"{type(error).__name__} {error}"
+    # To ask whether the key is good is its first request, which fails as any other where there is no answer.
+    if any(sign in words for sign in REFUSED) and "Failed to execute API request" not in words:
         return UserError(f"W&B refuses the key ({reason}): set {KEY} to one that may write to the project.")
     return UserError(
         f"the workspace cannot be saved ({reason}): check the network and WANDB_BASE_URL, and run it again; "

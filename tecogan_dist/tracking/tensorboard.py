@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 from torch import Tensor
 
-from tecogan_dist.metrics.names import COLUMN, METRICS
+from tecogan_dist.metrics.names import COLUMN
 from tecogan_dist.runs.quantities import VALIDATION
 from tecogan_dist.tracking.animations import encode_animation
 from tecogan_dist.tracking.charts import SECTIONS, pattern
@@ -44,14 +44,19 @@ class TensorBoardRecords:
     """
 
     def __init__(self, folder: Path, *, first_step: int, searched: Mapping[str, Any] = {}) -> None:
-        self._events, self._searched = EventFileWriter(str(folder)), searched
+        self._events = EventFileWriter(str(folder))
+        self._searched, self._began, self._is_session = searched, time.time(), False
         restart = SessionLog(status=SessionLog.START)
         self._events.add_event(Event(wall_time=time.time(), step=first_step + 1, session_log=restart))
-        begin = [layout(), *(session_begins(searched) if searched else [])]
-        self._events.add_event(Event(wall_time=time.time(), step=0, summary=Summary(value=begin)))
+        self._events.add_event(Event(wall_time=time.time(), step=0, summary=Summary(value=[layout()])))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Values by name. Raises ``OSError`` if they cannot be written."""
+        measured = [name for name in values if name.startswith(f"{VALIDATION}/")]
+        if self._searched and measured and not self._is_session:
+            # Only now: in parallel coordinates a trial is left out that lacks one of the metrics.
+            self._is_session = True
+            self._add(0, session_begins(self._searched, measured, began=self._began))
         self._add(step, [Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
 
     def animations(self, step: int, animations: Mapping[str, Tensor]) -> None:
@@ -74,7 +79,7 @@ class TensorBoardRecords:
 
     def close(self, *, failed: bool = False) -> None:
         """No more is written. Of a trial that has ``failed`` nothing says that it ended: it may go on."""
-        if self._searched and not failed:
+        if self._is_session and not failed:
             self._add(0, [session_ends()])
         self._events.close()
 
@@ -102,8 +107,8 @@ def layout() -> Summary.Value:
     )
 
 
-def session_begins(searched: Mapping[str, Any]) -> list[Summary.Value]:
-    """A trial for the page HParams: what is searched and measured, and the trial's values.
+def session_begins(searched: Mapping[str, Any], measured: Sequence[str], *, began: float) -> list[Summary.Value]:
+    """A trial for the page HParams: what is searched and ``measured``, and the trial's values.
 
     Numbers, words and truth values are shown as they are, others as JSON.
     """
@@ -111,10 +116,10 @@ def session_begins(searched: Mapping[str, Any]) -> list[Summary.Value]:
     experiment = Experiment(
         hparam_infos=[HParamInfo(name=name, type=_type(value)) for name, value in values.items()],
         metric_infos=[
-            MetricInfo(name=MetricName(tag=f"{VALIDATION}/{metric}"), display_name=COLUMN[metric]) for metric in METRICS
+            MetricInfo(name=MetricName(tag=name), display_name=COLUMN[name.rpartition("/")[2]]) for name in measured
         ],
     )
-    start = SessionStartInfo(start_time_secs=time.time())
+    start = SessionStartInfo(start_time_secs=began)
     for name, value in values.items():
         kind = {DATA_TYPE_BOOL: "bool_value", DATA_TYPE_FLOAT64: "number_value", DATA_TYPE_STRING: "string_value"}
         setattr(start.hparams[name], kind[_type(value)], value)

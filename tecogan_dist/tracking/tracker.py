@@ -63,7 +63,7 @@ class Tracker:
         self._tensorboard = TensorBoardRecords(folder / TENSORBOARD_FOLDER, first_step=first_step, searched=searched)
         self._previews = Previews(folder / FOLDER, output, first_step=first_step, say=say, may_write=may_publish)
         self._kept: tuple[int, PreviewFiles] | None = None
-        variables = WandbVariables.of() if wandb is None else wandb
+        variables = WandbVariables.of() if wandb is None else wandb.completed()
         project = variables.project(config.tracking)
         self._wandb: WandbRecords | None = None
         if project:

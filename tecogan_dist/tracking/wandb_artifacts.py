@@ -25,8 +25,6 @@ def artifact_of(checkpoint: Location, *, identity: str, scores: dict[str, float]
         # Not looked into: the storage's keys are not W&B's, and its client would list and hash every object.
         artifact.add_reference(str(checkpoint), name=checkpoint.name, checksum=False)
         return artifact
-    if not (checkpoint / STATE_FILE).is_file():
-        raise FileNotFoundError(str(checkpoint / STATE_FILE))
     for name in OWN_FILES:
         if (checkpoint / name).is_file():
             # A copy, which waits in WANDB_DATA_DIR: the checkpoint itself may be dropped before it is sent.

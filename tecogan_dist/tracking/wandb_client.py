@@ -6,7 +6,9 @@ Read in wandb 0.31. All of it is called in a thread of its own, where training g
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import shlex
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,11 @@ from tecogan_dist.base.waiting import TooSlowError, within
 from tecogan_dist.tracking.wandb_variables import (
     BASE_URL,
     DIR,
-    DISABLED,
     ENTITY,
     GROUP,
     JOB_TYPE,
     KEY,
+    MODE,
     NOTES,
     OFFLINE,
     TAGS,
@@ -39,78 +41,90 @@ def start_wandb(
     say: Callable[[str], None],
     variables: WandbVariables,
     identity: str,
+    command: str = "",
     settings: dict[str, Any] | None = None,
     **given: Any,
 ) -> Any:
     """A W&B run that keeps its files in ``folder``, or in WANDB_DIR; ``place`` is what people call that folder.
 
-    ``given`` is ``wandb.init``'s, ``settings`` more of ``wandb.Settings``. If W&B does not answer in 20 s, refuses or
-    has no key, the run is recorded offline, and ``say`` is told so, in one line. None, and a line, if the client cannot
-    be used at all.
+    ``given`` is ``wandb.init``'s, ``settings`` more of ``wandb.Settings``, ``command`` what W&B shows as the command.
+    If W&B does not answer in 20 s, refuses or has no key, the run is recorded offline, and ``say`` is told so in one
+    line. None, and a line, if the client cannot be used at all.
     """
     import wandb
 
-    values = variables.values
-    folder, place = (Path(values[DIR]), values[DIR]) if DIR in values else (folder, place)
-    offline = variables.mode in OFFLINE
-    problem = "" if variables.mode in ("online", *OFFLINE, *DISABLED) else f"WANDB_MODE={variables.mode} is not used"
+    folder = Path(variables.values.get(DIR, folder))
+    place = shlex.quote(variables.values[DIR]) if DIR in variables.values else place
+    mode = variables.mode
+    problem = "" if mode in ("online", *OFFLINE) else f"it is not used with {MODE}={printable(mode)}"
     advice = "it is sent"
     try:
-        limits = wandb.Settings(
-            **{
-                "init_timeout": START_SECONDS,
-                "finish_timeout": FINISH_SECONDS,
-                "finish_timeout_raises": True,
-                # A trial's process may still have the run before in it.
-                "reinit": "create_new",
-                "resume": "allow",
-                # What it prints is a worker's, whom nobody hears.
-                "silent": True,
-                "console": "off",
-                # Of a worker's folder these would be.
-                "disable_code": True,
-                "save_code": False,
-                "x_transaction_log_flush_interval": FLUSH_SECONDS,
-                **({"base_url": values[BASE_URL]} if BASE_URL in values else {}),
-                **({"entity": values[ENTITY]} if ENTITY in values else {}),
-                **({"run_group": values[GROUP]} if GROUP in values else {}),
-                **({"run_job_type": values[JOB_TYPE]} if JOB_TYPE in values else {}),
-                **({"run_notes": values[NOTES]} if NOTES in values else {}),
-                **({"run_tags": _tags(values[TAGS])} if TAGS in values else {}),
-                **(settings or {}),
-            }
-        )
+        wandb.setup(wandb.Settings(silent=True))
+        limits = _settings(variables, settings or {})
         folder.mkdir(parents=True, exist_ok=True)
         given = {"dir": str(folder), "id": identity, **given}
-        if not offline and not problem:
-            if KEY in values:
-                limits.api_key = values[KEY]
-            elif not _has_key(limits):
-                problem, advice = "it has no key here", "with WANDB_API_KEY set, or after 'wandb login', it is sent"
+        if not problem and mode not in OFFLINE:
+            if KEY in variables.values:
+                limits.api_key = variables.values[KEY]
+            if KEY in variables.values or wandb.login(host=limits.base_url, prompt=False, verify=False):
+                with _called_as(command):
+                    return wandb.init(settings=limits, mode="online", **given)
+            problem, advice = "it has no key here", "with WANDB_API_KEY set, or after 'wandb login', it is sent"
     except Exception as error:  # whatever the client raises
-        say(_unusable(error))
-        return None
-    if not offline and not problem:
-        try:
-            return wandb.init(settings=limits, mode="online", **given)
-        except Exception as error:
-            problem = f"it does not answer ({_reason(error)})"
-            if isinstance(error, wandb.errors.AuthenticationError) or any(
-                code in str(error) for code in ("401", "403", "PERMISSION", "API key")
-            ):
-                problem, advice = f"it refuses the key ({_reason(error)})", "with a key that may write it is sent"
-            # Its service would go on trying, and hold the run's name.
-            with contextlib.suppress(TooSlowError, Exception):
-                within(TEARDOWN_SECONDS, wandb.teardown, what="W&B's client to end")
+        problem = f"it does not answer ({_reason(error)})"
+        if _is_refusal(error):
+            problem, advice = f"it refuses the key ({_reason(error)})", "with a key that may write it is sent"
+        # Its service would go on trying, and hold the run's name.
+        with contextlib.suppress(TooSlowError, Exception):
+            within(TEARDOWN_SECONDS, wandb.teardown, what="W&B's client to end")
     try:
-        limits.api_key = None
-        run = wandb.init(settings=limits, mode="offline", **given)
+        wandb.setup(wandb.Settings(silent=True))
+        with _called_as(command):
+            run = wandb.init(settings=_settings(variables, settings or {}), mode="offline", **given)
     except Exception as error:
-        say(_unusable(error))
+        say(
+            f"warning: W&B's client cannot be used ({_reason(error)}): the run goes on without it; check its variables "
+            "(WANDB_...), and the same command goes on with what W&B lacks"
+        )
         return None
     if problem:
         say(f"warning: W&B: {problem}: the run goes on and is recorded offline; {advice} by '{sync(place, identity)}'")
     return run
+
+
+def _settings(variables: WandbVariables, more: dict[str, Any]) -> Any:
+    """Raises what pydantic raises for a value that W&B does not take."""
+    import wandb
+
+    own = {
+        name: variables.values[variable]
+        for name, variable in (
+            ("base_url", BASE_URL),
+            ("entity", ENTITY),
+            ("run_group", GROUP),
+            ("run_job_type", JOB_TYPE),
+            ("run_notes", NOTES),
+        )
+        if variable in variables.values
+    }
+    tags = [tag.strip() for tag in variables.values.get(TAGS, "").split(",") if tag.strip()]
+    return wandb.Settings(
+        **{
+            **own,
+            **({"run_tags": tags} if tags else {}),
+            "init_timeout": START_SECONDS,
+            "finish_timeout": FINISH_SECONDS,
+            "finish_timeout_raises": True,
+            "resume": "allow",
+            "reinit": "create_new",  # a trial's process may still have the run before in it
+            "silent": True,  # a worker's terminal is nobody's
+            "console": "off",
+            "disable_code": True,  # it would be Ray's
+            "save_code": False,
+            "x_transaction_log_flush_interval": FLUSH_SECONDS,
+            **more,
+        }
+    )
 
 
 def sync(place: str, identity: str) -> str:
@@ -139,21 +153,23 @@ def finish_wandb(run: Any, *, say: Callable[[str], None], failed: bool = False) 
         )
 
 
-def _has_key(settings: Any) -> bool:
-    """Whether the machine has one: in the environment, or where ``wandb login`` puts it. Asks nobody."""
+@contextlib.contextmanager
+def _called_as(command: str) -> Iterator[None]:
+    """The client takes the process's arguments for the command: those of a worker are Ray's own."""
+    before = sys.argv
+    if command:
+        sys.argv = command.split(" ")
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def _is_refusal(error: BaseException) -> bool:
     import wandb
 
-    return bool(wandb.login(host=settings.base_url, prompt=False, verify=False))
-
-
-def _tags(text: str) -> list[str]:
-    return [tag.strip() for tag in text.split(",") if tag.strip()]
-
-
-def _unusable(error: BaseException) -> str:
-    return (
-        f"warning: W&B's client cannot be used ({_reason(error)}): the run goes on without it; check its variables "
-        "(WANDB_...), and the same command goes on with what W&B lacks"
+    return isinstance(error, wandb.errors.AuthenticationError) or any(
+        word in str(error) for word in ("401", "403", "PERMISSION", "API key")
     )
 
 

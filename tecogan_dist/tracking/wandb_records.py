@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import shlex
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,10 @@ class WandbRecords:
         self._run: Any = None
         self._step = self._validated = 0
         self._is_open = False
-        self._shown = -1
+        self._shown: int | None = None
+        """Whose measurements the open row holds."""
+        self._late: OrderedDict[int, dict[str, Any]] = OrderedDict()
+        """Those that wait for a row, by step."""
         self._checkpoint = 0
         self._scores: dict[int, dict[str, float]] = {}
         self._alerts = Alerts(config) if config.tracking.wandb_alerts else None
@@ -96,7 +100,7 @@ class WandbRecords:
         """End the W&B run, with so many seconds' patience; ``reason`` is why it failed."""
         if failed and self._config.tracking.wandb_alerts:
             self._queue.put(lambda: self._alert("the run has failed", reason or "see its log", level="ERROR"))
-        self._queue.put(self._end_run(failed))
+        self._queue.put(lambda: self._end_run(failed))
         if not self._queue.end(END_SECONDS):
             self._say(
                 f"warning: W&B has not taken all records of the run in {END_SECONDS:.0f} s: "
@@ -123,6 +127,7 @@ class WandbRecords:
             say=self._say,
             variables=self._variables,
             identity=self._identity,
+            command=self._facts.command,
             settings=self._settings(),
             project=self._project,
             name=self._variables.values.get(NAME) or self._output.name,
@@ -150,7 +155,7 @@ class WandbRecords:
         endpoints = {node["name"]: node["metrics"] for node in self._facts.nodes if node.get("metrics")}
         return {
             **({"git_commit": git["commit"], "git_remote_url": git.get("remote")} if git else {"disable_git": True}),
-            "program": self._facts.command.partition(" --")[0] or "tecogan",
+            "program": "tecogan",
             "x_stats_sampling_interval": SAMPLING_SECONDS,
             **(
                 {
@@ -206,20 +211,23 @@ class WandbRecords:
 
     def _log(self, step: int, values: Mapping[str, Any]) -> None:
         if step > self._step:
-            self._shown = -1
+            self._step, self._is_open, self._shown = step, True, None
+            if self._late:
+                self._shown, late = self._late.popitem(last=False)
+                values = {**values, LATE_STEP: self._shown, **late}
         self._run.log(dict(values), step=step)
-        self._step, self._is_open = step, True
 
     def _log_late(self, step: int, values: Mapping[str, Any]) -> None:
-        """In the row that is open, or the next one that W&B takes: its steps never go back."""
-        row = max(step, self._step if self._is_open else self._step + 1)
-        if row == self._step and self._shown not in (-1, step):
-            row += 1  # that row has another step's
-        self._log(row, {LATE_STEP: step, **values})
-        self._shown, self._validated = step, max(self._validated, step)
+        """Into the row that is open, or else the next one: a row holds one such step, and W&B's steps never go back."""
+        if self._is_open and self._shown in (None, step):
+            self._shown = step
+            self._run.log({LATE_STEP: step, **values}, step=self._step)
+        else:
+            self._late.setdefault(step, {}).update(values)
+        self._validated = max(self._validated, step)
 
     def _preview(self, step: int, files: PreviewFiles) -> None:
-        if step != self._shown:
+        if step != self._shown and step not in self._late:
             return  # of an earlier attempt, which W&B has
         import wandb
 
@@ -251,8 +259,10 @@ class WandbRecords:
     def _alert(self, title: str, text: str, level: str = "WARN") -> None:
         self._run.alert(title=title[:63], text=text, level=level, wait_duration=ALERT_SECONDS)
 
-    def _end_run(self, failed: bool) -> Callable[[], None]:
-        return lambda: finish_wandb(self._run, say=self._say, failed=failed)
+    def _end_run(self, failed: bool) -> None:
+        while self._late:
+            self._log(self._step + 1, {})
+        finish_wandb(self._run, say=self._say, failed=failed)
 
 
 def identity_of(output: Location) -> str:

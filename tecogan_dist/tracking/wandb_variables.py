@@ -21,6 +21,8 @@ BASE_URL, KEY = "WANDB_BASE_URL", "WANDB_API_KEY"
 CARRIED = (PROJECT, ENTITY, NAME, RUN_ID, GROUP, JOB_TYPE, TAGS, NOTES, MODE, DIR, BASE_URL, KEY)
 ONE_RUN = (NAME, RUN_ID)
 """Which name one run: with them all trials of a sweep would be one."""
+OF_MACHINE = (MODE, DIR, BASE_URL, KEY)
+"""Which a machine may have of its own."""
 DISABLED, OFFLINE = ("disabled",), ("offline", "dryrun")
 
 
@@ -42,6 +44,11 @@ class WandbVariables:
     def for_trial(self) -> WandbVariables:
         """For one of many runs: each has a name of its own."""
         return WandbVariables({name: value for name, value in self.values.items() if name not in ONE_RUN})
+
+    def completed(self) -> WandbVariables:
+        """On the worker: what was not set for the command is this machine's, as far as that makes sense."""
+        own = WandbVariables.of().values
+        return WandbVariables({**{name: own[name] for name in OF_MACHINE if name in own}, **self.values})
 
     def project(self, tracking: TrackingConfig) -> str | None:
         """Where runs are recorded, the setting before the variable; None: nowhere."""

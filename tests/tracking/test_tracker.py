@@ -15,7 +15,8 @@ def test_w_and_b_has_what_metrics_jsonl_has(tmp_path: Path, monkeypatch: pytest.
     """The real client, offline, turned on by its own variable."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_PROJECT", "test")
-    run(make_config([]), tmp_path / "run")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    run(make_config(["--tracking.save_every", "4", "--tracking.wandb-artifacts", "true"]), tmp_path / "run")
     (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
     recorded = read_wandb(file)
     assert recorded.project == "test"
@@ -28,6 +29,10 @@ def test_w_and_b_has_what_metrics_jsonl_has(tmp_path: Path, monkeypatch: pytest.
     rows = [{name: value for name, value in row.items() if not name.startswith("_")} for row in recorded.rows]
     assert [{"step": row["_step"]} for row in recorded.rows] == [{"step": line.pop("step")} for line in lines]
     assert rows == [pytest.approx(line) for line in lines]
+    assert [sorted(artifact.aliases) for artifact in recorded.artifacts] == [["latest", "step-4"], ["latest", "step-6"]]
+    assert {entry.path for entry in recorded.artifacts[0].manifest.contents} == {
+        *("moments.safetensors", "state.json", "weights.safetensors")
+    }
 
 
 def test_without_a_project_w_and_b_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
