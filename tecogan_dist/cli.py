@@ -14,15 +14,21 @@ COMMANDS = {
     "prepare": "cut videos or scene folders into a clip store",
     "train": "train FRVSR or TecoGAN on a clip store",
     "tune": "search training settings, scored by held-out scenes",
+    "status": "tell whether a run lives, how far it is, and what it warns of",
+    "list": "show runs side by side: states, scores, settings that differ",
+    "report": "make one page of a run, or of several runs beside each other",
     "upscale": "upscale a video or a folder of images",
     "evaluate": "measure results against their targets: PSNR, SSIM, LPIPS, tOF, tLP",
     "export": "write one step of the network as an ONNX file or a compiled package",
     "fetch": "get published weights and test scenes by name",
     "convert": "turn the original's TensorFlow checkpoints into our weights",
+    "dashboard": "make or update a workspace at W&B for a project's runs and sweeps",
     "submit": "run another command as a job of a Ray cluster",
     "doctor": "examine this machine or all nodes of a cluster: are they fit for training?",
 }
-"""Each is ``tecogan_dist.commands.<name>``, whose ``main`` takes the arguments after the name."""
+"""Each is a module of ``tecogan_dist.commands`` (:func:`module_of`), whose ``main`` takes the words after the name."""
+MODULES = {"list": "list_runs"}
+"""Modules that are not called as their command: its name is one of Python's own."""
 
 EXAMPLES = (
     "tecogan train --config frvsr --data STORE --output runs/frvsr",
@@ -48,7 +54,12 @@ def _dispatch(argv: list[str] | None) -> None:
 
         raise UserError(f"there is no command {name!r}{meant(name, list(COMMANDS))} 'tecogan --help' lists all.")
     # Imported only now: a command should not wait for what the others need.
-    run_module(f"tecogan_dist.commands.{name}", rest)
+    run_module(f"tecogan_dist.commands.{module_of(name)}", rest)
+
+
+def module_of(command: str) -> str:
+    """The name of a command's module."""
+    return MODULES.get(command, command)
 
 
 def _parser() -> CommandParser:

@@ -53,6 +53,7 @@ NAMES = [
     ("ray._common.tls_utils", "load_certs_from_env", CORE),
     ("ray._common.utils", "get_default_system_temp_dir", CORE),
     ("ray._private.services", "canonicalize_bootstrap_address", CORE),
+    ("ray._private.ray_logging", "global_worker_stdstream_dispatcher.remove_handler", CORE),
     ("ray._private.node", "Node.dead_processes", CORE),
     ("ray._private.worker", "_global_node", CORE),
     ("yt_dlp.postprocessor.ffmpeg", "FFmpegPostProcessor._ffmpeg_location", "tecogan_dist/data/prepare/fetching.py"),
@@ -82,10 +83,14 @@ NAMES = [
     ("torch._inductor.exc", "CppCompileError", PT2),
     ("torch._inductor.exc", "InvalidCxxCompiler", PT2),
     ("torch.fx.experimental._config", "backed_size_oblivious", "tecogan_dist/upscaling/export/step.py"),
+    ("wandb_workspaces.workspaces", "Workspace._to_model", "tecogan_dist/tracking/dashboard.py"),
     ("torch", "_foreach_norm", "tecogan_dist/training/engines/pair.py"),
     ("torch", "_foreach_lerp_", "tecogan_dist/training/engines/ema.py"),
+    ("torch.cuda.memory", "_record_memory_history", "tecogan_dist/training/profiling.py"),
+    ("torch.cuda.memory", "_dump_snapshot", "tecogan_dist/training/profiling.py"),
 ]
 WORDS = [
+    ("wandb_workspaces.workspaces.interface", ["_internal_name"], "tecogan_dist/tracking/dashboard.py"),
     ("deepspeed.runtime.engine", ["micro_steps", "skipped_steps"], DEEPSPEED),
     ("deepspeed.runtime.zero.stage3", ["fp32_partitioned_groups_flat"], MOMENTS),
     ("deepspeed.runtime.zero.partition_parameters", ["ds_tensor", "ds_shape"], MOMENTS),

@@ -22,6 +22,7 @@ from tecogan_dist.base.lock import WriterLock
 from tecogan_dist.base.state_dicts import read_state_dict
 from tecogan_dist.base.storage import Location
 from tecogan_dist.base.transfers import Limits
+from tecogan_dist.commands import list_runs, status
 from tecogan_dist.config.load import from_tree, load
 from tecogan_dist.data.cache import scene_frames
 from tecogan_dist.data.clips import ClipStore, verify
@@ -34,7 +35,9 @@ from tecogan_dist.published.catalogue import FILE, parse
 from tecogan_dist.published.fetching import obtain
 from tecogan_dist.runs.find import measured_weights, read_weights
 from tecogan_dist.runs.folder import AUTO, open_run_folder
+from tecogan_dist.runs.overview import Viewer
 from tecogan_dist.runs.records import METRICS_FILE, drop_after, read_metrics, read_scores
+from tecogan_dist.runs.status import read_restarts
 from tecogan_dist.training.begin import begin
 from tecogan_dist.training.task import TrainingTask, select_scenes
 from tecogan_dist.tuning.checks import check_space
@@ -150,6 +153,9 @@ def _run(folder: Path) -> Readers:
     yield lambda: begin(task, torch.device("cpu"), None)
     yield lambda: read_metrics(place.path)
     yield lambda: drop_after(place.path / METRICS_FILE, 1)
+    yield lambda: read_restarts(place)
+    yield lambda: status.lines_of(Viewer(place).look())
+    yield lambda: list_runs.lines_of(list_runs.list_runs(Location.of(folder)), width=80)
 
 
 def _store(folder: Path) -> Readers:

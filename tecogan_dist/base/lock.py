@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import sys
 import threading
@@ -27,6 +28,44 @@ STALE_SECONDS = 60.0
 """A claim that was not renewed for so long is a dead process's; its owner, should it live, claims anew before that."""
 CLAIM_BYTES = 4096
 OUTPUT_SUFFIX = ".tecogan_lock"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Writer:
+    """A process that holds a folder's lock or wants it, or did until it died."""
+
+    owner: Owner | None
+    """None for a line that cannot be read."""
+    renewed: datetime.datetime | None
+    """When its claim was renewed, by the store's clock; None for a lock of the system's, which nobody renews."""
+
+    def lives(self, now: datetime.datetime) -> bool | None:
+        """Whether it is there; None where that cannot be told from here."""
+        if self.owner is not None and self.owner.is_dead():
+            return False
+        if self.renewed is not None:
+            return (now - self.renewed).total_seconds() < STALE_SECONDS
+        return True if self.owner is not None and self.owner.is_at_work() else None
+
+
+def writers_of(folder: Location) -> list[Writer]:
+    """Who has, or had, the right to write below a folder (:class:`WriterLock`). Takes no lock and changes nothing."""
+    if not folder.is_local:
+        return _claimers(folder / LOCK_NAME)
+    found = _claimers(folder / CLAIMS_NAME)
+    with contextlib.suppress(FileNotFoundError):
+        line = (folder / LOCK_NAME).read_bytes(limit=CLAIM_BYTES)
+        found += [Writer(owner=Owner.parse(line), renewed=None)] if line else []
+    return found
+
+
+def _claimers(claims: Location) -> list[Writer]:
+    found = []
+    for entry in claims.entries():
+        with contextlib.suppress(FileNotFoundError):  # it ends now
+            line = (claims / entry.base_name).read_bytes(limit=CLAIM_BYTES)
+            found.append(Writer(owner=Owner.parse(line), renewed=entry.mtime))
+    return found
 
 
 @contextlib.contextmanager

@@ -8,16 +8,19 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
 
+from tecogan_dist.base.chatter import VERBOSE_VARIABLE, is_verbose
 from tecogan_dist.base.console import printable, say
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.signals import keeping_handlers
-from tecogan_dist.cluster.embedded import QUIET, embedded_ray
+from tecogan_dist.cluster.embedded import embedded_ray
 from tecogan_dist.cluster.internals.ray_core import ANSWER_SECONDS, address_of_auto, start_no_other_ray
 from tecogan_dist.cluster.tokens import check_mode, check_own_token, check_token, token_error
+from tecogan_dist.cluster.worker_output import ray_logging, worker_output
 
 ADDRESS_BYTES = 300
 """A longer address is a mistake: a host's name has 253 at most."""
@@ -44,7 +47,7 @@ def connected(address: str | None, *, cpus: int, dashboard: bool = False) -> Ite
     check_answers(address)
     try:
         with keeping_handlers():
-            ray.init(address, **QUIET)
+            ray.init(address, **ray_logging(client=address.startswith("ray://")), **_told_to_workers())
     except AuthenticationError as error:
         raise token_error(shown(address)) from error
     except Exception as error:  # Ray raises whatever came up
@@ -54,9 +57,15 @@ def connected(address: str | None, *, cpus: int, dashboard: bool = False) -> Ite
         ) from error
     start_no_other_ray()
     try:
-        yield
+        with worker_output():
+            yield
     finally:
         ray.shutdown()
+
+
+def _told_to_workers() -> dict[str, Any]:
+    """Arguments of ``ray.init`` by which workers on a cluster know that all is to be heard."""
+    return {"runtime_env": {"env_vars": {VERBOSE_VARIABLE: "1"}}} if is_verbose() else {}
 
 
 def check_answers(address: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
 import resource
 import secrets
@@ -28,8 +27,8 @@ from tecogan_dist.cluster import reaper
 from tecogan_dist.cluster.internals.ray_core import on_loopback, read_environment_anew, temporary_folder
 from tecogan_dist.cluster.lost_ray import ending_when_lost
 from tecogan_dist.cluster.tokens import MODE, TOKEN, check_mode, check_own_token
+from tecogan_dist.cluster.worker_output import ray_logging, worker_output
 
-QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 LOOPBACK = "lo"
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 """Over which the workers of one machine talk to each other."""
@@ -48,12 +47,16 @@ def embedded_ray(*, cpus: int, dashboard: bool) -> Iterator[None]:
     what that means. Raises :class:`UserError` if this machine cannot start it.
     """
     _check_machine()
-    given: dict[str, Any] = {"num_cpus": max(os.cpu_count() or 1, cpus), "include_dashboard": dashboard, **QUIET}
+    given: dict[str, Any] = {
+        "num_cpus": max(os.cpu_count() or 1, cpus),
+        "include_dashboard": dashboard,
+        **ray_logging(),
+    }
     with _environment(), _ended_with_this_process() as follow:
         _start(_temp_dir=str(_private_folder() / "ray"), **given)
         follow(_children())
         try:
-            with ending_when_lost():
+            with ending_when_lost(), worker_output():
                 yield
         finally:
             ray.shutdown()

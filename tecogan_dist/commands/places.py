@@ -18,7 +18,7 @@ from tecogan_dist.upscaling.inputs import is_list, listed_in
 
 READ = (
     *("--config", "--space", "--data", "--initial-weights", "--perceptual.weights", "--resume"),
-    *("--weights", "--results", "--targets", "--lpips-weights", "--clip"),
+    *("--weights", "--results", "--targets", "--lpips-weights", "--clip", "--evaluation"),
 )
 """Options that name what is read: a small file travels with the job."""
 WRITTEN = ("--output", "--side-by-side", "--page", "--downloads", "--data.cache-dir", "--storage")
@@ -26,6 +26,7 @@ WRITTEN = ("--output", "--side-by-side", "--page", "--downloads", "--data.cache-
 POSITIONAL: dict[str, dict[str, bool]] = {
     "prepare": {"sources": True},
     "upscale": {"inputs": True, "output": False},
+    "report": {"runs": False},
     "export": {"output": False},
     "convert": {"source": False, "output": False},  # a checkpoint to convert is several files
 }

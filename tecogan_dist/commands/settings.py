@@ -41,6 +41,7 @@ def add_settings(parser: CommandParser) -> None:
         metavar="STORE",
         help="clip store made by 'tecogan prepare': a folder, s3:// or gs://",
     )
+    add("--verbose", action="store_true", help="also show all that Ray, DeepSpeed and the workers' processes print")
 
 
 def read_settings(

@@ -21,7 +21,7 @@ from tecogan_dist.cluster.stopping import STOP_WAIT
 from tecogan_dist.commands.parser import CommandParser, judged_elsewhere, whole_number
 from tecogan_dist.commands.places import travelling
 
-COMMANDS = ("prepare", "train", "tune", "upscale", "evaluate", "fetch", "export", "convert", "doctor")
+COMMANDS = ("prepare", "train", "tune", "upscale", "report", "evaluate", "fetch", "export", "convert", "doctor")
 """What can be submitted."""
 STOP_SECONDS, MOST_STOP_SECONDS = 600, 86_400
 DESCRIPTION = """
@@ -41,7 +41,8 @@ EXAMPLES = (
 )
 SETTINGS = (
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
-    *("WANDB_BASE_URL", "WANDB_ENTITY", "WANDB_MODE", "WANDB_NOTES", "WANDB_RUN_GROUP", "WANDB_TAGS"),
+    *("WANDB_BASE_URL", "WANDB_ENTITY", "WANDB_JOB_TYPE", "WANDB_MODE", "WANDB_NAME", "WANDB_NOTES", "WANDB_PROJECT"),
+    *("WANDB_RUN_GROUP", "WANDB_RUN_ID", "WANDB_TAGS"),
 )
 """Variables of storage and W&B that are passed where they are set."""
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 
+from tecogan_dist.base.chatter import be_verbose
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.capacity import Demand, check_cluster, connected_for
 from tecogan_dist.cluster.stopping import warn_of_short_stops
+from tecogan_dist.cluster.worker_output import last_words
 from tecogan_dist.commands.parser import CommandParser
 from tecogan_dist.commands.settings import add_settings, read_settings, with_initial_weights
 from tecogan_dist.commands.signals import stopping_by_signal
@@ -16,10 +19,13 @@ from tecogan_dist.commands.values import input_place, output_place
 from tecogan_dist.config.schema import REQUIRED, Config
 from tecogan_dist.data.cache_folder import check_wanted
 from tecogan_dist.runs.checkpoints import checkpoint_step, read_state
+from tecogan_dist.runs.facts import facts_of_command
 from tecogan_dist.runs.folder import AUTO, NEVER, RUN_FILE, RunFolder, holds_run, open_run_folder, write_run_file
 from tecogan_dist.runs.owner import Ownership
-from tecogan_dist.runs.records import check_records
+from tecogan_dist.runs.records import check_records, read_scores
+from tecogan_dist.tracking.wandb_variables import WandbVariables
 from tecogan_dist.training.begin import build_networks, check_origin
+from tecogan_dist.training.profiling import MOST_STEPS, Profile, check_device, check_profile, parse_steps
 from tecogan_dist.training.ray.display import Display, clock
 from tecogan_dist.training.ray.failures import same_command
 from tecogan_dist.training.ray.launch import Launch
@@ -36,10 +42,15 @@ EXAMPLES = (
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises :class:`UserError`, and ``KeyboardInterrupt`` for a run that was stopped."""
     options, config = parse(argv)
+    profile = _profile(options)
+    if options.verbose:
+        be_verbose()
     warn_of_short_stops()
     output, data = (Location.of(path).absolute() for path in (options.output, options.data))
     check_wanted(config.data.cache_dir)
     folder = open_run_folder(output, config=config, data=data, resume=options.resume)
+    if profile is not None:
+        check_profile(profile, done=_done(folder), steps=config.steps)
     if _is_trained(folder, config):
         return
     with Ownership(output, made=RUN_FILE) as ownership:
@@ -60,6 +71,9 @@ def main(argv: list[str] | None = None) -> None:
             validation_scenes=validation_scenes,
             output=output,
             resume_from=folder.resume_from,
+            facts=facts_of_command("train", sys.argv[1:] if argv is None else argv),
+            wandb=WandbVariables.of(),
+            profile=profile,
         )
         networks = read_networks(task)
         is_new = not holds_run(output)
@@ -69,10 +83,18 @@ def main(argv: list[str] | None = None) -> None:
         demand = Demand(config)
         with connected_for(demand):
             use_gpu = check_cluster(demand)
+            if profile is not None:
+                check_device(profile, is_gpu=use_gpu)
             ownership.check()
             write_run_file(folder, config=config, data=data)
             task = dataclasses.replace(task, owner=ownership.word)
             run(task, networks=networks, use_gpu=use_gpu)
+
+
+def _done(folder: RunFolder) -> int:
+    """The step that the run goes on after; 0 for one that begins."""
+    begun = folder.checkpoint or folder.resume_from
+    return 0 if begun is None else read_state(begun).state.step
 
 
 def _is_trained(folder: RunFolder, config: Config) -> bool:
@@ -115,10 +137,39 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Config]:
         help="auto: go on if the output folder holds this run (default). never: refuse to. PATH: begin from another "
         "run's or checkpoint's weights, optimiser and step, in a new output folder",
     )
+    add(
+        "--profile",
+        type=_steps,
+        metavar="FIRST:LAST",
+        help="record where the time of these steps of the run goes, both included, as 10:15 (the first is 1, at most "
+        f"{MOST_STEPS} of them): each worker writes a trace for Perfetto and a table into DIR/profiles",
+    )
+    add(
+        "--profile-memory",
+        action="store_true",
+        help="with --profile, also a snapshot of what a GPU's memory is taken for in these steps",
+    )
     options, config = read_settings(parser, argv, required=("config", "data", "output"))
     if config.initial_weights == REQUIRED and options.resume not in (AUTO, NEVER):
         config = dataclasses.replace(config, initial_weights=None)  # the other run's are taken
     return options, with_initial_weights(config, source=options.config)
+
+
+def _steps(text: str) -> tuple[int, int]:
+    """An option's type: the first and the last step."""
+    try:
+        return parse_steps(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from error
+
+
+def _profile(options: argparse.Namespace) -> Profile | None:
+    if options.profile is None:
+        if options.profile_memory:
+            raise UserError("--profile-memory says what to record, and --profile of which steps: give both.")
+        return None
+    first, last = options.profile
+    return Profile(first=first, last=last, memory=options.profile_memory)
 
 
 def run(task: TrainingTask, *, networks: Networks, use_gpu: bool) -> None:
@@ -126,7 +177,8 @@ def run(task: TrainingTask, *, networks: Networks, use_gpu: bool) -> None:
 
     SIGTERM (``ray job stop``) and the first Ctrl-C end the run after the present step, with a checkpoint.
     """
-    display, steps = Display(task.config), task.config.steps
+    display = Display(task.config, scores=read_scores(task.output), last_words=last_words)
+    steps = task.config.steps
     launched = Launch(task, networks=networks, use_gpu=use_gpu)
     try:
         with stopping_by_signal(launched.ask_to_stop, what="the run ends after this step, with a checkpoint"):

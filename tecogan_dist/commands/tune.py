@@ -6,12 +6,14 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
+from tecogan_dist.base.chatter import be_verbose
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.capacity import Demand, check_cluster, connected_for, trainings_at_a_time
@@ -26,7 +28,9 @@ from tecogan_dist.config.schema import Config
 from tecogan_dist.metrics.protocol import OFFICIAL
 from tecogan_dist.pages.sweep import PAGE_FILE, write_sweep_page
 from tecogan_dist.pages.sweep_pictures import Showing, bicubic_scores, showings
+from tecogan_dist.runs.facts import facts_of_command
 from tecogan_dist.runs.owner import Ownership
+from tecogan_dist.tracking.wandb_variables import GROUP, WandbVariables
 from tecogan_dist.training.begin import build_networks
 from tecogan_dist.training.task import Networks, TrainingTask, measured_scenes, read_networks, select_scenes
 from tecogan_dist.tuning.checks import check_space, check_values, check_weights
@@ -76,6 +80,8 @@ STUDY_FILE = "study.log"
 def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises :class:`UserError`, and ``KeyboardInterrupt`` for a sweep that was stopped."""
     options, base = parse(argv)
+    if options.verbose:
+        be_verbose()
     warn_of_short_stops()
     output, data = (Location.of(path).absolute() for path in (options.output, options.data))
     space = read_space(options.space)
@@ -121,6 +127,8 @@ def main(argv: list[str] | None = None) -> None:
                 training_scenes=task.training_scenes,
                 validation_scenes=task.validation_scenes,
                 use_gpu=use_gpu,
+                facts=facts_of_command("tune", sys.argv[1:] if argv is None else argv),
+                wandb=WandbVariables.of().for_trial(),
             )
             records = run(sweep_task, networks=networks, concurrent=concurrent)
             full = dataclasses.replace(base, initial_weights=trials_base.initial_weights)
@@ -178,11 +186,15 @@ def _check_machines(demand: Demand, space: Space, *, source: Path) -> bool:
 
 def _for_trials(base: Config, output: Location) -> Config:
     """With W&B's group, and with the sweep's own copy of the initial weights: the run that has them may go on."""
-    tracking = dataclasses.replace(base.tracking, wandb_group=base.tracking.wandb_group or output.name)
+    tracking = dataclasses.replace(base.tracking, wandb_group=_wandb_group(base, output))
     if base.initial_weights is None:
         return dataclasses.replace(base, tracking=tracking)
     copy = keep_starting_weights(output, base.initial_weights)
     return dataclasses.replace(base, tracking=tracking, initial_weights=copy)
+
+
+def _wandb_group(config: Config, output: Location) -> str:
+    return config.tracking.wandb_group or WandbVariables.of().values.get(GROUP) or output.name
 
 
 def _with_most_losses(task: TrainingTask, space: Space) -> TrainingTask:
@@ -283,11 +295,14 @@ def _conclude(task: TrainingTask, results: SweepResults, *, base: Config) -> Non
 
 
 def _tell_wandb(output: Location, results: SweepResults, config: Config) -> str:
-    project = config.tracking.wandb_project
+    variables = WandbVariables.of().for_trial()
+    project = variables.project(config.tracking)
     if project is None:
         return ""
     try:
-        return write_summary_run(output, results, project=project, group=config.tracking.wandb_group or output.name)
+        return write_summary_run(
+            output, results, project=project, group=_wandb_group(config, output), variables=variables
+        )
     except Exception as error:  # whatever the client raises: the sweep's own results come first
         print(f"warning: W&B has no summary of the sweep ({type(error).__name__}: {error})")
         return ""

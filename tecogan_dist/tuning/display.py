@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from tecogan_dist.base.chatter import is_verbose
 from tecogan_dist.metrics.names import COLUMN
 from tecogan_dist.training.ray.display import clock
 from tecogan_dist.tuning.board import TrialLine, TrialNews, TrialProgress
@@ -53,7 +54,8 @@ class SweepDisplay:
         self._first_step_at: float | None = None
         self._drawn_at = 0.0
         self._console = Console(file=sys.stdout, highlight=False)
-        on_terminal = sys.stdout.isatty() and not self._console.is_dumb_terminal
+        # What others print in between, cursor movements among it, would go right through a table.
+        on_terminal = sys.stdout.isatty() and not self._console.is_dumb_terminal and not is_verbose()
         self._live = Live(console=self._console, auto_refresh=False, transient=True) if on_terminal else None
         self._lock = threading.Lock()
 

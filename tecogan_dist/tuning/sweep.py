@@ -19,6 +19,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.search import BasicVariantGenerator
 
+from tecogan_dist.base.chatter import is_verbose
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.capacity import resources_per_worker
@@ -203,7 +204,7 @@ class Sweep:
                 stop=self._stopper,
                 callbacks=[ledger],
                 checkpoint_config=checkpoints,
-                verbose=0,
+                verbose=2 if is_verbose() else 0,
             ),
         )
         with quiet_tune(), trials_may_run_out_of_memory():
@@ -246,6 +247,9 @@ def planned_training(
 @contextlib.contextmanager
 def quiet_tune() -> Any:
     """Tune's own reports are for its own tables: ours say the same. Errors of trials come to the ledger."""
+    if is_verbose():
+        yield
+        return
     # The newer output of the two prints tables at any verbosity.
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     # Of trials that Tune has given up when they end.

@@ -6,6 +6,7 @@ Its news come through a queue, so that the trial can tell Ray Tune about a measu
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import queue
 import threading
@@ -16,10 +17,12 @@ import torch
 import torch.distributed as dist
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.cluster.facts import nodes
 from tecogan_dist.cluster.ray_errors import find_user_error
+from tecogan_dist.runs.facts import with_nodes
 from tecogan_dist.training.device import out_of_memory
 from tecogan_dist.training.loop import train
-from tecogan_dist.training.ray.board import Line, Measured, News, Progress
+from tecogan_dist.training.ray.board import Line, Measured, News, Progress, Saved
 from tecogan_dist.training.ray.launch import Launch
 from tecogan_dist.training.ray.watchdog import Watchdog
 from tecogan_dist.training.reporter import PlainReporter
@@ -79,12 +82,14 @@ def train_here(task: TrainingTask, networks: Networks, *, use_gpu: bool) -> Tria
             say=lambda line: training.tell(Line(line)),
             log=lambda step, metrics: training.tell(Progress(step, metrics)),
             measured=lambda step, values: training.tell(Measured(step, values)),
+            checkpoint=lambda step: training.tell(Saved(step)),
             asked_to_stop=training.asked_to_stop,
         )
         watchdog = Watchdog(task.config.cluster.step_timeout, say=reporter.say, rank=0)
+        here = dataclasses.replace(task, facts=with_nodes(task.facts, nodes()))
         try:
             with _group_of_one(device):
-                train(task, device=device, reporter=reporter, networks=networks, heartbeat=watchdog.heartbeat)
+                train(here, device=device, reporter=reporter, networks=networks, heartbeat=watchdog.heartbeat)
         finally:
             watchdog.close()
 

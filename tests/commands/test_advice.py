@@ -27,17 +27,17 @@ OF_A_COMMAND = re.compile(r"(?:tecogan (\w+)|(\w+)'s) [^;,]*$")
 """What stands before an option of a command that is named."""
 UNREACHED = {
     "cluster.shortage": {"doctor"},  # has names of its own for the settings
-    "metrics.perceptual": {"train", "tune", "doctor"},  # measure without LPIPS, or with a network that they have read
-    "runs.folder": {"doctor", "tune"},  # train into new folders
-    "runs.owner": {"doctor"},  # likewise
+    "metrics.perceptual": {"train", "tune", "doctor", "report"},  # without LPIPS, or with a network that they have read
+    "runs.folder": {"doctor", "list", "report", "status", "tune"},  # train into new folders; look at what is there
+    "runs.owner": {"doctor", "list", "status"},  # likewise
     "training.begin": {"doctor"},  # begins from nothing
     "upscaling.recurrence": {"doctor", "export", "train", "tune"},  # its notes are asked for by upscale alone
-    "video.properties": {"doctor", "prepare"},  # read frames alone, of interlaced videos too
+    "video.properties": {"doctor", "prepare", "train", "tune"},  # read frames alone, of interlaced videos too, or write
     # Published checkpoints are converted to where nothing is, and what they could become besides is not told.
     "weights.outputs": {"doctor", "fetch", "train", "tune"},
-    "weights.tensorflow.convert": {"doctor", "evaluate", "fetch", "train", "tune", "upscale"},
+    "weights.tensorflow.convert": {"doctor", "evaluate", "fetch", "report", "train", "tune", "upscale"},
     # Make such a file, train without a perceptual loss, or fetch and read one with an advice of their own.
-    "weights.vgg": {"convert", "doctor", "evaluate", "export", "fetch", "upscale"},
+    "weights.vgg": {"convert", "doctor", "evaluate", "export", "fetch", "report", "upscale"},
 }
 """Modules with the commands that import them, but never come to the sentence."""
 NO_ADVICE = ("commands.places", "pages.", "diagnosis.inventory")
@@ -65,7 +65,7 @@ def imported(name: str) -> list[str]:
 def reached(command: str) -> set[str]:
     """Modules that a command imports, and those import."""
     seen: set[str] = set()
-    todo = [f"commands.{command}"]
+    todo = [f"commands.{cli.module_of(command)}"]
     while todo:
         name = todo.pop()
         if name in TREES and name not in seen:

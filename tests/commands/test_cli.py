@@ -87,9 +87,13 @@ NEEDED = {
     "tune": ["--space", "s", "--config", "frvsr", "--data", "store", "--output", "run"],
     "upscale": ["a.mp4", "b.mp4", "--weights", "w.safetensors"],
     "evaluate": ["--results", "a.mp4", "--targets", "b.mp4", "--output", "scores"],
+    "report": ["runs/frvsr", "--output", "page.html"],
     "export": ["a.onnx", "--weights", "w.safetensors"],
     "fetch": ["tecogan"],
     "convert": ["a", "b.safetensors"],
+    "dashboard": ["--project", "p"],
+    "status": ["run"],
+    "list": ["runs"],
     "submit": ["--", "doctor"],
     "doctor": [],
 }
@@ -110,7 +114,12 @@ def test_no_command_accepts_an_abbreviation_or_suggests_what_is_far(
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in COMMANDS if name not in ("convert", "export", "fetch", "upscale", "submit")]
+    "name",
+    [
+        name
+        for name in COMMANDS
+        if name not in ("convert", "dashboard", "export", "fetch", "list", "status", "submit", "upscale")
+    ],
 )
 def test_a_slip_in_output_is_understood(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     if name != "doctor":

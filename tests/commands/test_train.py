@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gzip
 import io
+import json
 import os
 import re
 import signal
@@ -71,6 +73,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
         (["--resume", "nowhere"], "nowhere holds nothing to resume from"),
         (["--data.cache-dir", "s3://some-bucket/cache"], "give a folder on each machine's own disk"),
         (["--data.cache-dir", "x" * 300], "is too long for a path"),
+        (["--profile-memory"], "--profile of which steps: give both"),
+        (["--profile", "21:22"], "the run ends with step 20: there is no step 21 to profile"),
         (["--config", "nosuch"], "no preset or file is named 'nosuch'"),
     ],
 )
@@ -302,15 +306,21 @@ def test_runs_go_on(
     two, halves = run(2), tmp_path / "halves"
     for steps in (HALF, STEPS):  # of the same run
         settings = ["--config", tiny, "--cluster.workers", "2", "--steps", str(steps)]
+        settings += ["--profile", "12:13"] if steps == STEPS else []
         train.main([*settings, "--data", str(store), "--output", str(halves)])
-    assert_same_weights(halves, two.output)
+    assert_same_weights(halves, two.output)  # which a profile does not change
+    for rank in range(2):
+        trace = halves / "profiles" / f"steps_00000012-00000013_rank{rank}.json.gz"
+        shown = {event["name"] for event in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]}
+        assert {name for name in shown if name.startswith("step ")} == {"step 12", "step 13"}
+        assert "aten::convolution_backward" in trace.with_name(f"steps_00000012-00000013_rank{rank}.txt").read_text()
     half = str(halves / f"checkpoint_{HALF:08d}")
     copied = run(2, "--resume", half)
     assert copied.lines[0].startswith(f"going on after step {HALF} ")
     assert_same_weights(copied.output, two.output)
     # One worker at another ZeRO stage finishes what two began.
     fewer = run(1, "--resume", half, "--cluster.zero_stage", "2")
-    assert fewer.steps[-1]["content"] == pytest.approx(two.steps[-1]["content"], rel=1e-3)
+    assert fewer.steps[-1]["raw/content"] == pytest.approx(two.steps[-1]["raw/content"], rel=1e-3)
 
     capsys.readouterr()
     command = ["--config", tiny, "--data", str(store), "--cluster.workers", "2", "--output", str(two.output)]
@@ -328,6 +338,9 @@ def test_a_cluster_that_is_too_small(store: Path, tiny: str, tmp_path: Path) -> 
         train.main([*command, "--cluster.workers", "8", "--batch_size", "8"])
     with pytest.raises(UserError, match=r"and 0 GPUs cannot hold .*--cluster\.device cpu"):
         train.main([*command, "--cluster.device", "cuda"])
+    with pytest.raises(UserError, match="needs a GPU, and this run has none: leave --profile-memory out"):
+        train.main([*command, "--cluster.workers", "2", "--profile", "1:2", "--profile-memory"])
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.slow

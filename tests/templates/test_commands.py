@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tecogan_dist.cli import COMMANDS
+from tecogan_dist.cli import COMMANDS, module_of
 from tests.support.paths import REPOSITORY
 
 FILES = [
@@ -104,7 +104,7 @@ def test_a_command_is_understood(words: list[str], monkeypatch: pytest.MonkeyPat
 def understood(words: list[str]) -> None:
     """Read the command line as its command would; of ``submit`` also the command that is submitted."""
     name, *rest = words
-    parse = importlib.import_module(f"tecogan_dist.commands.{name}").parse
+    parse = importlib.import_module(f"tecogan_dist.commands.{module_of(name)}").parse
     if name == "submit":
         cut = rest.index("--")
         understood(rest[cut + 1 :])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import grpc
@@ -18,6 +18,7 @@ from ray._private.authentication.authentication_token_setup import (
     maybe_enable_token_auth_if_token_available,
 )
 from ray._private.authentication.grpc_authentication_client_interceptor import _get_authentication_metadata_tuple
+from ray._private.ray_logging import global_worker_stdstream_dispatcher
 from ray._private.services import canonicalize_bootstrap_address
 
 CLUSTER_CALL, CLIENT_CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId", "/ray.rpc.RayletDriver/ClusterInfo"
@@ -41,6 +42,21 @@ def on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def handling_worker_lines(take: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Give what workers of the connected Ray print to ``take``, in batches of one process, instead of printing it.
+
+    Ray must have been asked for it (``log_to_driver``).
+    """
+    name = "tecogan_dist"
+    global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
+    global_worker_stdstream_dispatcher.add_handler(name, take)
+    try:
+        yield
+    finally:
+        global_worker_stdstream_dispatcher.remove_handler(name)
 
 
 def read_environment_anew() -> None:

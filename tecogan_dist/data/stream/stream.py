@@ -16,7 +16,6 @@ before the end of the current one, so nothing waits for it to start up.
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +26,7 @@ import ray
 import ray.data
 import torch
 
+from tecogan_dist.base.chatter import is_verbose, quieten
 from tecogan_dist.base.invariants import require
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.ray_errors import find_user_error
@@ -76,7 +76,7 @@ def training_stream(
     require(batch_size % world_size == 0, f"{batch_size} windows are shared out evenly among {world_size} workers")
     require(0 <= rank < world_size, f"{rank} is a rank of {world_size} workers")
     check_scenes(scenes, data)
-    logging.getLogger("ray.data").setLevel(logging.WARNING)  # it reports the start and end of every segment
+    quieten("ray.data")  # it reports the start and end of every segment
     if decoders is None:
         decoders = max(1, min(MAX_DECODERS, int(ray.cluster_resources()["CPU"]) // world_size - 1))
     shard = StreamShard(
@@ -160,7 +160,7 @@ def _segment(numbers: list[int], shard: StreamShard, decoders: int) -> Iterator[
     side = crop_side(shard.data)
     decode_bytes = shard.data.windows_per_decode * shard.data.sequence_length * side * side * 3
     context = dataset.context
-    context.enable_progress_bars = False
+    context.enable_progress_bars = is_verbose()
     context.custom_execution_callback_classes = [Unhurried]
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ray.data.ExecutionResources(

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import re
 import sys
+from collections.abc import Sequence
 
 import pytest
 from rich.console import Console
@@ -64,7 +65,7 @@ def known(**changes: object) -> Progressing:
     return dataclasses.replace(whole, **changes)  # type: ignore[arg-type]
 
 
-def words(lines: list[object]) -> str:
+def words(lines: Sequence[object]) -> str:
     return re.sub(r"\s+", " ", " ".join(map(str, lines)))
 
 

@@ -1,0 +1,261 @@
+"""``tecogan status``: what is told of a run, from its folder alone, and how the command ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tecogan_dist.base.storage import Location, UnreachableError
+from tecogan_dist.cli import main
+from tecogan_dist.commands import status as command
+from tecogan_dist.runs import status_writer
+from tecogan_dist.runs.folder import RunFolder, write_run_file
+from tecogan_dist.runs.records import METRICS_FILE, SCORES_FILE, metrics_line, scores_text
+from tecogan_dist.runs.status import STATUS_FILE
+from tecogan_dist.runs.status_writer import StatusWriter
+from tests.support.plain_runs import make_config, run
+from tests.support.s3_server import S3Server
+from tests.support.terminal import terminal
+from tests.support.training_runs import until
+
+
+def begun(place: Location, *overrides: str) -> Location:
+    """A folder that holds a run."""
+    config = make_config([*overrides] if "--steps" in overrides else ["--steps", "10"])
+    write_run_file(RunFolder(path=place, checkpoint=None, resume_from=None), config=config, data=Location.of("/store"))
+    return place
+
+
+def writer(place: Location, **changes: object) -> StatusWriter:
+    given: dict[str, object] = {"first_step": 0, "steps": 10, "workers": 2, "gpus": 2, "device": "NVIDIA H100"}
+    given |= {"metric": "psnr", "scores": {}, "say": print}
+    return StatusWriter(place, **{**given, **changes})  # type: ignore[arg-type]
+
+
+def ended(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[object, dict[str, str]]:
+    """The status of ``tecogan status``, and its lines by what they are about."""
+    status: object = 0
+    try:
+        main(["status", *words])
+    except SystemExit as end:
+        status = end.code
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    return status, dict(line.split(maxsplit=1) for line in shown.out.splitlines())
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, server: S3Server) -> Location:
+    return Location.of(tmp_path / "run" if request.param == "local" else server.uri(f"{tmp_path.name}/run"))
+
+
+def test_a_run_on_its_way(place: Location, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_writer, "SECONDS", 0.2)
+    monkeypatch.setattr(status_writer, "REMOTE_SECONDS", 0.2)
+    begun(place)
+    with writer(place) as first:
+        first.progress(2, 1.0)
+    scores = {2: {"psnr": 30.0, "tof": 0.5}}
+    with writer(place, first_step=2, scores=scores) as one:
+        one.progress(5, 0.5)
+        one.saved(4)
+        one.measured(4, {"psnr": 29.5, "tof": 0.25})
+        one.warned("step 5 is left out: a loss is not finite")
+        (place / "checkpoint_00000004" / "state.json").write_bytes(b"{}")
+        until(lambda: b"is left out" in (place / STATUS_FILE).read_bytes(), "it on record", 60)
+        status, lines = ended(capsys, str(place))
+    assert status == 0
+    assert lines["state"] == f"running (pid {os.getpid()} on {os.uname().nodename})"
+    assert lines["step"] == "5 of 10 (50%), 2 s/step, 0:10 left"
+    assert lines["attempt"].startswith("began at step 2, ")
+    assert lines["attempt"].endswith(" ago, on 2 workers, 2 GPUs (NVIDIA H100); attempt 2")
+    assert lines["checkpoint"].startswith("step 4, ")
+    assert lines["validation"] == "step 4: PSNR 29.5 (best 30 after step 2), tOF 0.25 (best so far)"
+    assert lines["warning"].endswith("after step 5: step 5 is left out: a loss is not finite")
+
+
+def test_a_whole_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begun(Location.of(tmp_path / "run"))
+    run(make_config(["--steps", "10", "--tracking.save-every", "5"]), tmp_path / "run")
+    capsys.readouterr()
+    status, lines = ended(capsys, str(tmp_path / "run"))
+    assert status == 0
+    assert lines["state"].startswith("finished ")
+    assert lines["step"] == "10 of 10 (100%)"
+    assert lines["checkpoint"].startswith("step 10, ")
+    status, _ = ended(capsys, str(tmp_path / "run"), "--watch")
+    assert status == 0
+    main(["status", str(tmp_path / "run"), "--json"])
+    tree = json.loads(capsys.readouterr().out)
+    assert (tree["verdict"], tree["step"], tree["status"]["state"]) == ("finished", 10, "finished")
+    assert [one["step"] for one in tree["attempts"]] == [0]
+
+
+def test_a_run_that_failed_or_was_stopped_ends_the_command_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed, stopped = begun(Location.of(tmp_path / "failed")), begun(Location.of(tmp_path / "stopped"))
+    with pytest.raises(OSError, match="full"), writer(failed):
+        raise OSError("the disk is full")
+    with writer(stopped) as one:
+        one.progress(3, 1.0)
+    status, lines = ended(capsys, str(failed))
+    assert status == 1
+    assert lines["state"].endswith(" ago: OSError: the disk is full; the same command goes on")
+    status, lines = ended(capsys, str(stopped), "--watch")
+    assert (status, lines["step"]) == (1, "3 of 10 (30%)")
+
+
+def test_a_damaged_file_of_records_is_told_beside_the_rest(place: Location, capsys: pytest.CaptureFixture[str]) -> None:
+    begun(place)
+    with writer(place) as one:
+        one.progress(10, 1.0)
+    (place / METRICS_FILE).write_bytes(metrics_line(1, {"loss/content": 1.0}) + b'{"step": 2, "loss/content": NaN}\n')
+    (place / SCORES_FILE).write_bytes(b"{")
+    status, lines = ended(capsys, str(place))
+    assert status == 0
+    assert lines["state"].startswith("finished")
+    assert "damaged" in lines["records"]
+    (place / SCORES_FILE).write_bytes(scores_text({1: {"psnr": 1.0}}))
+    _, lines = ended(capsys, str(place))
+    assert lines["validation"] == "step 1: PSNR 1 (best so far)"
+    assert f"{METRICS_FILE} is damaged in line 2" in lines["records"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["nothing"], "does not exist: name a folder that 'tecogan train' writes."),
+        (["empty"], "is not a run's folder (no run.yaml): name one that 'tecogan train' writes; 'tecogan list' shows"),
+        (["file"], "is not a folder: name one"),
+        (["run", "--every", "5"], "--every is about --watch: give both."),
+        (["run", "--every", "0", "--watch"], "must be at least 1"),
+        (["s3://nowhere"], "is a whole bucket: name a run's folder in it."),
+        (["half"], "status.json is damaged, or of another version ("),
+        (["strange"], "run.yaml is damaged"),
+    ],
+)
+def test_what_cannot_be_told_is_one_sentence(
+    words: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    for name in ("run", "half", "strange"):
+        begun(Location.of(tmp_path / name))
+    (tmp_path / "half" / STATUS_FILE).write_text('{"state": "runn')
+    (tmp_path / "strange" / "run.yaml").write_text("config: [1, 2")
+    with pytest.raises(SystemExit) as end:
+        main(["status", *words])
+    assert end.value.code == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
+    assert sentence in shown.err
+    assert shown.err.count("\n") == 1
+
+
+def test_hostile_text_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = begun(Location.of(tmp_path / "run"))
+    with writer(place, device="evil\x1b[2J", scores={1: {"p\x1b[2J": 1.0}}) as one:
+        one.warned("bad\x1b[2J\r\nnews")
+        one.fail(RuntimeError("worse\x1b[2J"))
+    tree = json.loads((tmp_path / "run" / STATUS_FILE).read_bytes())
+    for name in ("device", "problem", "host"):
+        tree[name] = "evil\x1b[2J\n" + str(tree[name])
+    (tmp_path / "run" / STATUS_FILE).write_text(json.dumps(tree))
+    status, lines = ended(capsys, str(place))
+    assert status == 1
+    assert "\x1b" not in "".join(lines.values())
+    assert "evil\\x1b[2J\\n" in lines["state"]
+
+
+def test_a_watch_in_a_log_has_a_line_for_each_change(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_writer, "SECONDS", 0.2)
+    place = begun(Location.of(tmp_path / "run"))
+
+    def train() -> None:
+        with writer(place) as one:
+            one.progress(5, 2.0)
+            time.sleep(4)
+            one.warned("the disk is nearly full")
+            time.sleep(3)
+            one.progress(10, 2.0)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    until(lambda: (tmp_path / "run" / STATUS_FILE).exists(), "a status", 30)
+    with pytest.MonkeyPatch.context() as patch:
+        original, calls = command.Viewer.look, [0]
+
+        def look(self: command.Viewer) -> command.Overview:
+            calls[0] += 1
+            if calls[0] == 3:
+                raise UnreachableError("s3://x cannot be read: no answer.")
+            return original(self)
+
+        patch.setattr(command.Viewer, "look", look)
+        main(["status", str(place), "--watch", "--every", "1"])
+    thread.join()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("running; step ")
+    assert "warning: s3://x cannot be read: no answer." in lines
+    assert sum("step 5/10" in line for line in lines) <= 2
+    assert "warning: the disk is nearly full" in lines
+    assert any(line.startswith("state       finished ") for line in lines)
+    assert len(lines) == len(set(lines))
+
+
+TRAINS = """
+import sys, time
+from pathlib import Path
+from tests.support.plain_runs import make_config, run
+def log(step, metrics):
+    time.sleep(0.2)
+run(make_config(["--steps", "1000", "--tracking.save-every", "5"]), Path(sys.argv[1]), say=lambda line: None, log=log)
+"""
+
+
+def test_a_terminal_watches_a_run_until_it_is_killed(tmp_path: Path) -> None:
+    begun(Location.of(tmp_path / "run"), "--steps", "1000")
+    training = subprocess.Popen([sys.executable, "-c", TRAINS, str(tmp_path / "run")])
+    try:
+        until(lambda: (tmp_path / "run" / STATUS_FILE).exists(), "a status", 120)
+        words = [sys.executable, "-m", "tecogan_dist.status", str(tmp_path / "run"), "--watch", "--every", "1"]
+        with terminal(words, columns=60, lines=20) as one:
+            one.wait_for(f"running (pid {training.pid}")
+            one.wait_for("checkpoint  step ")
+            training.send_signal(signal.SIGKILL)
+            assert one.finish(60) == 1
+            lines = one.shown()
+    finally:
+        training.kill()
+        training.wait(60)
+    assert one.after == one.before
+    assert not one.cursor_is_hidden
+    assert lines[0].startswith("state       not running: its process")
+    assert sum(line.startswith("state ") for line in lines) == 1
+
+
+def test_ctrl_c_ends_the_watch_and_not_the_run(tmp_path: Path) -> None:
+    place = begun(Location.of(tmp_path / "run"))
+    with writer(place):
+        until(lambda: (tmp_path / "run" / STATUS_FILE).exists(), "a status", 30)
+        with terminal(
+            [sys.executable, "-m", "tecogan_dist.status", str(place), "--watch"], columns=80, lines=20
+        ) as one:
+            one.wait_for("state       running")
+            one.press(b"\x03")
+            assert one.finish(60) == 130
+            assert one.shown()[-1] == "interrupted: the run goes on as it did"
+        assert not one.cursor_is_hidden
