@@ -24,6 +24,7 @@ from tecogan_dist.training.begin import begin, the_first_workers
 from tecogan_dist.training.clock import Clock
 from tecogan_dist.training.device import prepare_device, to_device
 from tecogan_dist.training.ledger import Flags
+from tecogan_dist.training.profiling import Profiler
 from tecogan_dist.training.rank_zero import RankZero, SilentRank
 from tecogan_dist.training.reporter import Reporter
 from tecogan_dist.training.saving import take_snapshot
@@ -56,16 +57,20 @@ def train(
     prepare_device(device, config)
     step, origin = begin(task, device, networks.vgg)
     first_step = step.state.step
-    with _zero(task, reporter, first_step=first_step, device=device) as zero:
+    profiler = Profiler(task.profile, task.output, device=device, rank=rank, first_step=first_step, say=reporter.say)
+    with _zero(task, reporter, first_step=first_step, device=device) as zero, profiler:
         zero.say(origin)
-        validator = Validator(task, device, networks.lpips, rank=rank, workers=workers, report=zero.measured, look=zero.look)
+        validator = Validator(
+            task, device, networks.lpips, rank=rank, workers=workers, report=zero.measured, look=zero.look
+        )
         if the_first_workers(_lacks_score(task, first_step), device):
             validator.start(step)
         batches = to_device(_windows(task, stream, first_step, rank=rank, workers=workers), device)
         for windows in clock.timed(batches, on_first=lambda seconds: zero.begins(first_step, workers, seconds)):
             # A step.
             try:
-                outcome = step(windows, lambda: Flags(*zero.requests(), measured=validator.done), clock=clock)
+                with profiler.step(step.state.step + 1):
+                    outcome = step(windows, lambda: Flags(*zero.requests(), measured=validator.done), clock=clock)
             except NotFinite as error:
                 raise UserError(f"{error}; {_kept(task, zero, device)}.") from error
             number = step.state.step

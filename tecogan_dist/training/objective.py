@@ -101,8 +101,9 @@ class Objective:
             if weights.feature_match > 0:
                 distances = losses.feature_distances([f.detach() for f in real_features], judged_features)
                 values |= {f"feature_match_{i}": distance for i, distance in enumerate(distances)}
-                norms = total.new_tensor(weights.feature_match_norms)
-                values["feature_match"] = (weights.feature_match * torch.stack(distances) / norms).sum()
+                # Numbers of Python: a tensor of them would be copied to the GPU, which waits for it.
+                terms = zip(distances, weights.feature_match_norms, strict=True)
+                values["feature_match"] = torch.stack([weights.feature_match * d / norm for d, norm in terms]).sum()
                 total = total + fade_in * values["feature_match"]
             values["discriminator"] = discriminator_loss
             values["real_score"], values["fake_score"] = real_score.mean(), fake_score.mean()
@@ -136,8 +137,8 @@ def triplet_flow(unrolled: Unrolled) -> Tensor:
     if unrolled.return_flow is not None:
         return torch.stack([to_middle, unrolled.return_flow], dim=2)
     # Triplet k's frames 3 k + 2 -> 3 k + 1 are played by the way back from frame (steps - 2 - 3 k) on.
-    back = [steps - 2 - 3 * k for k in range(count)]
-    return torch.stack([to_middle, hr_flow[:, back]], dim=2)
+    last = steps - 2 - 3 * (count - 1)
+    return torch.stack([to_middle, hr_flow[:, last : steps - 1 : 3].flip(1)], dim=2)
 
 
 def enlarged_triplets(lr_frames: Tensor, scale: int, *, centred: bool) -> Tensor:

@@ -18,6 +18,7 @@ from tecogan_dist.metrics.protocol import BORDER, MULTIPLE, OFFICIAL
 from tecogan_dist.published.names import if_cached, resolve
 from tecogan_dist.runs.facts import Facts
 from tecogan_dist.tracking.wandb_variables import WandbVariables
+from tecogan_dist.training.profiling import Profile
 from tecogan_dist.weights.vgg import VggWeights, read_vgg
 
 
@@ -43,6 +44,8 @@ class TrainingTask:
     """What the driver knows of the command; a worker on Ray adds the cluster."""
     wandb: WandbVariables | None = field(default=None, repr=False)
     """W&B's variables of the command, its key among them; None: those of the process that trains."""
+    profile: Profile | None = None
+    """Steps whose time is looked at; None: those of no step."""
 
 
 def select_scenes(store: Location, config: Config) -> tuple[tuple[Scene, ...], tuple[Scene, ...]]:

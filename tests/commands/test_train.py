@@ -338,7 +338,7 @@ def test_a_cluster_that_is_too_small(store: Path, tiny: str, tmp_path: Path) -> 
         train.main([*command, "--cluster.workers", "8", "--batch_size", "8"])
     with pytest.raises(UserError, match=r"and 0 GPUs cannot hold .*--cluster\.device cpu"):
         train.main([*command, "--cluster.device", "cuda"])
-    with pytest.raises(UserError, match="needs a GPU, and this run has none: leave --profile-memory out"):
+    with pytest.raises(UserError, match="needs a GPU, and this run has none: profile it without"):
         train.main([*command, "--cluster.workers", "2", "--profile", "1:2", "--profile-memory"])
     assert not (tmp_path / "x").exists()
 

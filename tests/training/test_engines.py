@@ -162,9 +162,7 @@ def deepspeed_results(request: pytest.FixtureRequest, tmp_path_factory: pytest.T
     torch.set_num_threads(1)
     train(plain, config, range(HALF), skipped=SKIPPED)
     torch.save(keep(plain), folder / "plain_half.pt")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     spawn = multiprocessing.get_context("spawn")
     group = [spawn.Process(target=run_cases, args=(rank, processes, port, folder)) for rank in range(processes)]
     for process in group:
@@ -270,38 +268,45 @@ def test_checkpoints_fit_any_stage_and_number_of_workers(
 @pytest.mark.gpu
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 def test_deepspeed_pair_on_cuda_equals_plain_optimizers(zero_stage: int) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=compare_on_cuda, args=(zero_stage,))
+    process = multiprocessing.get_context("spawn").Process(target=compare_on_cuda, args=(zero_stage, free_port()))
     process.start()
     process.join(timeout=300)
     process.kill()
     assert process.exitcode == 0
 
 
-def compare_on_cuda(zero_stage: int) -> None:
-    """fp32 against the plain pair; bf16 against fp32, loosely; NCCL, fused Adam, frames and weights on the GPU."""
+def compare_on_cuda(zero_stage: int, port: int) -> None:
+    """Bit for bit as the plain pair of the same precision; NCCL, fused Adam, frames and weights on the GPU.
+
+    Kernels are deterministic here, which training's are not: cuDNN's fastest, and sums of the warp's gradients in any
+    order, bring two runs of the same pair 3% of the way apart (H200).
+    """
     device = torch.device("cuda:0")
-    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     prepare_device(device, Config())
-    dist.init_process_group("nccl", init_method="tcp://127.0.0.1:29571", rank=0, world_size=1)
-    config = make_config(["--cluster.zero_stage", str(zero_stage)])
-    plain = make_pair(config, distributed=False, device=device)
-    start = weights_of(plain)
-    train(plain, config, range(STEPS), skipped=SKIPPED, device=device)
-    expected = weights_of(plain)
-    cases = [("fp32", 1e-2)] + ([("bf16", 0.5)] if zero_stage > 0 else [])
-    for precision, tolerance in cases:
-        changed = override(config, ["--cluster.precision", precision])
-        pair = make_pair(changed, distributed=True, device=device)
-        train(pair, changed, range(STEPS), skipped=SKIPPED, device=device)
-        found = weights_of(pair)
-        error, moved = (
-            torch.stack([(a[name] - b[name]).square().sum() for name in expected if "moving" not in name]).sum().sqrt()
-            for a, b in ((found, expected), (expected, start))
-        )
-        assert found["upscaler.flow.output.conv1.weight"].dtype == torch.float32
-        print(f"ZeRO {zero_stage} {precision}: {error / moved:.2g} of the way")
-        assert error < tolerance * moved
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    dist.init_process_group("nccl", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
+    for precision in ("fp32", "bf16") if zero_stage > 0 else ("fp32",):
+        config = make_config(["--cluster.zero_stage", str(zero_stage), "--cluster.precision", precision])
+        states = []
+        for distributed in (False, True):
+            pair = make_pair(config, distributed=distributed, device=device)
+            start = weights_of(pair)
+            losses = train(pair, config, range(STEPS), skipped=SKIPPED, device=device)
+            states.append((losses, weights_of(pair)))
+            assert not unmoved(start, states[-1][1])
+        assert states[1][1]["upscaler.flow.output.conv1.weight"].dtype == torch.float32
+        assert states[0][0] == states[1][0]
+        assert unmoved(states[0][1], states[1][1])
     dist.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def run_cases(rank: int, processes: int, port: int, folder: Path) -> None:

@@ -242,3 +242,20 @@ def test_step_on_a_gpu_equals_the_cpu() -> None:
         result = evaluate(SMALL, upscaler, discriminator, frames=(lr_frames, hr_frames))
         values.append({name: value.item() for name, value in result.losses.items()})
     assert values[1] == pytest.approx(values[0], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.gpu
+def test_the_objective_and_its_gradients_do_not_wait_for_the_gpu() -> None:
+    upscaler, discriminator = networks(SMALL)
+    upscaler.to("cuda")
+    discriminator.to("cuda")
+    frames = frames_of(SMALL)
+    on_gpu = (frames[0].cuda(), frames[1].cuda())
+    for mode in ("default", "error"):  # first what is made once: kernels, constants
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            result = evaluate(SMALL, upscaler, discriminator, frames=on_gpu)
+            assert result.discriminator_loss is not None
+            (result.generator_loss + result.discriminator_loss).backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
