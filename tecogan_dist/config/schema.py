@@ -241,9 +241,13 @@ class TrackingConfig:
     best: Literal["psnr", "ssim", "lpips", "tof", "tlp"] = "psnr"
     """Metric of the validations by which the best checkpoint is kept besides the newest."""
     wandb_project: Text | None = None
-    """W&B project; none: W&B is not used. The client's own WANDB_MODE=offline works."""
+    """W&B project; none: WANDB_PROJECT's, and without that W&B is not used. WANDB_MODE=offline records for later."""
     wandb_group: Text | None = None
     """W&B's group of runs; none: none, or WANDB_RUN_GROUP's. A sweep's trials are a group of its folder's name."""
+    wandb_artifacts: Switch = False
+    """Checkpoints as artifacts at W&B, with the aliases latest and best; those on s3:// and gs:// by reference."""
+    wandb_alerts: Switch = False
+    """Have W&B send an alert when steps are left out as not finite, when the run fails, or when it is diverging."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

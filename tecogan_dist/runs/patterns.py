@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ENOUGH_LINES", "Pattern", "Severity", "limits_of", "patterns"]
 
-ENOUGH_LINES = 600
+ENOUGH_LINES = 1100
 """Last lines of a run in progress that are enough for every pattern, at the presets' ``tracking.display_every``: 20
-steps a line, and no pattern needs more than 10,000 steps."""
+steps a line, and no pattern needs more than 20,000 steps."""
 
 LOOKS: tuple[Callable[[Columns, Limits], Pattern | None], ...] = (
     unhealthy_losses.collapse,

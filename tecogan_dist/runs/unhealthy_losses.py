@@ -58,9 +58,9 @@ WINNING_STEPS, WINNING_RECORDS = 4000, 10
 """Steps without an update of the discriminator. The balance is an average over about 100 steps (decay 0.99), so that a
 generator that catches up brings it below the threshold within far fewer. How many a healthy run of the preset skips in
 a row was never measured here, so that the number is meant to be on the safe side."""
-UNTRAINED_STEPS, UNTRAINED_RECORDS = 10_000, 20
-"""Steps without a lead, after the fade-in: 2% of the preset's. In a CPU run of NORMAL.md, a discriminator at a rate of
-2e-4 needed 700 steps to begin to tell and 1240 to reach the threshold; the published rate is 5e-5."""
+UNTRAINED_STEPS, UNTRAINED_RECORDS = 20_000, 20
+"""Steps without a lead, after the fade-in: 4% of the preset's. In the CPU runs of NORMAL.md, discriminators at a rate
+of 2e-4 needed 700 and 1900 steps to begin to tell, so that at the published 5e-5 it may be four times as many."""
 CHANCE, LEAD = 0.05, 0.05
 """How near to a half its accuracy is, and to 0 its balance, as a fraction of the threshold."""
 SMOOTHED = 5

@@ -6,6 +6,7 @@ Read in wandb 0.31. All of it is called in a thread of its own, where training g
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ from tecogan_dist.tracking.wandb_variables import (
 
 START_SECONDS, FINISH_SECONDS, TEARDOWN_SECONDS = 10, 30, 15.0
 """For which W&B is waited for. Its client takes some ten seconds more to give up a start."""
+SERVICE = "WANDB_SERVICE"
+"""Where the client finds its process: ``3-PID-unix-PATH``, with the number of the process that started it."""
 FLUSH_SECONDS = 2.0
 """After which a row is on the disk, should the process be killed; the client's own is 15."""
 
@@ -59,6 +62,7 @@ def start_wandb(
     problem = "" if mode in ("online", *OFFLINE) else f"it is not used with {MODE}={printable(mode)}"
     advice = "it is sent"
     try:
+        _use_no_other_service()
         wandb.setup(wandb.Settings(silent=True))
         limits = _settings(variables, settings or {})
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,6 +94,12 @@ def start_wandb(
     if problem:
         say(f"warning: W&B: {problem}: the run goes on and is recorded offline; {advice} by '{sync(place, identity)}'")
     return run
+
+
+def _use_no_other_service() -> None:
+    """A command that was started beside a W&B run inherits where that run's service listens: it may end before ours."""
+    if f"-{os.getpid()}-" not in os.environ.get(SERVICE, ""):
+        os.environ.pop(SERVICE, None)
 
 
 def _settings(variables: WandbVariables, more: dict[str, Any]) -> Any:

@@ -44,7 +44,7 @@ def default_precision(device: torch.device) -> tuple[Precision, str]:
         return "fp32", "the network runs in fp32"
     if torch.cuda.get_device_capability(device) < (8, 0):
         return "fp32", "the network runs in fp32: this GPU has no TF32"
-    return "tf32", "the network runs in TF32, within a level of fp32 and up to 3 times as fast (--exact for fp32)"
+    return "tf32", "the network runs in TF32, within a level of fp32 and 3 to 7 times as fast (--exact for fp32)"
 
 
 class State(NamedTuple):

@@ -23,7 +23,16 @@ class WandbRun:
     group: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
-    """One for each call of ``log``."""
+    """One for each step."""
+    environment: Any = None
+    """The record of the process: its command, machine ..."""
+    run: Any = None
+    """The record of the run itself: name, tags, notes ..."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    stats: list[dict[str, float]] = field(default_factory=list)
+    """System metrics."""
+    alerts: list[Any] = field(default_factory=list)
+    artifacts: list[Any] = field(default_factory=list)
 
 
 def read_wandb(file: Path) -> WandbRun:
@@ -38,6 +47,21 @@ def read_wandb(file: Path) -> WandbRun:
         if record.HasField("run"):
             run.project, run.group = record.run.project, record.run.run_group
             run.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+            run.run = record.run
+        if record.HasField("summary"):
+            run.summary |= {
+                "/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.summary.update
+            }
+        if record.HasField("environment") and record.environment.program:
+            run.environment = record.environment
+        if record.HasField("stats"):
+            run.stats.append({item.key: json.loads(item.value_json) for item in record.stats.item})
+        if record.HasField("alert"):
+            run.alerts.append(record.alert)
+        if record.HasField("artifact"):
+            run.artifacts.append(record.artifact)
+        elif record.HasField("request") and record.request.HasField("log_artifact"):
+            run.artifacts.append(record.request.log_artifact.artifact)
     return run
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import wandb
 from tecogan_dist.base.storage import Location
 from tecogan_dist.runs.checkpoints import checkpoint_name
 from tecogan_dist.runs.facts import Facts
@@ -40,7 +41,7 @@ OFFICIAL = "validation/official"
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No key of this machine, and nobody waits for an attempt that has ended in order."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+    for name in [name for name in os.environ if name.startswith("WANDB_") and name != "WANDB_SERVICE"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(wandb_offline, "SETTLED_SECONDS", 0.0)
@@ -162,6 +163,17 @@ def test_settings_that_the_client_refuses_cost_a_warning(tmp_path: Path) -> None
     attempt.finish()
     (line,) = attempt.said
     assert line.startswith("warning: W&B's client cannot be used (")
+
+
+def test_the_service_of_another_run_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is inherited by what a process with a run of its own starts."""
+    wandb.teardown()
+    monkeypatch.setenv("WANDB_SERVICE", f"3-1-unix-{tmp_path}/gone")
+    attempt = Attempt(tmp_path, MODE="offline")
+    attempt.log(2)
+    attempt.finish()
+    assert attempt.said == []
+    assert steps(offline(tmp_path)[0].rows) == halves(2)
 
 
 def test_a_client_that_takes_nothing_costs_a_line_and_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,7 +161,7 @@ def test_wandb_has_a_group_with_a_run_a_trial_and_a_summary(swept: Swept) -> Non
     files = {name: [*swept.trial(name).glob("wandb/offline-run-*/*.wandb")] for name in ("0002", "0004", "preset")}
     runs = {name: read_wandb(file) for name, (file,) in files.items()}
     assert {(run.project, run.group) for run in runs.values()} == {("sweeps", swept.output.name)}
-    assert {row["step"] for row in runs["0002"].rows if "validation/tof" in row} == {5, 10, 15, 20}
+    assert {row["validation/step"] for row in runs["0002"].rows if "validation/official/tof" in row} == {5, 10, 15, 20}
     (summary,) = [read_wandb(file) for file in swept.output.glob("wandb/offline-run-*/*.wandb")]
     assert (summary.project, summary.group) == ("sweeps", swept.output.name)
     assert any("ranking" in row for row in summary.rows)
