@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import uuid
@@ -51,6 +52,18 @@ def write_text(path: Path, text: str) -> None:
     """Make or replace a UTF-8 text file, whole or not at all. Raises :class:`UserError` if it cannot be written."""
     with reported_local(path), replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def append(path: Path, data: bytes) -> None:
+    """Append to a file, which is made if there is none. Raises ``OSError``, with nothing of it appended."""
+    with path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            file.truncate(end)  # half of it would spoil what comes next
+            raise
 
 
 def sync(path: Path) -> None:

@@ -160,9 +160,7 @@ def compare(together: Speed, alone: Speed, *, workers: int, batch: int) -> Findi
             difference = abs(ours - other) / max(abs(other), 1e-12)
             # Not "above": NaN has to count.
             if not difference <= tolerance:
-                text = (
-                    f"{workers} workers and one disagree in step {step}: {name} {ours:.6g} and {other:.6g}"
-                )
+                text = f"{workers} workers and one disagree in step {step}: {name} {ours:.6g} and {other:.6g}"
                 advice = "do not train here yet: look for different versions, drivers, ECC errors; run --train again"
                 return Finding(
                     status="fail", subject=SUBJECT, text=f"{text}; {speed}", advice=advice, figures=dict(figures)

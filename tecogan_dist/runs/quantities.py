@@ -96,7 +96,7 @@ QUANTITIES = (
     Quantity(BACKWARD, "s", "of a step: gradients"),
     Quantity(ALL_REDUCE, "s", "of a step: bringing gradients and losses together, and waiting for the slowest worker"),
     Quantity(OPTIMISER, "s", "of a step: updating the weights"),
-    Quantity(CHECKPOINT_WAIT, "s", "of a step: waiting for a checkpoint before the next one"),
+    Quantity(CHECKPOINT_WAIT, "s", "of a step: taking checkpoints, and waiting for the one before to be written"),
     Quantity(SAMPLES, "1/s", "windows, over all workers"),
     Quantity(FRAMES, "1/s", "high-resolution frames of these windows, without the way back of ping-pong"),
     Quantity(MEGAPIXELS, "MP/s", "pixels of these frames"),

@@ -120,6 +120,10 @@ class StatusWriter:
         usable = rate if rate is not None and math.isfinite(rate) and rate > 0 else None
         self._update(step=step, rate=usable, step_time=now_utc())
 
+    def reached(self, step: int) -> None:
+        """The run ends after so many steps."""
+        self._update(step=step, step_time=now_utc())
+
     def saved(self, step: int) -> None:
         """A checkpoint is complete."""
         self._update(checkpoint=SavedCheckpoint(step=step, time=now_utc()))

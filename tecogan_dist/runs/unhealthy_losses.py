@@ -235,12 +235,16 @@ def discriminator_cannot_tell(columns: Columns, limits: Limits) -> Pattern | Non
 
 def worse_validation(columns: Columns, limits: Limits) -> Pattern | None:
     """Held-out scenes were best long ago, while the content loss of training has gone on falling."""
+    are_measured = False
     for metric in dict.fromkeys(("psnr", limits.best)):
         curve = _validations(columns, limits, metric)
+        are_measured = are_measured or len(curve) > 0
         sign = 1.0 if metric in HIGHER_IS_BETTER else -1.0
         found = _worse(columns, curve, sign, WORSE.get(metric))
         if found is not None:
             return _worsened(curve, found, f"{metric.upper() if sign > 0 else metric} of the held-out scenes")
+    if are_measured:
+        return None  # whole scenes say more than a few windows, others of them each time
     held_out = columns.curve(f"{VALIDATION_LOSS}/content")
     found = _worse(columns, held_out, -1.0, None)
     return None if found is None else _worsened(held_out, found, "the content loss of held-out windows")

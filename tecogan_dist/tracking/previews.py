@@ -184,7 +184,7 @@ class Previews:
             return None  # whose run it is comes out where checkpoints are written
         try:
             return self._keep(step, still, match_size(results, targets), targets, values)
-        except (UserError, OSError) as error:
+        except Exception as error:  # whatever it is: workers wait for each other next
             reason = str(error).rstrip(".")
             self._say(f"warning: the preview of step {step} is not complete ({reason}); training goes on")
             return None

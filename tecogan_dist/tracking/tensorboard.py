@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import time
@@ -27,7 +28,6 @@ from tensorboard.plugins.hparams.api_pb2 import (
     MetricName,
 )
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 from torch import Tensor
 
@@ -35,6 +35,7 @@ from tecogan_dist.metrics.names import COLUMN
 from tecogan_dist.runs.quantities import VALIDATION
 from tecogan_dist.tracking.animations import encode_animation
 from tecogan_dist.tracking.charts import SECTIONS, pattern
+from tecogan_dist.tracking.event_file import EventFile
 
 
 class TensorBoardRecords:
@@ -44,11 +45,11 @@ class TensorBoardRecords:
     """
 
     def __init__(self, folder: Path, *, first_step: int, searched: Mapping[str, Any] = {}) -> None:
-        self._events = EventFileWriter(str(folder))
+        self._events = EventFile(folder)
         self._searched, self._began, self._is_session = searched, time.time(), False
-        restart = SessionLog(status=SessionLog.START)
-        self._events.add_event(Event(wall_time=time.time(), step=first_step + 1, session_log=restart))
-        self._events.add_event(Event(wall_time=time.time(), step=0, summary=Summary(value=[layout()])))
+        self._first_step, self._has_head = first_step, False
+        with contextlib.suppress(OSError):  # of a full disk, which the first record tells of
+            self._begin()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Values by name. Raises ``OSError`` if they cannot be written."""
@@ -73,19 +74,20 @@ class TensorBoardRecords:
             values.append(Summary.Value(tag=name, image=image))
         self._add(step, values)
 
-    def flush(self) -> None:
-        """Everything to the disk."""
-        self._events.flush()
-
     def close(self, *, failed: bool = False) -> None:
         """No more is written. Of a trial that has ``failed`` nothing says that it ended: it may go on."""
         if self._is_session and not failed:
             self._add(0, [session_ends()])
-        self._events.close()
+
+    def _begin(self) -> None:
+        self._events.add(Event(step=self._first_step + 1, session_log=SessionLog(status=SessionLog.START)))
+        self._events.add(Event(step=0, summary=Summary(value=[layout()])))
+        self._has_head = True
 
     def _add(self, step: int, values: list[Any]) -> None:
-        self._events.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
-        self._events.flush()
+        if not self._has_head:
+            self._begin()
+        self._events.add(Event(step=step, summary=Summary(value=values)))
 
 
 def layout() -> Summary.Value:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from tecogan_dist.base.atomic import append
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.config.schema import Config
@@ -52,7 +51,7 @@ class Tracker:
         if output.is_local:
             folder = output.path
         else:
-            self._temporary = tempfile.TemporaryDirectory(prefix="tecogan_records_")
+            self._temporary = tempfile.TemporaryDirectory(prefix="tecogan_records_", ignore_cleanup_errors=True)
             folder = Path(self._temporary.name)
             with contextlib.suppress(FileNotFoundError):
                 (output / METRICS_FILE).fetch(folder / METRICS_FILE)
@@ -82,7 +81,7 @@ class Tracker:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Values by name (:mod:`tecogan_dist.runs.quantities`), to all records."""
         with self._not_fatal():
-            self._append(metrics_line(step, values))
+            append(self._metrics, metrics_line(step, values))
         with self._not_fatal():
             self._tensorboard.scalars(step, values)
         if self._wandb is not None:
@@ -117,16 +116,6 @@ class Tracker:
         if self._wandb is not None:
             self._wandb.checkpoint(step)
 
-    def _append(self, line: bytes) -> None:
-        with self._metrics.open("ab", buffering=0) as file:
-            end = file.tell()
-            try:
-                if file.write(line) != len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError:
-                file.truncate(end)  # half a line would spoil the next one
-                raise
-
     @contextlib.contextmanager
     def _not_fatal(self) -> Iterator[None]:
         """A full disk costs records, not the run."""
@@ -138,14 +127,13 @@ class Tracker:
     def publish(self) -> None:
         """Bring the records to an output that is not local. A failure waits for the next time."""
         if self._temporary is not None:
-            self._tensorboard.flush()
             self._upload()
 
     def _upload(self) -> None:
-        with contextlib.suppress(UserError):
+        with contextlib.suppress(UserError, OSError):
             self._may_publish()
             offline = (self._folder / "wandb").glob("offline-run-*/*.wandb")  # an attempt that is killed sends no more
-            for file in (self._folder / METRICS_FILE, *(self._folder / TENSORBOARD_FOLDER).iterdir(), *offline):
+            for file in (self._folder / METRICS_FILE, *(self._folder / TENSORBOARD_FOLDER).glob("*"), *offline):
                 if file.is_file():
                     (self._output / str(file.relative_to(self._folder))).write_bytes(file.read_bytes())
 

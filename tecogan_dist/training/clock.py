@@ -19,6 +19,7 @@ class Clock:
 
     def __init__(self) -> None:
         self._started = self._waited = self._saved = 0.0
+        self._saving_since = 0.0
         self._steps = 0
 
     def timed(self, batches: Iterator[Tensor], *, on_first: Callable[[float], None]) -> Iterator[Tensor]:
@@ -38,9 +39,13 @@ class Clock:
         """A step is done."""
         self._steps += 1
 
-    def count_saving(self, seconds: float) -> None:
-        """Time that was waited for a checkpoint to be written."""
-        self._saved += seconds
+    def begin_saving(self) -> None:
+        """Steps wait for a checkpoint: for the one before to be written, and for this one to be taken."""
+        self._saving_since = time.perf_counter()
+
+    def end_saving(self) -> None:
+        """They go on."""
+        self._saved += time.perf_counter() - self._saving_since
 
     def take_wait(self) -> float:
         """Seconds that were waited for data since the last call."""

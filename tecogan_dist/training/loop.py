@@ -102,6 +102,7 @@ def train(
             if last or (is_time and not step.state.bad_steps_in_a_row):
                 if not agreed.stop:  # which may be in a hurry
                     validator.collect()  # a score decides which checkpoints are dropped now
+                clock.begin_saving()
                 step.settle()
                 snapshot = take_snapshot(step.state, step.pair, step.average)
                 problem = the_first_workers(_unusable(snapshot, task) if rank == 0 else "", device)
@@ -111,7 +112,8 @@ def train(
                 if problem:
                     zero.say(f"warning: no checkpoint of step {number} is written: {problem}")
                 else:
-                    clock.count_saving(zero.save(snapshot, asked=agreed.save))
+                    zero.save(snapshot, asked=agreed.save)
+                clock.end_saving()
 
             # The upscaler is measured on held-out scenes, beside the steps that follow; not where a run is interrupted.
             if ends or number % (every.validate_every or every.save_every) == 0:

@@ -84,7 +84,7 @@ def peak_tflops(device: torch.device, *, precision: str) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    if "Laptop" in name:
+    if re.search(r"Laptop|MIG|4090 D", name):
         return None  # the same words, less power
     found = (peaks.get(precision) for model, peaks in PEAKS.items() if re.search(rf"\b{model}\b", name))
     return next(found, None)

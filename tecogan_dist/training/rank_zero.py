@@ -142,17 +142,13 @@ class RankZero:
             except UserError:
                 pass  # storage that fails for a moment costs records, not the run
 
-    def save(self, snapshot: Snapshot, *, asked: bool) -> float:
-        """Write a checkpoint beside training; returns the seconds for which the one before it was waited for.
-
-        ``asked``: it was requested, so it is waited for too.
-        """
-        waited = self._writer.save(snapshot)
+    def save(self, snapshot: Snapshot, *, asked: bool) -> None:
+        """Write a checkpoint beside training, after the one before it; ``asked``: it is waited for too."""
+        self._writer.save(snapshot)
         if asked:
             self._writer.wait()
             self._reporter.saved()
         self._tracker.publish()
-        return waited
 
     def settle(self) -> None:
         """Wait until the checkpoint that is being written is there, or has failed."""
@@ -161,6 +157,7 @@ class RankZero:
     def finish(self, state: TrainingState) -> None:
         """The last step is done. Raises :class:`UserError` if the last checkpoint could not be written."""
         self._writer.finish()
+        self._status.reached(state.step)
         self._tracker.publish()
         if state.bad_steps_in_a_row:
             good = state.step - state.bad_steps_in_a_row
@@ -223,8 +220,8 @@ class SilentRank:
     def measured(self, step: int, values: dict[str, float]) -> None:
         pass
 
-    def save(self, snapshot: Snapshot, *, asked: bool) -> float:  # noqa: ARG002
-        return 0.0
+    def save(self, snapshot: Snapshot, *, asked: bool) -> None:
+        pass
 
     def settle(self) -> None:
         pass

@@ -21,10 +21,10 @@ from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.ops.resampling import resize_bicubic
 from tecogan_dist.upscaling.images import to_image
 from tecogan_dist.upscaling.machine import computing_with
-from tecogan_dist.video.panels import panels
 from tecogan_dist.upscaling.plan import scenes_of
 from tecogan_dist.upscaling.recurrence import Recurrence, Upscaled
 from tecogan_dist.upscaling.segment import Rendering, result_size
+from tecogan_dist.video.panels import panels
 from tecogan_dist.video.source import FrameSource
 from tecogan_dist.video.timeline import Timeline
 from tecogan_dist.video.writer import FrameWriter

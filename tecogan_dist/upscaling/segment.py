@@ -30,7 +30,6 @@ from tecogan_dist.upscaling.feeding import Frame, Given, in_order
 from tecogan_dist.upscaling.folder import WorkFolder
 from tecogan_dist.upscaling.images import to_host, to_image
 from tecogan_dist.upscaling.machine import computing_with
-from tecogan_dist.video.panels import panels
 from tecogan_dist.upscaling.plan import Segment
 from tecogan_dist.upscaling.recurrence import Precision, Recurrence, Upscaled
 from tecogan_dist.upscaling.source import SourceOptions, check_unchanged
@@ -38,6 +37,7 @@ from tecogan_dist.upscaling.states import read_state, write_state
 from tecogan_dist.upscaling.targets import Target
 from tecogan_dist.upscaling.threads import WriteBehind
 from tecogan_dist.upscaling.tiles import is_out_of_memory, reason_of, smallest
+from tecogan_dist.video.panels import panels
 from tecogan_dist.video.source import FrameSource
 
 

@@ -142,6 +142,7 @@ def test_peaks_are_found_by_the_whole_word(monkeypatch: pytest.MonkeyPatch) -> N
         ("Tesla V100-SXM2-16GB", None),
         ("NVIDIA T400", None),
         ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
     ):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, name=name: name)
         assert peak_tflops(device, precision="bf16") == expected, name
@@ -177,11 +178,13 @@ def test_clock_shares_waits_among_steps(monkeypatch: pytest.MonkeyPatch) -> None
             now += 2.0
             yield torch.zeros(1)
 
-    clock, first = Clock(), []
+    clock, first = Clock(), list[float]()
     for _ in clock.timed(slow(), on_first=first.append):  # type: ignore[arg-type]
         now += 1.0
         clock.count_step()
-    clock.count_saving(1.5)
+    clock.begin_saving()
+    now += 1.5
+    clock.end_saving()
     assert first == [2.0]
     assert clock.take_wait() == 4.0  # not the first batch, of which a line tells
-    assert clock.take() == (3, {"time/step": 7.0 / 3, "time/checkpoint": 0.5})
+    assert clock.take() == (3, {"time/step": 8.5 / 3, "time/checkpoint": 0.5})

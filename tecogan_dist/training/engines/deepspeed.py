@@ -99,8 +99,7 @@ class DeepSpeedPair:
         return norms_of_parts(self.upscaler_module, discriminator, safe_get_full_grad)
 
     def own_weights(self) -> list[Tensor]:
-        # With ZeRO 3 a parameter is empty, and its part beside it.
-        return [getattr(parameter, "ds_tensor", parameter).detach() for parameter in self.upscaler_module.parameters()]
+        return [_own_part(parameter) for parameter in self.upscaler_module.parameters()]
 
     @contextlib.contextmanager
     def weights(self) -> Iterator[None]:
@@ -119,6 +118,16 @@ class DeepSpeedPair:
 
     def _optimizers(self) -> list[tuple[nn.Module, Any]]:
         return [(engine.module, engine.optimizer) for engine in self._engines]
+
+
+def _own_part(parameter: nn.Parameter) -> Tensor:
+    """With ZeRO 3 a parameter is empty and its part beside it, the last workers' filled up with what is no weight."""
+    part: Tensor | None = getattr(parameter, "ds_tensor", None)
+    if part is None:
+        return parameter.detach()
+    size: int = parameter.ds_numel  # type: ignore[attr-defined]
+    left = size - torch.distributed.get_rank() * part.numel()
+    return part.detach().flatten()[: max(0, min(part.numel(), left))]
 
 
 def deepspeed_settings(config: Config, *, workers: int) -> dict[str, Any]:

@@ -250,7 +250,10 @@ def test_ctrl_c_leaves_a_sane_terminal(how: str, columns: int) -> None:
     assert not one.cursor_is_hidden
     text = " ".join(lines)
     assert lines[0] == "it begins"
-    assert lines[1:3] == ["event 5", "event 10"]
+    if how == "orderly":
+        assert lines[1:3] == ["event 5", "event 10"]
+    else:  # it may come while the panel is drawn
+        assert lines.index("event 5") < lines.index("event 10")
     assert lines[-1] == "the end"
     assert ("stopped at once" in lines) == (how == "at once")
     assert "losses" not in text  # the panel is gone
