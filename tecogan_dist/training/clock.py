@@ -112,4 +112,4 @@ class Phases:
     def _seconds(begun: Moment, ended: Moment) -> float:
         if isinstance(begun, torch.cuda.Event) and isinstance(ended, torch.cuda.Event):
             return begun.elapsed_time(ended) / 1000
-        return float(ended) - float(begun)  # type: ignore[arg-type]
+        return float(ended) - float(begun)  # type: ignore[arg-type]  # numbers: a device has one kind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,9 +26,9 @@ def make_run(
     config = make_config(["--steps", "10", *overrides])
     write_run_file(RunFolder(path=place, checkpoint=None, resume_from=None), config=config, data=Location.of("/store"))
     if step is not None:
-        given: dict[str, object] = {"first_step": 0, "steps": 10, "workers": 1, "gpus": 0, "device": "cpu"}
+        given: dict[str, Any] = {"first_step": 0, "steps": 10, "workers": 1, "gpus": 0, "device": "cpu"}
         given |= {"metric": "psnr", "scores": {}, "say": print}
-        with StatusWriter(place, **given) as one:  # type: ignore[arg-type]
+        with StatusWriter(place, **given) as one:
             one.progress(step, 1.0)
     if scores is not None:
         (place / SCORES_FILE).write_bytes(scores_text(scores))

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,9 +36,9 @@ def begun(place: Location, *overrides: str) -> Location:
 
 
 def writer(place: Location, **changes: object) -> StatusWriter:
-    given: dict[str, object] = {"first_step": 0, "steps": 10, "workers": 2, "gpus": 2, "device": "NVIDIA H100"}
+    given: dict[str, Any] = {"first_step": 0, "steps": 10, "workers": 2, "gpus": 2, "device": "NVIDIA H100"}
     given |= {"metric": "psnr", "scores": {}, "say": print}
-    return StatusWriter(place, **{**given, **changes})  # type: ignore[arg-type]
+    return StatusWriter(place, **{**given, **changes})
 
 
 def ended(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[object, dict[str, str]]:

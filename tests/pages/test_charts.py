@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 import pytest
 from plotly.offline import get_plotlyjs
 
+from tecogan_dist.base.invariants import present
 from tecogan_dist.pages import charts, templates
 from tecogan_dist.pages.charts import DRAW, SERIES, TEMPLATE, Figure, text
 from tecogan_dist.pages.templates import environment, render
@@ -94,7 +95,7 @@ def made(monkeypatch: pytest.MonkeyPatch, main: str, values: dict[str, Any], **o
     """A page of a template that is not among the package's."""
     env = environment()
     template = f'{{% extends "page.html" %}}{{% block main %}}{main}{{% endblock %}}'
-    env.loader = jinja2.ChoiceLoader([env.loader, jinja2.DictLoader({"new.html": template})])  # type: ignore[list-item]
+    env.loader = jinja2.ChoiceLoader([present(env.loader, "pages have one"), jinja2.DictLoader({"new.html": template})])
     with monkeypatch.context() as patch:
         patch.setattr(templates, "environment", lambda: env)
         return render("new.html", values, **options)

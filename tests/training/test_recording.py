@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -172,14 +173,14 @@ def test_clock_shares_waits_among_steps(monkeypatch: pytest.MonkeyPatch) -> None
     now = 0.0
     monkeypatch.setattr("time.perf_counter", lambda: now)
 
-    def slow() -> object:
+    def slow() -> Iterator[Tensor]:
         nonlocal now
         for _ in range(3):
             now += 2.0
             yield torch.zeros(1)
 
     clock, first = Clock(), list[float]()
-    for _ in clock.timed(slow(), on_first=first.append):  # type: ignore[arg-type]
+    for _ in clock.timed(slow(), on_first=first.append):
         now += 1.0
         clock.count_step()
     clock.begin_saving()

@@ -125,7 +125,7 @@ def _own_part(parameter: nn.Parameter) -> Tensor:
     part: Tensor | None = getattr(parameter, "ds_tensor", None)
     if part is None:
         return parameter.detach()
-    size: int = parameter.ds_numel  # type: ignore[attr-defined]
+    size: int = parameter.ds_numel  # type: ignore[attr-defined]  # DeepSpeed adds it
     left = size - torch.distributed.get_rank() * part.numel()
     return part.detach().flatten()[: max(0, min(part.numel(), left))]
 
