@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import wandb
+
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.commands import dashboard as command
 from tecogan_dist.config.leaves import leaves

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import wandb
 from PIL import Image
 
-import wandb
 from tecogan_dist.base.storage import Location
 from tecogan_dist.runs.checkpoints import checkpoint_name
 from tecogan_dist.runs.facts import Facts
@@ -398,7 +398,9 @@ def test_sync_sends_all_attempts_as_one_curve(tmp_path: Path) -> None:
     with wandb_server() as server:
         environment = {**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
         words = [str(Path(sys.executable).parent / "wandb"), "sync", *folders]
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=100, check=False)
+        done = subprocess.run(
+            words, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         assert steps(server.runs["r1"].history) == halves(9)
 
