@@ -16,7 +16,8 @@ BALANCE, REAL, FAKE, ACCURACY = (f"discriminator/{name}" for name in ("balance",
 UPDATES, SKIPS = "discriminator/updates", "discriminator/skips"
 UPDATE_RATIO = "weights/update_ratio"
 LEARNING_RATE, BAD_STEPS = "optim/learning_rate", "optim/bad_steps"
-STEP_TIME, DATA_WAIT, CHECKPOINT_WAIT = "time/step", "time/data_wait", "time/checkpoint"
+STEP_TIME, DATA_WAIT = "time/step", "time/data_wait"
+CHECKPOINT_WAIT, VALIDATION_WAIT = "time/checkpoint", "time/validation"
 FORWARD, BACKWARD, ALL_REDUCE, OPTIMISER = (
     f"time/{name}" for name in ("forward", "backward", "all_reduce", "optimiser")
 )
@@ -97,11 +98,20 @@ QUANTITIES = (
     Quantity(ALL_REDUCE, "s", "of a step: bringing gradients and losses together, and waiting for the slowest worker"),
     Quantity(OPTIMISER, "s", "of a step: updating the weights"),
     Quantity(CHECKPOINT_WAIT, "s", "of a step: taking checkpoints, and waiting for the one before to be written"),
+    Quantity(
+        VALIDATION_WAIT,
+        "s",
+        "of a step: losses of held-out windows, upscaling held-out scenes, waiting for their scores",
+    ),
     Quantity(SAMPLES, "1/s", "windows, over all workers"),
     Quantity(FRAMES, "1/s", "high-resolution frames of these windows, without the way back of ping-pong"),
     Quantity(MEGAPIXELS, "MP/s", "pixels of these frames"),
     Quantity(TFLOPS, "TFLOP/s", "of each worker, counted: multiplications and additions of convolutions and products"),
-    Quantity(MFU, "0..1", "that over what the GPU can do in the run's precision, where its data sheet is known"),
+    Quantity(
+        MFU,
+        "0..1",
+        "that over the GPU's peak in the run's precision, if known; what checkpointing computes again counts as work",
+    ),
     Quantity(GPU_PEAK, "GiB", "most memory in tensors since the last record, on the worker that had most"),
     Quantity(GPU_RESERVED, "GiB", "memory that torch has taken from the GPU, likewise"),
     Quantity(ALLOC_RETRIES, "", "times that torch had to empty its cache to get memory, since the worker began"),

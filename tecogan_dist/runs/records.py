@@ -15,6 +15,7 @@ from tecogan_dist.base.atomic import replacing, reported_local
 from tecogan_dist.base.documents import parse_json
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
+from tecogan_dist.config.schema import Config
 from tecogan_dist.metrics.names import HIGHER_IS_BETTER
 
 METRICS_FILE = "metrics.jsonl"
@@ -24,6 +25,11 @@ SCORES_FILE = "scores.json"
 """In the run's folder: what was measured on held-out scenes, by step."""
 SCORES_BYTES = 2**28
 MAX_STEP = 2**63
+
+
+def makes_record(step: int, config: Config) -> bool:
+    """Whether a run records what it measured after so many steps."""
+    return step % config.tracking.display_every == 0 or step == config.steps
 
 
 def metrics_line(step: int, values: Mapping[str, float]) -> bytes:
@@ -90,7 +96,7 @@ def _values(line: bytes, number: int, file: Location) -> dict[str, float]:
     try:
         found = parse_json(line, source=f"line {number}")
     except UserError as error:
-        raise _damaged_line(file, number, str(error).rstrip(".")) from error
+        raise _damaged_line(file, number, reason_of(error)) from error
     if not isinstance(found, dict) or not _is_step(found.get("step")):
         raise _damaged_line(file, number, "it has no step")
     values = _numbers(found)
@@ -104,6 +110,11 @@ def _damaged_line(file: Location, number: int, why: str) -> UserError:
         f"{file} is damaged in line {number} ({why}): mend or remove that line, or move the file away; the run goes on "
         "from its checkpoint either way."
     )
+
+
+def reason_of(error: UserError) -> str:
+    """Why a file that a command has written cannot be read, for a sentence in brackets: nobody edits it as text."""
+    return str(error).rstrip(".").removesuffix(": save it as UTF-8")
 
 
 def best_step(scores: dict[int, dict[str, float]], metric: str) -> int | None:
@@ -131,7 +142,7 @@ def read_scores(output: Location) -> dict[int, dict[str, float]]:
     except FileNotFoundError:
         return {}
     except UserError as error:
-        raise UserError(f"{file} is damaged ({str(error).rstrip('.')}): mend it, or move it away.") from error
+        raise UserError(f"{file} is damaged ({reason_of(error)}): mend it, or move it away.") from error
     scores = {}
     for step, values in content.items() if isinstance(content, dict) else [("", None)]:
         numbers = _numbers(values) if isinstance(values, dict) else None

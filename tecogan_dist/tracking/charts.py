@@ -86,6 +86,7 @@ SECTIONS = (
                     quantities.ALL_REDUCE,
                     quantities.OPTIMISER,
                     quantities.CHECKPOINT_WAIT,
+                    quantities.VALIDATION_WAIT,
                 ),
             ),
         ),

@@ -21,8 +21,9 @@ from tecogan_dist.runs.previews import ANIMATION_NAME, FOLDER, PROFILE_NAME, Pre
 from tecogan_dist.runs.records import METRICS_FILE, TENSORBOARD_FOLDER, drop_after, metrics_line
 from tecogan_dist.tracking.previews import Previews, Still
 from tecogan_dist.tracking.tensorboard import TensorBoardRecords
+from tecogan_dist.tracking.wandb_identity import identity_of
 from tecogan_dist.tracking.wandb_records import WandbRecords
-from tecogan_dist.tracking.wandb_variables import WandbVariables
+from tecogan_dist.tracking.wandb_variables import RUN_ID, WandbVariables
 
 
 class Tracker:
@@ -66,11 +67,17 @@ class Tracker:
         project = variables.project(config.tracking)
         self._wandb: WandbRecords | None = None
         if project:
+            try:
+                identity = variables.values.get(RUN_ID) or identity_of(output, config, first_step=first_step)
+            except UserError as error:
+                say(f"warning: this attempt is not recorded at W&B ({str(error).rstrip('.')})")
+                return
             self._wandb = WandbRecords(
                 folder,
                 output,
                 config,
                 project=project,
+                identity=identity,
                 variables=variables,
                 facts=facts,
                 environment=environment or {},

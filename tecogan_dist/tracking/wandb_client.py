@@ -9,6 +9,7 @@ import contextlib
 import os
 import shlex
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ SERVICE = "WANDB_SERVICE"
 """Where the client finds its process: ``3-PID-unix-PATH``, with the number of the process that started it."""
 FLUSH_SECONDS = 2.0
 """After which a row is on the disk, should the process be killed; the client's own is 15."""
+_begun: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+"""How many runs this process had begun with each. W&B's own process is one for all: a run that ends late leaves it."""
+_count = 0
 
 
 def start_wandb(
@@ -54,8 +58,11 @@ def start_wandb(
     If W&B does not answer in 20 s, refuses or has no key, the run is recorded offline, and ``say`` is told so in one
     line. None, and a line, if the client cannot be used at all.
     """
+    global _count
     import wandb
 
+    _count += 1
+    number = _count
     folder = Path(variables.values.get(DIR, folder))
     place = shlex.quote(variables.values[DIR]) if DIR in variables.values else place
     mode = variables.mode
@@ -72,7 +79,9 @@ def start_wandb(
                 limits.api_key = variables.values[KEY]
             if KEY in variables.values or wandb.login(host=limits.base_url, prompt=False, verify=False):
                 with _called_as(command):
-                    return wandb.init(settings=limits, mode="online", **given)
+                    run = wandb.init(settings=limits, mode="online", **given)
+                _begun[run] = number
+                return run
             problem, advice = "it has no key here", "with WANDB_API_KEY set, or after 'wandb login', it is sent"
     except Exception as error:  # whatever the client raises
         problem = f"it does not answer ({_reason(error)})"
@@ -85,6 +94,7 @@ def start_wandb(
         wandb.setup(wandb.Settings(silent=True))
         with _called_as(command):
             run = wandb.init(settings=_settings(variables, settings or {}), mode="offline", **given)
+        _begun[run] = number
     except Exception as error:
         say(
             f"warning: W&B's client cannot be used ({_reason(error)}): the run goes on without it; check its variables "
@@ -144,7 +154,7 @@ def sync(place: str, identity: str) -> str:
 
 def finish_wandb(run: Any, *, say: Callable[[str], None], failed: bool = False) -> None:
     """End a W&B run, and wait for W&B's own process: when ``finish`` of wandb 0.31 comes back, the file of an offline
-    run is not written yet, and Ray may end both processes next.
+    run is not written yet, and Ray may end both processes next. If another run has begun here, that one will.
 
     What W&B has not taken by then stays in the run's files, and ``say`` is told so.
     """
@@ -152,7 +162,8 @@ def finish_wandb(run: Any, *, say: Callable[[str], None], failed: bool = False) 
 
     def finish() -> None:
         run.finish(exit_code=int(failed))
-        wandb.teardown()
+        if _begun.get(run) == _count:
+            wandb.teardown()
 
     try:
         within(FINISH_SECONDS + TEARDOWN_SECONDS, finish, what="W&B to take the rest of the run's records")

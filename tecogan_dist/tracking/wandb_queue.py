@@ -23,7 +23,7 @@ class WandbQueue:
 
     def __init__(self, begin: Callable[[], bool], *, say: Callable[[str], None]) -> None:
         self._say = say
-        self._waiting: queue.Queue[Deed | None] = queue.Queue(QUEUE_LENGTH)
+        self._waiting: queue.SimpleQueue[Deed | None] = queue.SimpleQueue()
         self._has_failed = self._was_full = False
         self.left_out = 0
         """Deeds for which there was no room."""
@@ -32,23 +32,21 @@ class WandbQueue:
 
     def put(self, deed: Deed) -> None:
         """Have it done. Does not wait: without room it is left out, which is said once."""
-        try:
-            self._waiting.put_nowait(deed)
-        except queue.Full:
-            self.left_out += 1
-            if not self._was_full:
-                self._was_full = True
-                self._say(
-                    f"warning: W&B's client has not taken {QUEUE_LENGTH} records: those that follow are left out at "
-                    "W&B until it does; metrics.jsonl and TensorBoard have them"
-                )
+        if self._waiting.qsize() < QUEUE_LENGTH:
+            self._waiting.put(deed)
+            return
+        self.left_out += 1
+        if not self._was_full:
+            self._was_full = True
+            self._say(
+                f"warning: W&B's client has not taken {QUEUE_LENGTH} records: those that follow are left out at "
+                "W&B until it does; metrics.jsonl and TensorBoard have them"
+            )
 
-    def end(self, seconds: float) -> bool:
-        """Wait until all is done, but not longer; whether it is."""
-        try:
-            self._waiting.put(None, timeout=seconds)
-        except queue.Full:
-            return False
+    def end(self, *last: Deed, seconds: float) -> bool:
+        """Have the ``last`` deeds done too, for which there is room; wait, but not longer; whether all is done."""
+        for deed in (*last, None):
+            self._waiting.put(deed)
         self._thread.join(seconds)
         return not self._thread.is_alive()
 

@@ -7,7 +7,6 @@ training step. What is measured beside training comes when the steps have gone o
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shlex
 from collections import OrderedDict
@@ -25,13 +24,13 @@ from tecogan_dist.runs import quantities
 from tecogan_dist.runs.checkpoints import STATE_FILE, checkpoint_name
 from tecogan_dist.runs.facts import Facts
 from tecogan_dist.runs.previews import PROFILE_NAME, VIDEO_NAME, PreviewFiles
-from tecogan_dist.runs.records import best_step, each_metrics, read_scores
+from tecogan_dist.runs.records import best_step, each_metrics, makes_record, read_scores
 from tecogan_dist.tracking.wandb_alerts import Alerts
 from tecogan_dist.tracking.wandb_artifacts import BEST, LATEST, artifact_of
 from tecogan_dist.tracking.wandb_client import FINISH_SECONDS, TEARDOWN_SECONDS, finish_wandb, start_wandb, sync
 from tecogan_dist.tracking.wandb_offline import LATE_STEP, Recorded, recorded, wait_until_settled
-from tecogan_dist.tracking.wandb_queue import WandbQueue
-from tecogan_dist.tracking.wandb_variables import DIR, NAME, RUN_ID, WandbVariables
+from tecogan_dist.tracking.wandb_queue import Deed, WandbQueue
+from tecogan_dist.tracking.wandb_variables import DIR, NAME, WandbVariables
 
 END_SECONDS = FINISH_SECONDS + TEARDOWN_SECONDS
 """For which the end of a run waits for W&B, whatever it does."""
@@ -49,8 +48,8 @@ ALERT_SECONDS = 1800.0
 class WandbRecords:
     """The W&B run of the run in ``output``; its files are kept in ``folder``. ``first_step`` steps are done.
 
-    One folder is one W&B run, whichever attempt writes it, unless WANDB_RUN_ID says which. What W&B lacks of the steps
-    that are done is brought from ``metrics.jsonl`` in ``folder``; what it has already is not sent again.
+    ``identity`` is its id at W&B: attempts with the same one are one W&B run. What W&B lacks of the steps that are done
+    is brought from ``metrics.jsonl`` in ``folder``; what it has already is not sent again.
     """
 
     def __init__(
@@ -60,6 +59,7 @@ class WandbRecords:
         config: Config,
         *,
         project: str,
+        identity: str,
         variables: WandbVariables,
         facts: Facts,
         environment: Mapping[str, Any],
@@ -69,7 +69,7 @@ class WandbRecords:
         self._folder, self._output, self._config, self._say = folder, output, config, say
         self._project, self._variables, self._facts = project, variables, facts
         self._environment, self._first_step = environment, first_step
-        self._identity = variables.values.get(RUN_ID) or identity_of(output)
+        self._identity = identity
         self._run: Any = None
         self._step = self._validated = 0
         self._is_open = False
@@ -98,10 +98,10 @@ class WandbRecords:
 
     def finish(self, *, failed: bool, reason: str = "") -> None:
         """End the W&B run, with so many seconds' patience; ``reason`` is why it failed."""
+        last: list[Deed] = [lambda: self._end_run(failed)]
         if failed and self._config.tracking.wandb_alerts:
-            self._queue.put(lambda: self._alert("the run has failed", reason or "see its log", level="ERROR"))
-        self._queue.put(lambda: self._end_run(failed))
-        if not self._queue.end(END_SECONDS):
+            last.insert(0, lambda: self._alert("the run has failed", reason or "see its log", level="ERROR"))
+        if not self._queue.end(*last, seconds=END_SECONDS):
             self._say(
                 f"warning: W&B has not taken all records of the run in {END_SECONDS:.0f} s: "
                 f"'{sync(self._place, self._identity)}' sends what is recorded offline, and 'wandb sync "
@@ -260,11 +260,11 @@ class WandbRecords:
         self._run.alert(title=title[:63], text=text, level=level, wait_duration=ALERT_SECONDS)
 
     def _end_run(self, failed: bool) -> None:
-        while self._late:
+        """What is left of what was measured gets rows of its own, but not those of steps that an attempt may come to:
+        that one brings it then."""
+        while self._late and not self._is_record(self._step + 1):
             self._log(self._step + 1, {})
         finish_wandb(self._run, say=self._say, failed=failed)
 
-
-def identity_of(output: Location) -> str:
-    """The id at W&B of the run in a folder."""
-    return hashlib.sha256(str(output.absolute()).encode()).hexdigest()[:16]
+    def _is_record(self, step: int) -> bool:
+        return step <= self._config.steps and makes_record(step, self._config)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from tecogan_dist.runs.quantities import CHECKPOINT_WAIT, STEP_TIME
+from tecogan_dist.runs.quantities import CHECKPOINT_WAIT, STEP_TIME, VALIDATION_WAIT
 
 Moment = float | torch.cuda.Event
+KEPT_SPANS = 500
+"""Parts of some hundred steps: older ones, which the device has done, are summed up before they are asked for."""
 
 
 class Clock:
     """Time of the steps, and how much of it was spent waiting. It starts with the first batch."""
 
     def __init__(self) -> None:
-        self._started = self._waited = self._saved = 0.0
-        self._saving_since = 0.0
+        self._started = self._waited = 0.0
+        self._held_up = dict.fromkeys((CHECKPOINT_WAIT, VALIDATION_WAIT), 0.0)
         self._steps = 0
 
     def timed(self, batches: Iterator[Tensor], *, on_first: Callable[[float], None]) -> Iterator[Tensor]:
@@ -39,13 +42,12 @@ class Clock:
         """A step is done."""
         self._steps += 1
 
-    def begin_saving(self) -> None:
-        """Steps wait for a checkpoint: for the one before to be written, and for this one to be taken."""
-        self._saving_since = time.perf_counter()
-
-    def end_saving(self) -> None:
-        """They go on."""
-        self._saved += time.perf_counter() - self._saving_since
+    @contextlib.contextmanager
+    def holding_up(self, name: str) -> Iterator[None]:
+        """Steps wait meanwhile, for checkpoints or for held-out scenes; ``name`` is what that is recorded as."""
+        since = time.perf_counter()
+        yield
+        self._held_up[name] += time.perf_counter() - since
 
     def take_wait(self) -> float:
         """Seconds that were waited for data since the last call."""
@@ -55,9 +57,10 @@ class Clock:
     def take(self) -> tuple[int, dict[str, float]]:
         """The steps since the last call, and the seconds that each took."""
         now = time.perf_counter()
-        steps, seconds, saved = self._steps, now - self._started, self._saved
-        self._started, self._saved, self._steps = now, 0.0, 0
-        return steps, {STEP_TIME: seconds / steps, CHECKPOINT_WAIT: saved / steps}
+        steps, seconds = self._steps, now - self._started
+        held_up = {name: total / steps for name, total in self._held_up.items()}
+        self._started, self._held_up, self._steps = now, dict.fromkeys(self._held_up, 0.0), 0
+        return steps, {STEP_TIME: seconds / steps, **held_up}
 
 
 class Phases:
@@ -69,8 +72,10 @@ class Phases:
     def __init__(self, device: torch.device) -> None:
         self._on_cuda = device.type == "cuda"
         self._last: Moment = 0.0
-        self._spans: list[tuple[str, Moment, Moment]] = []
+        self._spans: deque[tuple[str, Moment, Moment]] = deque()
+        self._sums: dict[str, float] = defaultdict(float)
         self._finished = 0
+        """Spans of whole steps."""
         self._steps = 0
 
     def begin(self) -> None:
@@ -87,19 +92,29 @@ class Phases:
         """A step is told to the device as a whole."""
         self._finished = len(self._spans)
         self._steps += 1
+        while len(self._spans) > KEPT_SPANS and self._is_over(self._spans[0][2]):
+            self._add_first()
 
     def take(self) -> dict[str, float]:
         """Seconds of each part in a step: means of the finished steps since the last call, nothing if there is none.
 
         The device must have done them by now, so that it is not waited for.
         """
-        sums: dict[str, float] = defaultdict(float)
-        for name, begun, ended in self._spans[: self._finished]:
-            sums[name] += self._seconds(begun, ended)
-        means = {name: total / self._steps for name, total in sums.items()}
-        self._spans = self._spans[self._finished :]
-        self._finished = self._steps = 0
+        while self._finished:
+            self._add_first()
+        means = {name: total / self._steps for name, total in self._sums.items()}
+        self._sums.clear()
+        self._steps = 0
         return means
+
+    def _add_first(self) -> None:
+        name, begun, ended = self._spans.popleft()
+        self._sums[name] += self._seconds(begun, ended)
+        self._finished -= 1
+
+    @staticmethod
+    def _is_over(moment: Moment) -> bool:
+        return not isinstance(moment, torch.cuda.Event) or moment.query()
 
     def _now(self) -> Moment:
         if not self._on_cuda:

@@ -84,8 +84,8 @@ class Ledger:
         places = [0.0] * (workers * len(sample.of_worker))
         places[rank * len(sample.of_worker) : (rank + 1) * len(sample.of_worker)] = sample.of_worker.values()
         tensors = [*losses.values(), *sample.on_device.values()]
-        numbers = torch.tensor([*map(float, flags), *places], dtype=torch.float32, device=tensors[0].device)
-        vector = torch.cat([_stacked(tensors), numbers])
+        numbers = torch.tensor([*map(float, flags), *places], pin_memory=tensors[0].is_cuda)  # then nothing waits
+        vector = torch.cat([_stacked(tensors), numbers.to(tensors[0].device, non_blocking=True)])
         if workers > 1:
             dist.all_reduce(vector)
         self._pending = Pending(step, list(losses), sample, *_fetch(vector))

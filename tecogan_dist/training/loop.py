@@ -6,6 +6,7 @@ process and in a Tune trial; what differs between them is behind :class:`Reporte
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import torch
@@ -18,8 +19,10 @@ from tecogan_dist.data.stream.stream import training_stream
 from tecogan_dist.data.stream.windows import window_config
 from tecogan_dist.models.probe import gives_pictures
 from tecogan_dist.runs.checkpoints import TrainingState, newest_checkpoint
+from tecogan_dist.runs.quantities import CHECKPOINT_WAIT, VALIDATION_WAIT
 from tecogan_dist.runs.records import read_scores
 from tecogan_dist.runs.writing import Snapshot
+from tecogan_dist.tracking.wandb_records import END_SECONDS
 from tecogan_dist.training.begin import begin, the_first_workers
 from tecogan_dist.training.clock import Clock
 from tecogan_dist.training.device import prepare_device, to_device
@@ -34,6 +37,8 @@ from tecogan_dist.training.validation import Validator
 
 Stream = Callable[..., Iterator[Tensor]]
 """Called as :func:`training_stream` is; yields this worker's windows of each step."""
+LAST_SECONDS = 60.0 + END_SECONDS
+"""For which a worker that has ended, well or not, may be bringing its last records to the output and to W&B."""
 
 
 def train(
@@ -43,14 +48,14 @@ def train(
     reporter: Reporter,
     networks: Networks = Networks(),
     stream: Stream = training_stream,
-    heartbeat: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[float], None] = lambda _: None,
 ) -> TrainingState:
     """Train to ``config.steps`` and return where the run is then; the last step leaves a checkpoint.
 
     With a process group of torch.distributed this is one of its workers, on DeepSpeed; without one it is alone, on
-    plain torch optimisers. ``heartbeat`` is called whenever the worker has got further. Raises :class:`UserError` when
-    too many steps in a row had losses or gradients that are not finite, when the last weights are of no use, and when
-    the last checkpoint cannot be written.
+    plain torch optimisers. ``heartbeat`` is called whenever the worker has got further, with the seconds that it may be
+    quiet beyond the usual. Raises :class:`UserError` when too many steps in a row had losses or gradients that are not
+    finite, when the last weights are of no use, and when the last checkpoint cannot be written.
     """
     config, every, clock = task.config, task.config.tracking, Clock()
     rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -58,10 +63,14 @@ def train(
     step, origin = begin(task, device, networks.vgg)
     first_step = step.state.step
     profiler = Profiler(task.profile, task.output, device=device, rank=rank, first_step=first_step, say=reporter.say)
-    with _zero(task, reporter, first_step=first_step, device=device) as zero, profiler:
+    with contextlib.ExitStack() as stack:
+        zero = _zero(task, reporter, first_step=first_step, device=device)
+        stack.enter_context(zero)
+        stack.callback(heartbeat, LAST_SECONDS)
+        stack.enter_context(profiler)
         zero.say(origin)
-        validator = Validator(
-            task, device, networks.lpips, rank=rank, workers=workers, report=zero.measured, look=zero.look
+        validator = stack.enter_context(
+            Validator(task, device, networks.lpips, rank=rank, workers=workers, report=zero.measured, look=zero.look)
         )
         if the_first_workers(_lacks_score(task, first_step), device):
             validator.start(step)
@@ -75,7 +84,7 @@ def train(
                 raise UserError(f"{error}; {_kept(task, zero, device)}.") from error
             number = step.state.step
             clock.count_step()
-            heartbeat()
+            heartbeat(0.0)
             if outcome.problem:
                 zero.say(f"warning: step {number} is left out: {outcome.problem}")
 
@@ -88,7 +97,8 @@ def train(
 
             # A record; once in a while with the losses of held-out windows, and moving pictures.
             is_summary = ends or number % every.summary_every == 0
-            window_losses = validator.window_losses(step) if is_summary else {}
+            with clock.holding_up(VALIDATION_WAIT):
+                window_losses = validator.window_losses(step) if is_summary else {}
             if step.is_recorded():
                 zero.progress(number, step.take_record(clock) | window_losses)
             elif window_losses:
@@ -100,29 +110,32 @@ def train(
             # but at the end, where the last good state is the one to keep.
             is_time = agreed.save or number % every.save_every == 0
             if last or (is_time and not step.state.bad_steps_in_a_row):
-                if not agreed.stop:  # which may be in a hurry
-                    validator.collect()  # a score decides which checkpoints are dropped now
-                clock.begin_saving()
-                step.settle()
-                snapshot = take_snapshot(step.state, step.pair, step.average)
-                problem = the_first_workers(_unusable(snapshot, task) if rank == 0 else "", device)
-                if problem and last:
-                    kept = _kept(task, zero, device)
-                    raise UserError(f"the run ends without a checkpoint of step {number}: {problem}; {kept}.")
-                if problem:
-                    zero.say(f"warning: no checkpoint of step {number} is written: {problem}")
-                else:
-                    zero.save(snapshot, asked=agreed.save)
-                clock.end_saving()
+                with clock.holding_up(VALIDATION_WAIT):
+                    if not agreed.stop:  # which may be in a hurry
+                        validator.collect()  # a score decides which checkpoints are dropped now
+                with clock.holding_up(CHECKPOINT_WAIT):
+                    step.settle()
+                    snapshot = take_snapshot(step.state, step.pair, step.average)
+                    problem = the_first_workers(_unusable(snapshot, task) if rank == 0 else "", device)
+                    if problem and last:
+                        kept = _kept(task, zero, device)
+                        raise UserError(f"the run ends without a checkpoint of step {number}: {problem}; {kept}.")
+                    if problem:
+                        zero.say(f"warning: no checkpoint of step {number} is written: {problem}")
+                    else:
+                        zero.save(snapshot, asked=agreed.save)
 
             # The upscaler is measured on held-out scenes, beside the steps that follow; not where a run is interrupted.
             if ends or number % (every.validate_every or every.save_every) == 0:
-                validator.start(step)
-                heartbeat()
+                with clock.holding_up(VALIDATION_WAIT):
+                    validator.start(step)
+                heartbeat(0.0)
 
             if last:
                 break
+        heartbeat(0.0)
         validator.collect()
+        heartbeat(0.0)
         zero.finish(step.state)
     return step.state
 

@@ -40,6 +40,7 @@ from tecogan_dist.runs.quantities import (
     UPDATE_RATIO,
     UPDATES,
 )
+from tecogan_dist.runs.records import makes_record
 from tecogan_dist.training.clock import Clock, Phases
 from tecogan_dist.training.device import memory_use
 from tecogan_dist.training.engines.pair import EnginePair
@@ -74,7 +75,7 @@ class Probe:
 
     def is_recorded(self, number: int) -> bool:
         """Whether a record is made after this many steps."""
-        return number % self._config.tracking.display_every == 0 or number == self._config.steps
+        return makes_record(number, self._config)
 
     def not_counting(self) -> contextlib.AbstractContextManager[object]:
         """Nothing around a pass."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from typing import Self
 
 import numpy as np
 import torch
@@ -66,7 +67,8 @@ class Validator:
     """Measures held-out scenes, each worker some of them; ``report`` gets a step and its means over all scenes.
 
     Workers wait only while their scenes are upscaled; the metrics are computed in a thread, and in it ``look`` of the
-    first worker gets the first scene. All workers start and collect in the same steps.
+    first worker gets the first scene. All workers start and collect in the same steps. A context manager: what has not
+    been collected at its end is given up.
     """
 
     def __init__(
@@ -90,6 +92,14 @@ class Validator:
         self._lpips = None if trunk is None else Lpips(trunk)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="validation")
         self._running: tuple[int, Future[list[list[float]]]] | None = None
+        self._is_over = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over = True
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     @property
     def done(self) -> bool:
@@ -154,8 +164,10 @@ class Validator:
         """For each scene sum and count of each metric, one after the other."""
         scenes = []
         for number, (results, targets) in enumerate(pairs):
+            if self._is_over:
+                break
             values = measure(results, targets, metrics=self._metrics, lpips=self._lpips)
-            if number == 0 and self._still is not None:
+            if number == 0 and self._still is not None and not self._is_over:
                 self._look(step, self._still, results, targets, values)
             scenes.append([number for name in self._metrics for number in _sum_and_count(values[name])])
         return scenes

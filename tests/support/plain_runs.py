@@ -13,10 +13,9 @@ from tecogan_dist.base.storage import Location
 from tecogan_dist.config import load as settings
 from tecogan_dist.config.overrides import override
 from tecogan_dist.config.schema import Config
+from tecogan_dist.data.clips import ClipStore
 from tecogan_dist.data.stream.windows import WindowConfig, crop_side
-from tecogan_dist.runs.checkpoints import (
-    TrainingState,
-)
+from tecogan_dist.runs.checkpoints import TrainingState
 from tecogan_dist.training.loop import train
 from tecogan_dist.training.reporter import PlainReporter
 from tecogan_dist.training.task import TrainingTask
@@ -35,9 +34,24 @@ def make_config(overrides: list[str]) -> Config:
     return override(settings.from_tree(tree, source="the test"), overrides)
 
 
-def run(config: Config, output: Path | Location, *, owner: str | None = None, **reporter: Any) -> TrainingState:
+def run(
+    config: Config,
+    output: Path | Location,
+    *,
+    owner: str | None = None,
+    held_out: ClipStore | None = None,
+    **reporter: Any,
+) -> TrainingState:
+    """``held_out`` are scenes that are measured while training goes on."""
     place = Location.of(output)
-    task = TrainingTask(config=config, data=place, training_scenes=(), validation_scenes=(), output=place, owner=owner)
+    task = TrainingTask(
+        config=config,
+        data=place if held_out is None else held_out.location,
+        training_scenes=(),
+        validation_scenes=() if held_out is None else held_out.scenes,
+        output=place,
+        owner=owner,
+    )
     return train(task, device=torch.device("cpu"), reporter=PlainReporter(**reporter), stream=noise)
 
 

@@ -5,92 +5,28 @@ from __future__ import annotations
 import functools
 import http.server
 import json
-import os
-import shutil
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import wandb
-from PIL import Image
 
 from tecogan_dist.base.storage import Location
 from tecogan_dist.runs.checkpoints import checkpoint_name
 from tecogan_dist.runs.facts import Facts
-from tecogan_dist.runs.previews import PreviewFiles
-from tecogan_dist.runs.records import metrics_line
-from tecogan_dist.tracking import wandb_alerts, wandb_client, wandb_offline, wandb_queue, wandb_records
+from tecogan_dist.tracking import wandb_alerts, wandb_client, wandb_queue, wandb_records
 from tecogan_dist.tracking.wandb_alerts import Alerts
-from tecogan_dist.tracking.wandb_offline import recorded
 from tecogan_dist.tracking.wandb_queue import WandbQueue
-from tecogan_dist.tracking.wandb_records import WandbRecords, identity_of
 from tecogan_dist.tracking.wandb_variables import WandbVariables
 from tests.support.plain_runs import make_config
-from tests.support.wandb_files import WandbRun, read_wandb
+from tests.support.wandb_files import read_wandb
+from tests.support.wandb_runs import Attempt, halves, offline, preview_files, steps, wait_for
 from tests.support.wandb_server import ENTITY, KEY, wandb_server
 
 OFFICIAL = "validation/official"
-
-
-@pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key of this machine, and nobody waits for an attempt that has ended in order."""
-    for name in [name for name in os.environ if name.startswith("WANDB_") and name != "WANDB_SERVICE"]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(wandb_offline, "SETTLED_SECONDS", 0.0)
-
-
-class Attempt:
-    """What the tracker does with W&B, in the folder ``run``."""
-
-    def __init__(
-        self, folder: Path, *settings: str, first_step: int = 0, facts: Facts = Facts(), **variables: str
-    ) -> None:
-        self.said: list[str] = []
-        self.folder = folder / "run"
-        self.folder.mkdir(exist_ok=True)
-        self.records = WandbRecords(
-            self.folder,
-            Location.of(self.folder),
-            make_config(list(settings)),
-            project="test",
-            variables=WandbVariables.of({f"WANDB_{name}": value for name, value in variables.items()}),
-            facts=facts,
-            environment={"command": facts.command, "versions": {"torch": "2"}},
-            first_step=first_step,
-            say=self.said.append,
-        )
-        self.step = first_step
-
-    def log(self, last: int) -> None:
-        """Steps up to ``last``, each with its half as a value, to W&B and to ``metrics.jsonl``."""
-        for step in range(self.step + 1, last + 1):
-            with (self.folder / "metrics.jsonl").open("ab") as file:
-                file.write(metrics_line(step, {"loss/content": step / 2}))
-            self.records.scalars(step, {"loss/content": step / 2})
-        self.step = last
-
-    def finish(self, *, failed: bool = False) -> None:
-        self.records.finish(failed=failed, reason="the disk is full" if failed else "")
-
-
-def offline(folder: Path) -> list[WandbRun]:
-    return [read_wandb(file) for file in sorted((folder / "run" / "wandb").glob("offline-run-*/*.wandb"))]
-
-
-def steps(rows: list[dict[str, Any]]) -> list[tuple[int, float]]:
-    return [(row["_step"], row["loss/content"]) for row in rows if "loss/content" in row]
-
-
-def halves(last: int) -> list[tuple[int, float]]:
-    return [(step, step / 2) for step in range(1, last + 1)]
+pytestmark = pytest.mark.usefixtures("wandb_home")
 
 
 # Out of reach.
@@ -100,7 +36,7 @@ def halves(last: int) -> list[tuple[int, float]]:
 def test_a_server_that_hangs_or_is_not_there_costs_a_warning_and_no_step(
     is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wandb_client, "START_SECONDS", 3)
+    monkeypatch.setattr(wandb_client, "START_SECONDS", 4)
     with wandb_server() as server:
         server.is_silent.set()
         if not is_there:
@@ -108,12 +44,12 @@ def test_a_server_that_hangs_or_is_not_there_costs_a_warning_and_no_step(
         begun = time.monotonic()
         attempt = Attempt(tmp_path, BASE_URL=server.url, API_KEY=KEY)
         attempt.log(50)
-        assert time.monotonic() - begun < 2  # while the client waits for its 3 seconds
+        assert time.monotonic() - begun < 4  # while the client waits for its 4 seconds
         attempt.finish()
     assert time.monotonic() - begun < 60
     (line,) = attempt.said
     assert line.startswith("warning: W&B: it does not answer (")
-    command = f"wandb sync {tmp_path}/run/wandb/offline-run-*-{identity_of(Location.of(tmp_path / 'run'))}"
+    command = f"wandb sync {tmp_path}/run/wandb/offline-run-*-{attempt.identity}"
     assert line.endswith(f"the run goes on and is recorded offline; it is sent by '{command}'")
     (run,) = offline(tmp_path)
     assert steps(run.rows) == halves(50)
@@ -124,7 +60,7 @@ def test_a_server_that_hangs_and_dies_in_the_middle(tmp_path: Path, monkeypatch:
     with wandb_server() as server:
         attempt = Attempt(tmp_path, BASE_URL=server.url, API_KEY=KEY)
         attempt.log(3)
-        _wait(lambda: bool(server.runs))
+        wait_for(lambda: bool(server.runs))
         server.is_silent.set()
         attempt.log(6)
         time.sleep(1)
@@ -134,8 +70,7 @@ def test_a_server_that_hangs_and_dies_in_the_middle(tmp_path: Path, monkeypatch:
         assert time.monotonic() - begun < 2
         attempt.finish()
         assert time.monotonic() - begun < 60
-    identity = identity_of(Location.of(tmp_path / "run"))
-    assert attempt.said[0] == f"W&B: this run is {server.url}/{ENTITY}/test/runs/{identity}"
+    assert attempt.said[0] == f"W&B: this run is {server.url}/{ENTITY}/test/runs/{attempt.identity}"
     (warning,) = attempt.said[1:]
     assert warning.startswith("warning: W&B has not taken all records of the run (")
     (folder,) = (tmp_path / "run" / "wandb").glob("run-*")
@@ -176,7 +111,7 @@ def test_the_service_of_another_run_is_not_used(tmp_path: Path, monkeypatch: pyt
     assert steps(offline(tmp_path)[0].rows) == halves(2)
 
 
-def test_a_client_that_takes_nothing_costs_a_line_and_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_takes_nothing_costs_a_line_and_nowait_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wandb_queue, "QUEUE_LENGTH", 8)
     over = threading.Event()
     said: list[str] = []
@@ -185,12 +120,12 @@ def test_a_client_that_takes_nothing_costs_a_line_and_no_wait(monkeypatch: pytes
     begun = time.monotonic()
     for number in range(100):
         waiting.put(functools.partial(done.append, number))
-    assert not waiting.end(0.2)
+    assert not waiting.end(lambda: done.append(-1), seconds=0.2)
     assert time.monotonic() - begun < 2
     assert waiting.left_out == 92
     assert len(said) == 1
     over.set()
-    _wait(lambda: done == list(range(8)))
+    wait_for(lambda: done == [*range(8), -1])
 
 
 # What its users expect.
@@ -232,6 +167,22 @@ def test_variables_are_honoured(tmp_path: Path) -> None:
         assert KEY.encode() not in file.read_bytes(), file
 
 
+def test_a_run_that_ends_late_leaves_the_next_one_of_its_process(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    attempts = []
+    for folder in (first, second):
+        folder.mkdir()
+        attempts.append(Attempt(folder, MODE="offline"))
+        attempts[-1].log(2)
+        wait_for(lambda folder=folder: list((folder / "run" / "wandb").glob("offline-run-*/*.wandb")) != [])  # type: ignore[misc]
+    attempts[0].finish()
+    attempts[1].log(4)
+    attempts[1].finish()
+    assert steps(offline(first)[0].rows) == halves(2)
+    assert steps(offline(second)[0].rows) == halves(4)
+    assert attempts[0].said == attempts[1].said == []
+
+
 def test_project_and_mode() -> None:
     tracking = make_config([]).tracking
     assert WandbVariables.of({}).project(tracking) is None
@@ -250,7 +201,7 @@ def test_config_summary_previews_and_alerts_are_recorded(tmp_path: Path) -> None
     attempt.log(4)
     # Measured beside training: they come when it has gone on.
     attempt.records.scalars(2, {f"{OFFICIAL}/psnr": 20.0, f"{OFFICIAL}/tof": 3.0})
-    attempt.records.preview(2, _preview_files(tmp_path))
+    attempt.records.preview(2, preview_files(tmp_path))
     attempt.log(5)
     attempt.records.scalars(4, {f"{OFFICIAL}/psnr": 19.0, f"{OFFICIAL}/tof": 2.0})
     attempt.records.scalars(6, {"optim/bad_steps": 1.0})
@@ -350,91 +301,6 @@ def test_system_metrics_of_every_node(tmp_path: Path, monkeypatch: pytest.Monkey
         "openmetrics.worker.ray_node_mem_used.0": 1e9,
         "openmetrics.worker.ray_node_gpus_utilization.0": 77,
     }
-
-
-# Attempts that follow each other.
-
-
-def test_attempts_online_are_one_curve(tmp_path: Path) -> None:
-    with wandb_server() as server:
-        for first_step, last in ((0, 6), (4, 9)):
-            attempt = Attempt(tmp_path, first_step=first_step, BASE_URL=server.url, API_KEY=KEY, RUN_ID="r1")
-            if first_step:
-                attempt.records.scalars(4, {f"{OFFICIAL}/psnr": 20.0})  # before there is a new row
-                attempt.records.preview(4, _preview_files(tmp_path))
-            attempt.log(last)
-            attempt.finish()
-        history = server.runs["r1"].history
-    assert steps(history) == halves(9)
-    assert [row["_step"] for row in history] == list(range(1, 10))
-    assert [(row["validation/step"], row[f"{OFFICIAL}/psnr"]) for row in history if "validation/step" in row] == [
-        (4, 20.0)
-    ]
-
-
-def test_what_was_recorded_offline_reaches_w_and_b_with_a_later_attempt(tmp_path: Path) -> None:
-    with wandb_server() as server:
-        server.refuses = True
-        attempt = Attempt(tmp_path, BASE_URL=server.url, API_KEY=KEY, RUN_ID="r1")
-        attempt.log(6)
-        attempt.finish()
-        server.refuses = False
-        shutil.copy(tmp_path / "run" / "metrics.jsonl", tmp_path)
-        attempt = Attempt(tmp_path, first_step=4, BASE_URL=server.url, API_KEY=KEY, RUN_ID="r1")
-        attempt.log(9)
-        attempt.finish()
-        assert steps(server.runs["r1"].history) == halves(9)
-
-
-def test_sync_sends_all_attempts_as_one_curve(tmp_path: Path) -> None:
-    """By the command that the warning names."""
-    for first_step, last in ((0, 6), (4, 9)):
-        attempt = Attempt(tmp_path, first_step=first_step, MODE="offline", RUN_ID="r1")
-        attempt.log(last)
-        attempt.finish()
-        time.sleep(1.1)  # the client names folders by the second
-    assert len(offline(tmp_path)) == 2
-    folders = sorted(map(str, (tmp_path / "run" / "wandb").glob("offline-run-*-r1")))
-    with wandb_server() as server:
-        environment = {**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
-        words = [str(Path(sys.executable).parent / "wandb"), "sync", *folders]
-        done = subprocess.run(
-            words, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert steps(server.runs["r1"].history) == halves(9)
-
-
-def test_half_a_record_is_left_out(tmp_path: Path) -> None:
-    attempt = Attempt(tmp_path, MODE="offline", RUN_ID="r1")
-    attempt.log(2000)  # more than a block of the file
-    attempt.finish()
-    place = Location.of(tmp_path / "run")
-    (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
-    assert recorded(place, "r1").step == 2000
-    content = file.read_bytes()
-    seen = []
-    for share in (0.2, 0.5, 0.9):
-        file.write_bytes(content[: int(share * len(content))])
-        seen.append(recorded(place, "r1").step)
-    assert 0 < seen[0] < seen[1] < seen[2] < 2000
-    file.write_bytes(content[: len(content) // 2] + bytes(100) + content[len(content) // 2 :])
-    assert recorded(place, "r1").step in (seen[1] - 1, seen[1], seen[1] + 1)
-    file.write_bytes(b"\xff" * 1000)
-    assert recorded(place, "r1").step == 0
-
-
-def _wait(until: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def _preview_files(folder: Path) -> PreviewFiles:
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "profile.png")
-    (folder / "video.mp4").write_bytes(b"not looked into by the client")
-    return PreviewFiles(video=folder / "video.mp4", profile=folder / "profile.png", animation=b"")
 
 
 class _metrics_server:

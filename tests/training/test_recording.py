@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tecogan_dist.models.build import build_upscaler
 from tecogan_dist.ops.degrade import windows_to_frames
 from tecogan_dist.runs.checkpoints import checkpoint_name
 from tecogan_dist.runs.find import read_weights
-from tecogan_dist.runs.quantities import described
+from tecogan_dist.runs.quantities import CHECKPOINT_WAIT, VALIDATION_WAIT, described
 from tecogan_dist.runs.records import read_metrics
 from tecogan_dist.training.clock import Clock, Phases
 from tecogan_dist.training.operations import PEAKS, Operations, peak_tflops
@@ -169,6 +170,30 @@ def test_phases_are_means_of_finished_steps() -> None:
     assert phases.take().keys() == {"a"}
 
 
+def test_phases_of_many_steps_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records may be a hundred thousand steps apart."""
+    now = 0.0
+
+    def tick() -> float:
+        nonlocal now
+        now += 0.5
+        return now
+
+    monkeypatch.setattr("time.perf_counter", tick)
+    phases = Phases(torch.device("cpu"))
+    tracemalloc.start()
+    try:
+        for _ in range(5000):
+            phases.begin()
+            for name in ("a", "b", "a", "c"):
+                phases.end(name)
+            phases.finish()
+        assert tracemalloc.get_traced_memory()[1] < 300_000
+    finally:
+        tracemalloc.stop()
+    assert phases.take() == {"a": 1.0, "b": 0.5, "c": 0.5}
+
+
 def test_clock_shares_waits_among_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("time.perf_counter", lambda: now)
@@ -183,9 +208,10 @@ def test_clock_shares_waits_among_steps(monkeypatch: pytest.MonkeyPatch) -> None
     for _ in clock.timed(slow(), on_first=first.append):
         now += 1.0
         clock.count_step()
-    clock.begin_saving()
-    now += 1.5
-    clock.end_saving()
+    with clock.holding_up(CHECKPOINT_WAIT):
+        now += 1.5
+    with clock.holding_up(VALIDATION_WAIT):
+        now += 3.0
     assert first == [2.0]
     assert clock.take_wait() == 4.0  # not the first batch, of which a line tells
-    assert clock.take() == (3, {"time/step": 8.5 / 3, "time/checkpoint": 0.5})
+    assert clock.take() == (3, {"time/step": 11.5 / 3, "time/checkpoint": 0.5, "time/validation": 1.0})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.config.schema import Config
 from tecogan_dist.data.clips import ClipStore, open_clip
@@ -84,6 +86,38 @@ def test_scores_are_evaluates_numbers_of_the_kept_weights(store: ClipStore, tmp_
         for metric, values in measure(results, frames, metrics=METRICS).items():
             sums[metric] += values
     assert scores[2] == pytest.approx({metric: mean(values) for metric, values in sums.items()}, rel=1e-3)
+
+
+def test_a_run_that_fails_leaves_nothing_to_come(
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is being measured then has no records any more to go to."""
+    config = make_config(["--steps", "9", "--tracking.validate_every", "2", "--tracking.summary_every", "99"])
+    is_over = threading.Event()
+
+    def measure_late(*args: Any, **kwargs: Any) -> dict[str, list[float]]:
+        assert is_over.wait(60)
+        return measure(*args, **kwargs)
+
+    def broken(*args: Any, **kwargs: Any) -> Iterator[torch.Tensor]:
+        for number, windows in enumerate(noise(*args, **kwargs)):
+            if number == 3:
+                raise UserError("The storage is gone.")
+            yield windows
+
+    monkeypatch.setattr(validation, "measure", measure_late)
+    with pytest.raises(UserError, match="gone"):
+        train(
+            task_of(config, store, tmp_path),
+            device=torch.device("cpu"),
+            reporter=PlainReporter(),
+            stream=broken,
+        )
+    left = sorted(tmp_path.rglob("*"))
+    is_over.set()
+    for thread in [thread for thread in threading.enumerate() if thread.name.startswith("validation")]:
+        thread.join(60)
+    assert sorted(tmp_path.rglob("*")) == left
 
 
 def test_training_goes_on_while_scenes_are_measured(

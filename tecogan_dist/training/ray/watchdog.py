@@ -28,9 +28,9 @@ class Watchdog:
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
-    def heartbeat(self) -> None:
-        """The worker has got further."""
-        self._deadline = time.monotonic() + self._timeout
+    def heartbeat(self, patience: float = 0.0) -> None:
+        """The worker has got further; it may be quiet for ``patience`` seconds beyond the timeout."""
+        self._deadline = time.monotonic() + self._timeout + patience
 
     def close(self) -> None:
         """The worker has ended by itself."""
