@@ -23,15 +23,24 @@ def identity_of(output: Location, config: Config, *, first_step: int) -> str:
     the word can be neither read nor written.
     """
     settings = _hash(json.dumps(to_tree(config), sort_keys=True))
-    file = output / IDENTITY_FILE
+    return _identity(output, settings, begins=first_step == 0)
+
+
+def sweep_identity(output: Location) -> str:
+    """The id at W&B of a sweep's own run, made likewise."""
+    return _identity(output, "sweep", begins=False)
+
+
+def _identity(folder: Location, settings: str, *, begins: bool) -> str:
+    file = folder / IDENTITY_FILE
     try:
         word, _, known = file.read_bytes(limit=FILE_BYTES).decode("ascii").strip().partition(" ")
     except (FileNotFoundError, UnicodeDecodeError):
         word = known = ""
-    if not word or (not first_step and known != settings):
+    if not word or (begins and known != settings):
         word = secrets.token_hex(8)
         file.write_bytes(f"{word} {settings}\n".encode())
-    return _hash(f"{output.absolute()} {word}")
+    return _hash(f"{folder.absolute()} {word}")
 
 
 def _hash(text: str) -> str:

@@ -260,8 +260,8 @@ class WandbRecords:
         self._run.alert(title=title[:63], text=text, level=level, wait_duration=ALERT_SECONDS)
 
     def _end_run(self, failed: bool) -> None:
-        """What is left of what was measured gets rows of its own, but not those of steps that an attempt may come to:
-        that one brings it then."""
+        # What is left of what was measured gets rows of its own, but not those of steps that a later attempt comes to:
+        # that one brings it then.
         while self._late and not self._is_record(self._step + 1):
             self._log(self._step + 1, {})
         finish_wandb(self._run, say=self._say, failed=failed)

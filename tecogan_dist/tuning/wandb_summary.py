@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from pathlib import Path
 
 from tecogan_dist.base.storage import Location
 from tecogan_dist.tracking.wandb_client import finish_wandb, start_wandb
+from tecogan_dist.tracking.wandb_identity import sweep_identity
 from tecogan_dist.tracking.wandb_variables import WandbVariables
 from tecogan_dist.tuning.records import SweepResults
 from tecogan_dist.tuning.results import table, winner
@@ -22,7 +22,6 @@ def write_summary_run(
     """
     import wandb
 
-    identity = hashlib.sha256(f"{output.absolute()} summary".encode()).hexdigest()[:16]
     with tempfile.TemporaryDirectory(prefix="tecogan_wandb_") as temporary:
         folder = str(output.path) if output.is_local else temporary
         run = start_wandb(
@@ -30,7 +29,7 @@ def write_summary_run(
             place=folder,
             say=print,
             variables=variables,
-            identity=identity,
+            identity=sweep_identity(output),
             project=project,
             group=group,
             job_type="sweep",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tecogan_dist.base.storage import Location
-from tecogan_dist.tracking.wandb_identity import identity_of
+from tecogan_dist.tracking.wandb_identity import identity_of, sweep_identity
 from tecogan_dist.tracking.wandb_offline import recorded
 from tests.support.plain_runs import make_config
 from tests.support.wandb_runs import Attempt, halves, offline, preview_files, steps
@@ -108,7 +108,10 @@ def test_a_folder_is_one_run_and_no_other(tmp_path: Path) -> None:
     shutil.rmtree(folder)  # begun anew, or the same path on another machine
     folder.mkdir()
     anew = identity_of(output, longer, first_step=0)
-    assert len({identity, begun_again, copied, anew}) == 4
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    assert sweep_identity(Location.of(sweep)) == sweep_identity(Location.of(sweep))
+    assert len({identity, begun_again, copied, anew, sweep_identity(Location.of(sweep))}) == 5
 
 
 def test_half_a_record_is_left_out(tmp_path: Path) -> None:
