@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from rich.cells import cell_len
 
 from tecogan_dist.base.console import printable
 from tecogan_dist.base.documents import dump_json
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.progress import Progress
 from tecogan_dist.base.storage import Location
 from tecogan_dist.commands.parser import CommandParser, input_place
 from tecogan_dist.metrics.names import COLUMN, METRICS
-from tecogan_dist.runs.listing import DEPTH, MOST_RUNS, Listed, Listing, list_runs
+from tecogan_dist.runs.listing import DEPTH, MOST_FOLDERS, MOST_RUNS, Listed, Listing, list_runs
 from tecogan_dist.runs.status import now_utc
 
 DESCRIPTION = f"""
 Show the runs in a folder and up to {DEPTH} folders below it, a sweep's trials among them: where each stands, what its
 best step scored on held-out scenes, when it was last heard of, and the settings that are not the same in all of them.
-It changes nothing. A damaged run is listed with what is wrong with it.
+It changes nothing. A damaged run is listed with what is wrong with it. Of more than {MOST_RUNS} runs those that were
+written to last are shown, the newest first.
 """
 EXAMPLES = (
     "tecogan list runs",
@@ -37,6 +41,8 @@ NARROWEST_NAME, ENOUGH_NAME = 12, 24
 UNLIMITED = 100_000
 """Characters of a line where it goes to a file."""
 LONGEST_NAME, LONGEST_VALUE = 60, 40
+QUIET_SECONDS = 2.0
+"""After which it is shown how far the command is."""
 WORDS = {"gone": "died", "silent": "silent?"}
 """States whose name in a table is another one."""
 
@@ -45,7 +51,8 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command. Raises :class:`UserError`."""
     options = parse(argv)
     folder = Location.of(options.folder).absolute()
-    listing = list_runs(folder)
+    with _LateProgress() as progress:
+        listing = list_runs(folder, progress=progress.told)
     if not listing.runs:
         raise UserError(
             f"{folder} holds no run, and neither do the folders up to {DEPTH} below it: name one that "
@@ -56,6 +63,35 @@ def main(argv: list[str] | None = None) -> None:
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED
     print("\n".join(lines_of(listing, width=width)))
+
+
+class _LateProgress:
+    """Progress on standard error, of what is not done at once. A context manager."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._since = time.monotonic()
+        self._unit, self._count = "", 0
+        self._shown: Progress | None = None
+
+    def __enter__(self) -> Self:
+        self._stack.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def told(self, unit: str, count: int, total: int | None) -> None:
+        """So many folders or runs are done."""
+        if time.monotonic() - self._since < QUIET_SECONDS:
+            return
+        if self._shown is None or unit != self._unit:
+            self._stack.close()
+            progress = Progress(total, unit=unit, begun=count)
+            self._shown, self._unit = self._stack.enter_context(progress), unit
+        else:
+            self._shown.advance(count - self._count)
+        self._count = count
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -93,10 +129,18 @@ def lines_of(listing: Listing, *, width: int) -> list[str]:
             lines += _wrapped([f"{name} {_value(run.settings.get(name))}" for name in settings], width)
     if left_out:
         lines.append(f"(too narrow for {', '.join(left_out)})")
-    if listing.is_cut:
-        lines.append(f"(there is more than is shown: at most {MOST_RUNS} runs; name a folder further down)")
+    lines += _cut(listing)
     problems = [f"{run.name}: {run.problem}" for run in listing.runs if run.problem]
     return [*lines, *(printable(problem, limit=1000) for problem in problems)]
+
+
+def _cut(listing: Listing) -> list[str]:
+    """What is not shown."""
+    further = "name a folder further down"
+    if listing.found > len(listing.runs):
+        of = f"at least {listing.found}" if listing.are_more else f"{listing.found}"
+        return [f"({len(listing.runs)} of {of} runs, those that were written to last; {further} for others)"]
+    return [f"(only {MOST_FOLDERS} folders were looked into: {further} for others)"] if listing.are_more else []
 
 
 def _table(runs: Sequence[Listed], metrics: Sequence[str], settings: Sequence[str]) -> list[list[str]]:
@@ -147,9 +191,9 @@ def _wrapped(parts: Sequence[str], width: int) -> list[str]:
 
 
 def _short(seconds: float) -> str:
-    """``12s``, ``5m``, ``3h``, ``2d``: ago."""
-    for unit, size in (("d", 86400.0), ("h", 3600.0), ("m", 60.0)):
-        if seconds >= size:
+    """``12s``, ``5m``, ``30h``, ``2d``: ago."""
+    for unit, size, least in (("d", 86400.0, 2), ("h", 3600.0, 1), ("m", 60.0, 1)):
+        if seconds >= least * size:
             return f"{seconds / size:.0f}{unit}"
     return f"{seconds:.0f}s"
 
@@ -173,12 +217,14 @@ def tree_of(listing: Listing) -> dict[str, Any]:
     """For ``--json``."""
     return {
         "differing": list(listing.differing),
-        "is_cut": listing.is_cut,
+        "found": listing.found,
+        "are_more": listing.are_more,
         "runs": [
             {
                 "name": run.name,
                 "state": "damaged" if run.standing is None else run.standing.verdict,
                 "text": run.problem if run.standing is None else run.standing.text,
+                "problem": run.problem,
                 "step": None if run.standing is None else run.standing.step,
                 "steps": None if run.standing is None else run.standing.steps,
                 "best_by": run.metric,

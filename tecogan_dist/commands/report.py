@@ -94,7 +94,7 @@ def _check_free(output: Location, *, overwrite: bool) -> None:
     if output.is_local:
         path = output.path
         if path.is_dir():
-            raise UserError(f"{output} is a folder: name the page's file, such as {output / PAGE_FILE}.")
+            raise UserError(f"{output} is a folder: name the page's file, such as {PAGE_FILE} in it.")
         if path.exists() and not os.access(path, os.W_OK):
             raise UserError(f"{output} is protected from writing: change its permissions, or give another --output.")
         if path.is_symlink() and not path.exists():
@@ -112,10 +112,9 @@ def _evaluations(
     """One for each run that has any. A damaged one that was not named costs a note, not the page."""
     if options.evaluation is not None:
         if len(options.evaluation) != len(runs):
-            raise UserError(
-                f"--evaluation is given {len(options.evaluation)} times for {len(runs)} runs: give one for each, in "
-                "their order."
-            )
+            times = {1: "once", 2: "twice"}.get(len(options.evaluation), f"{len(options.evaluation)} times")
+            wanted = f"{len(runs)} runs: give one for each, in their order" if len(runs) > 1 else "one run: give one"
+            raise UserError(f"--evaluation is given {times} for {wanted}.")
         return [read_evaluation(Location.of(place)) for place in options.evaluation]
     found: list[EvaluationTable | None] = []
     for run in runs:

@@ -29,8 +29,8 @@ from tecogan_dist.training.ray.display import clock
 DESCRIPTION = """
 Tell whether a training run lives and how far it is: steps, rate, time left, the last checkpoint, the last measurement
 of held-out scenes against the best, the last warning, and known patterns in its curves. It reads the run's folder and
-changes nothing. Status 0: the run is on its way or has finished; 1: it has ended before its last step, or its machine
-is not heard of.
+changes nothing. What of its files cannot be read is left out, and a note says so. Status 0: the run is on its way, has
+finished, or its state cannot be read; 1: it has ended before its last step, or its machine is not heard of.
 """
 EXAMPLES = (
     "tecogan status runs/tecogan",
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         print("\n".join(lines_of(found)))
     if options.json:
         print(dump_json(tree_of(found), indent=2))
-    if found.standing.verdict not in ("running", "starting", "finished"):
+    if found.standing.verdict not in ("running", "starting", "finished", "unknown"):
         raise SystemExit(1)
 
 
@@ -106,8 +106,8 @@ def lines_of(found: Overview) -> list[str]:
         warning = status.warning
         rows.append(("warning", f"{_ago(warning.time, now)}, after step {warning.step}: {warning.text}"))
     rows += [("pattern", f"{one.name}, steps {one.first} to {one.last}: {one.advice}") for one in found.patterns]
-    rows += [("records", sentence) for sentence in found.problems]
-    return [printable(f"{name:11} {text}", limit=LONGEST) for name, text in rows]
+    lines = [f"{name:11} {text}" for name, text in rows] + [f"note: {note}" for note in found.notes]
+    return [printable(line, limit=LONGEST) for line in lines]
 
 
 def _step(found: Overview) -> str:
@@ -167,7 +167,7 @@ def tree_of(found: Overview) -> dict[str, Any]:
             {"name": one.name, "severity": one.severity, "first": one.first, "last": one.last, "advice": one.advice}
             for one in found.patterns
         ],
-        "problems": list(found.problems),
+        "notes": list(found.notes),
         "status": status,
     }
 
@@ -220,6 +220,7 @@ def _news(found: Overview) -> dict[str, str]:
         news["validation"] = f"held-out scenes, {validation_text(found.validation)}"
     if status is not None and status.warning is not None:
         news["warning"] = f"warning: {status.warning.text}"
+    news |= {note: f"note: {note}" for note in found.notes}
     return news | {one.name: f"pattern: {one.advice}" for one in found.patterns}
 
 

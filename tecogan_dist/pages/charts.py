@@ -188,7 +188,7 @@ class Figure:
 
         Numbers get ``digits`` significant digits; what is not finite is a gap. Titles of axes and all else that holds
         text may hold any: only Plotly's own few tags (``<b>``, ``<br>``, ``<a href=...>``) are more than text to it, so
-        text from outside goes through :func:`text`.
+        text from outside goes through :func:`text`, in templates (``hovertemplate``), too.
         """
         content = _rounded({"data": list(traces), "layout": dict(layout or {})}, digits)
         return cls(title=title, caption=caption, content=_in_script(content), height=height, min_width=min_width)
@@ -200,8 +200,10 @@ class Figure:
 
 
 def text(words: object) -> str:
-    """Words from outside, as a text of a figure: as they are, whatever they hold."""
-    return str(words).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Words from outside, as a text of a figure: as they are, whatever they hold, also in a template of what a pointer
+    shows, whose places are ``%{...}``."""
+    found = str(words).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return found.replace("%{", "&#37;{")
 
 
 def chart_scripts() -> tuple[str, str]:

@@ -96,15 +96,22 @@ def _kinds(runs: Sequence[RunRecords]) -> list[str]:
 
 
 def _only(runs: Sequence[RunRecords]) -> list[str]:
-    """What is recorded of some of them only."""
-    groups = dict.fromkeys(group_of(name) for run in runs for name in run.curves.series)
-    notes = []
-    for group in groups:
-        having = [run.name for run in runs if any(group_of(name) == group for name in run.curves.series)]
-        if len(having) < len(runs):
-            words = GROUP_WORDS.get(group, group)
-            notes.append(f"Only {' and '.join(having)} recorded {words}.")
+    """What is recorded of some of them only, and who has no records yet."""
+    groups = {run.name: {group_of(name): None for name in run.curves.series} for run in runs}
+    begun = [name for name, found in groups.items() if found]
+    by_runs: dict[tuple[str, ...], list[str]] = {}
+    for group in dict.fromkeys(group for found in groups.values() for group in found):
+        having = tuple(name for name in begun if group in groups[name])
+        if len(having) < len(begun):
+            by_runs.setdefault(having, []).append(GROUP_WORDS.get(group, group))
+    notes = [f"Only {_listed(having)} recorded {_listed(words)}." for having, words in by_runs.items()]
+    if 0 < len(begun) < len(runs):
+        notes.append(f"Nothing is recorded yet of {_listed([name for name in groups if name not in begun])}.")
     return notes
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def _protocol(runs: Sequence[RunRecords]) -> list[str]:

@@ -19,7 +19,7 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.pages.data_uris import data_uri
 from tecogan_dist.pages.pictures import Picture
-from tecogan_dist.pages.run_records import RunRecords
+from tecogan_dist.pages.run_records import RunRecords, reason_of
 from tecogan_dist.pages.values import LABEL, UNIT, format_value
 from tecogan_dist.runs import previews
 from tecogan_dist.runs.previews import PreviewIndex, View, read_previews
@@ -122,7 +122,8 @@ def _index(run: RunRecords, notes: list[str]) -> PreviewIndex | None:
     try:
         return read_previews(run.place)
     except UserError as error:
-        notes.append(f"the previews of {run.name} are left out: {error}")
+        file = run.place / previews.FOLDER / previews.INDEX_FILE
+        notes.append(f"{previews.FOLDER}/{file.name} of {run.name} is left out: {reason_of(str(error), file)}.")
         return None
 
 

@@ -54,7 +54,7 @@ class RunRecords:
     scores: dict[int, dict[str, float]]
     """Of held-out scenes, by step and metric."""
     standing: Standing | None
-    """None if what says so is damaged."""
+    """None if even what its folder says besides its status cannot be read."""
     patterns: tuple[Pattern, ...]
     """The known ones that its last records show, the worst first."""
     restarts: tuple[Restart, ...]
@@ -115,7 +115,7 @@ def read_run(place: Location, *, name: str) -> RunRecords:
         try:
             return read(place)
         except UserError as error:
-            notes.append(f"{file} is left out: {str(error).rstrip('.')}.")
+            notes.append(f"{file} is left out: {reason_of(str(error), place / file)}.")
             return otherwise
 
     config = from_record(tree, source=str(place / RUN_FILE))
@@ -125,6 +125,9 @@ def read_run(place: Location, *, name: str) -> RunRecords:
         step: {metric: within_range(value) for metric, value in values.items()}
         for step, values in sorted((_scores_of(curves) | told(read_scores, nothing, SCORES_FILE)).items())
     }
+    problems: list[str] = []
+    standing = told(lambda run: standing_of(run, notes=problems), None, STATUS_FILE)
+    notes += [f"{STATUS_FILE} is left out: {reason_of(problem, place / STATUS_FILE)}." for problem in problems]
     return RunRecords(
         place=place,
         name=name,
@@ -133,7 +136,7 @@ def read_run(place: Location, *, name: str) -> RunRecords:
         begun_from=begun_from,
         curves=curves,
         scores=scores,
-        standing=told(standing_of, None, STATUS_FILE),
+        standing=standing,
         patterns=tuple(patterns(curves.latest, scores=scores, **limits_of(config))),
         restarts=tuple(told(read_restarts, [], RESTARTS_FILE)),
         checkpoints=tuple(checkpoint_step(checkpoint) for checkpoint in checkpoints(place)),
@@ -151,6 +154,11 @@ def names(places: Sequence[Location]) -> list[str]:
         if len(set(shown)) == len(shown):
             return shown
     return [str(place) for place in places]
+
+
+def reason_of(problem: str, file: Location) -> str:
+    """What is wrong with a file, for a sentence that has named it already."""
+    return problem.replace(str(file), "it").rstrip(".")
 
 
 def score_text(value: float, metric: str) -> str:

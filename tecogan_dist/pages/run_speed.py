@@ -12,6 +12,7 @@ from tecogan_dist.pages.run_curves import Series, recent, smoothed
 from tecogan_dist.pages.run_lines import Curve, Drawing, Section, level
 from tecogan_dist.pages.run_records import RunRecords
 from tecogan_dist.runs import quantities
+from tecogan_dist.runs.unhealthy_pace import WAITING
 
 PARTS = {
     quantities.FORWARD: "losses",
@@ -20,6 +21,7 @@ PARTS = {
     quantities.OPTIMISER: "updating weights",
     quantities.DATA_WAIT: "waiting for data",
     quantities.CHECKPOINT_WAIT: "waiting for checkpoints",
+    quantities.VALIDATION_WAIT: "held-out scenes",
 }
 """Of a step's time, in the order in which they are stacked."""
 REST = "the rest"
@@ -131,8 +133,8 @@ def throughput(drawing: Drawing) -> Section:
     return Section(
         anchor="throughput",
         title="Speed, and where the time goes",
-        reading="Waiting for data is that of the worker that waited longest: above a tenth of a step the GPUs idle for "
-        "it.",
+        reading="Waiting for data is that of the worker that waited longest: above the line, "
+        f"{WAITING:.0%} of a step, the GPUs idle for too long.",
         wide=tuple(filter(None, wide)),
         figures=tuple(filter(None, figures)),
         folded=tuple(filter(None, folded)),
@@ -155,7 +157,7 @@ def _waiting(drawing: Drawing) -> Figure | None:
         share_of,
         title="Waiting for data",
         caption="share of a step",
-        layout={"yaxis": {"rangemode": "tozero", "tickformat": ".0%"}, "shapes": [level(0.1, colour=SOFT)]},
+        layout={"yaxis": {"rangemode": "tozero", "tickformat": ".0%"}, "shapes": [level(WAITING, colour=SOFT)]},
     )
 
 

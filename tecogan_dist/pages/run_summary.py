@@ -14,6 +14,7 @@ from tecogan_dist.pages.run_settings import command, variant
 from tecogan_dist.pages.values import LABEL, UNIT
 from tecogan_dist.runs import quantities
 from tecogan_dist.runs.standing import spoken
+from tecogan_dist.runs.unhealthy_pace import WAITING
 
 KINDS = {
     "running": "good",
@@ -21,12 +22,12 @@ KINDS = {
     "starting": "",
     "stopped": "warn",
     "silent": "warn",
+    "unknown": "warn",
     "failed": "bad",
     "gone": "bad",
 }
+"""How a verdict is coloured; "": neither well nor ill."""
 MOST_NODES = 8
-IDLE, IDLER = 0.1, 0.3
-"""Shares of a step that are waited for data, from which on it is worth a word, and an alarm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,20 @@ class Card:
     kind: str = ""
     share: float | None = None
     """0..1, drawn as a bar."""
+
+
+def state(run: RunRecords) -> Card | None:
+    """Where the run stands, as ``tecogan status`` says it; None if nothing says so."""
+    standing = run.standing
+    if standing is None:
+        return None
+    words = standing.text.removeprefix(standing.verdict).lstrip(" :,;")
+    return Card(label="state", value=standing.verdict, words=words, kind=KINDS[standing.verdict])
+
+
+def sentence(words: str) -> str:
+    """Half a sentence as a whole one."""
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
 
 
 def cards(run: RunRecords) -> list[Card]:
@@ -114,9 +129,9 @@ def _work(run: RunRecords) -> Iterator[Card]:
         yield Card(label="windows/s", value=f"{rate:.3g}", words=words)
     share = recent(series.get(quantities.DATA_WAIT)) / (recent(series.get(quantities.STEP_TIME)) or math.nan)
     if not math.isnan(share):
-        kind = "good" if share < IDLE else "warn" if share < IDLER else "bad"
-        words = "of a step" if share < IDLE else f"of a step: above {IDLE:.0%} it is the bottleneck"
-        yield Card(label="waiting for data", value=f"{share:.1%}", words=words, kind=kind)
+        is_long = share > WAITING
+        words = f"of a step: more than {WAITING:.0%} is too much" if is_long else "of a step"
+        yield Card(label="waiting for data", value=f"{share:.1%}", words=words, kind="warn" if is_long else "good")
     for name, label in ((quantities.GPU_PEAK, "GPU memory"), (quantities.HOST_MEMORY, "memory")):
         most = recent(series.get(name), 1)
         if not math.isnan(most):
@@ -150,8 +165,8 @@ def facts(run: RunRecords) -> list[tuple[str, str]]:
     listed += _ran_on(run)
     if run.restarts:
         again = len(run.restarts) - 1
-        begun = moment(run.restarts[0].time)
-        listed.append(("begun", begun if not again else f"{begun}; gone on {again} time{'s' if again > 1 else ''}"))
+        times = {0: "", 1: "; gone on once", 2: "; gone on twice"}.get(again, f"; gone on {again} times")
+        listed.append(("begun", f"{moment(run.restarts[0].time)}{times}"))
     return listed
 
 

@@ -176,8 +176,9 @@ MEMORY = Kind(
 VALIDATION = Kind(
     name="validation gets worse",
     severity="warning",
-    change="Use the best checkpoint, which is kept, and train on more scenes (data.train_scenes) or for fewer steps.",
-    settings=("data.train_scenes", "steps"),
+    change="Use the checkpoint of that step if it is kept, as the best one by tracking.best is, and train on more "
+    "scenes (data.train_scenes) or for fewer steps.",
+    settings=("tracking.best", "data.train_scenes", "steps"),
 )
 
 KNOWN: tuple[Kind, ...] = (

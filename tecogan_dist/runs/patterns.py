@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tecogan_dist.runs import unhealthy_losses, unhealthy_pace
+from tecogan_dist.runs import unhealthy_losses, unhealthy_pace, unhealthy_scores
 from tecogan_dist.runs.advice import COLLAPSE, KNOWN, VALIDATION, Pattern, Severity
 from tecogan_dist.runs.curves import Columns, Limits
 
@@ -24,15 +24,15 @@ __all__ = ["ENOUGH_LINES", "Pattern", "Severity", "limits_of", "patterns"]
 
 ENOUGH_LINES = 1100
 """Last lines of a run in progress that are enough for every pattern, at the presets' ``tracking.display_every``: 20
-steps a line, and no pattern needs more than 20,000 steps."""
+steps a line, and no pattern needs more than 20,000 steps; but for those of ``VALIDATIONS``."""
 
 LOOKS: tuple[Callable[[Columns, Limits], Pattern | None], ...] = (
     unhealthy_losses.collapse,
     unhealthy_losses.divergence,
     unhealthy_losses.spikes,
-    unhealthy_losses.saturated_scores,
-    unhealthy_losses.discriminator_wins,
-    unhealthy_losses.discriminator_cannot_tell,
+    unhealthy_scores.saturated_scores,
+    unhealthy_scores.discriminator_wins,
+    unhealthy_scores.discriminator_cannot_tell,
     unhealthy_losses.worse_validation,
     unhealthy_pace.steps_left_out,
     unhealthy_pace.vanished_gradients,
@@ -46,10 +46,14 @@ LOOKS: tuple[Callable[[Columns, Limits], Pattern | None], ...] = (
     unhealthy_pace.full_memory,
 )
 
+VALIDATIONS = (unhealthy_losses.worse_validation,)
+"""Of these, what compares a validation with one of any time before: they are 10,000 steps apart in the presets."""
+
 
 def patterns(
     lines: Sequence[Mapping[str, Any]],
     *,
+    earlier: Sequence[Mapping[str, Any]] = (),
     threshold: float = 0.4,
     clipping: float = 0.0,
     faded_in: int = 0,
@@ -60,6 +64,7 @@ def patterns(
     """The known patterns in recorded ``lines`` of ``metrics.jsonl``, the worst first; none in a healthy run.
 
     ``lines`` are in the order of the file: all of them, or the last ones (:data:`ENOUGH_LINES`) of a run in progress.
+    ``earlier`` are of lines before those what validations are compared with (:class:`tecogan_dist.runs.recent.Seen`).
     Any name may be missing, any value NaN or null. It takes time in proportion to the lines, 50 ms for 10,000.
 
     ``threshold``, ``clipping``, ``faded_in`` and ``best`` follow from the run's settings (:func:`limits_of`):
@@ -76,8 +81,10 @@ def patterns(
         scores=scores or {},
     )
     columns = Columns(lines)
+    whole = Columns([*earlier, *lines]) if earlier else columns
     with np.errstate(all="ignore"):  # of values near the end of float64, whose sums and ratios are infinite
-        found = [pattern for look in LOOKS if (pattern := look(columns, limits)) is not None]
+        looked = (look(whole if look in VALIDATIONS else columns, limits) for look in LOOKS)
+        found = [pattern for pattern in looked if pattern is not None]
     if any(pattern.kind is COLLAPSE for pattern in found):  # says more of the same
         found = [pattern for pattern in found if pattern.kind is not VALIDATION]
     return sorted(found, key=lambda pattern: KNOWN.index(pattern.kind))

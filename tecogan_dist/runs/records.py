@@ -138,7 +138,7 @@ def read_scores(output: Location) -> dict[int, dict[str, float]]:
     """What a run's folder says was measured, by step. Raises :class:`UserError` if its file is damaged."""
     file = output / SCORES_FILE
     try:
-        content = parse_json(file.read_bytes(limit=SCORES_BYTES), source=file)
+        content = parse_json(file.read_bytes(limit=SCORES_BYTES), source="it")
     except FileNotFoundError:
         return {}
     except UserError as error:

@@ -14,8 +14,9 @@ from tecogan_dist.runs.checkpoints import checkpoint_step, newest_checkpoint
 from tecogan_dist.runs.folder import RUN_FILE, holds_run, read_run_file
 from tecogan_dist.runs.status import SILENT_SECONDS, Status, now_utc, read_status
 
-Verdict = Literal["running", "starting", "finished", "stopped", "failed", "gone", "silent"]
-GOES_ON = "the same command goes on"
+Verdict = Literal["running", "starting", "finished", "stopped", "failed", "gone", "silent", "unknown"]
+GOES_ON = "the same command goes on from its checkpoint"
+BEGINS_AGAIN = "the same command begins again, for there is no checkpoint"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,8 @@ class Standing:
 
     verdict: Verdict
     """``starting``: a command is at work, of whose steps nothing is on record yet. ``gone``: the process is dead.
-    ``silent``: nothing was heard for longer than ``SILENT_SECONDS`` of a process on another machine."""
+    ``silent``: nothing was heard for longer than ``SILENT_SECONDS`` of a process on another machine. ``unknown``: what
+    would say so is damaged, and no command is at work here."""
     text: str
     """The verdict in words, half a sentence."""
     step: int
@@ -32,7 +34,7 @@ class Standing:
     steps: int
     """Steps wanted."""
     status: Status | None
-    """None: the run has no ``status.json`` yet, or is of a version that wrote none."""
+    """None: the run has no ``status.json`` yet, is of a version that wrote none, or it cannot be read."""
 
     @property
     def is_alive(self) -> bool:
@@ -45,25 +47,40 @@ class Standing:
         return self.status.seconds_left() if self.verdict == "running" and self.status is not None else None
 
 
-def standing_of(run: Location, *, now: datetime.datetime | None = None) -> Standing:
+def standing_of(run: Location, *, now: datetime.datetime | None = None, notes: list[str] | None = None) -> Standing:
     """Look at a run's folder; changes nothing there.
 
-    Raises :class:`UserError` for a folder that is not a run's, and for damaged files.
+    Raises :class:`UserError` for a folder that is not a run's, and for damaged files; but ``notes``, where they are
+    given, are told of a ``status.json`` that cannot be read, and the rest is judged.
     """
     now = now or now_utc()
     check_run(run)
     wanted = settings_of(run)[0]["steps"]
-    status = read_status(run)
+    status, is_damaged = None, False
+    try:
+        status = read_status(run)
+    except UnreachableError:
+        raise
+    except UserError as error:
+        if notes is None:
+            raise
+        notes.append(str(error))
+        is_damaged = True
     at_work = _command_at_work(run, now)
     if status is None:
         newest = newest_checkpoint(run)
         step = 0 if newest is None else checkpoint_step(newest)
-        verdict, text = _without_status(step, wanted, at_work=at_work)
+        verdict, text = _without_status(step, wanted, at_work=at_work, is_damaged=is_damaged)
         return Standing(verdict=verdict, text=text, step=step, steps=wanted, status=None)
-    verdict, text = _judged(status, now, at_work=at_work)
+    verdict, text, then = _judged(status, now, at_work=at_work)
     # A command that goes on with more steps writes them into the run's file first.
     if verdict == "finished" and wanted > status.step:
-        verdict, text = "stopped", f"stopped: {wanted} steps are wanted by now, {GOES_ON}"
+        if at_work:
+            verdict, text, then = "starting", f"starting again: {wanted} steps are wanted now", None
+        else:
+            verdict, text, then = "stopped", f"stopped at step {status.step} of {wanted}", "; "
+    if then is not None:
+        text += then + (BEGINS_AGAIN if newest_checkpoint(run) is None else GOES_ON)
     return Standing(verdict=verdict, text=text, step=status.step, steps=max(wanted, status.steps), status=status)
 
 
@@ -96,13 +113,22 @@ def settings_of(run: Location) -> tuple[dict[str, Any], str, str | None]:
 
 
 def spoken(seconds: float) -> str:
-    """A span of time as people say it: "12 seconds", "5 minutes", "3.5 hours", "2 days"."""
-    for unit, size in (("day", 86400.0), ("hour", 3600.0), ("minute", 60.0)):
+    """A span of time as people say it: "12 seconds", "5 minutes", "3.5 hours", "3 days 4 h"."""
+    days = in_days(seconds)
+    if days is not None:
+        return days
+    for unit, size in (("hour", 3600.0), ("minute", 60.0)):
         if seconds >= 1.5 * size or (unit == "minute" and seconds >= size):
             count = seconds / size
             text = f"{count:.0f}" if count >= 10 or unit == "minute" else f"{count:.1f}".removesuffix(".0")
             return f"{text} {unit}{'' if text == '1' else 's'}"
     return f"{seconds:.0f} second{'' if round(seconds) == 1 else 's'}"
+
+
+def in_days(seconds: float) -> str | None:
+    """A span of time of 48 hours or more, as "3 days 4 h"; None for a shorter one."""
+    days, hours = divmod(round(seconds / 3600), 24)
+    return None if days < 2 else f"{days} days {hours} h" if hours else f"{days} days"
 
 
 def _command_at_work(run: Location, now: datetime.datetime) -> bool | None:
@@ -116,32 +142,39 @@ def _command_at_work(run: Location, now: datetime.datetime) -> bool | None:
     return None if None in known else False
 
 
-def _without_status(step: int, steps: int, *, at_work: bool | None) -> tuple[Verdict, str]:
+def _without_status(step: int, steps: int, *, at_work: bool | None, is_damaged: bool) -> tuple[Verdict, str]:
+    goes_on = GOES_ON if step else BEGINS_AGAIN
+    if at_work and is_damaged:
+        return "starting", "its command is at work; how far it is, its status does not say"
     if at_work:
         return "starting", "starting: its command is at work, and no step is on record yet"
     if step >= steps:
         return "finished", "finished, by its newest checkpoint"
+    if is_damaged:
+        return "unknown", f"not known: its status cannot be read; if it is not running, {goes_on}"
     if at_work is None:
-        return "silent", f"nothing is known of the machine that had its lock: if it is gone, {GOES_ON}"
-    return "stopped", f"not running: no {'further ' if step else ''}step is on record, {GOES_ON}"
+        return "silent", f"nothing is known of the machine that had its lock: if it is gone, {goes_on}"
+    return "stopped", f"not running: no {'further ' if step else ''}step is on record; {goes_on}"
 
 
-def _judged(status: Status, now: datetime.datetime, *, at_work: bool | None) -> tuple[Verdict, str]:
+def _judged(status: Status, now: datetime.datetime, *, at_work: bool | None) -> tuple[Verdict, str, str | None]:
+    """The verdict, its words, and what joins to them how the run would go on; None where that is not to be said."""
     owner, age = status.owner, status.age(now)
     where = f"pid {status.pid} on {status.host}"
     if status.state == "finished":
-        return "finished", f"finished {spoken(age)} ago"
+        return "finished", f"finished {spoken(age)} ago", None
     if status.state != "running":
         if at_work and age > 0:
-            return "starting", f"starting again: the last attempt {status.state} {spoken(age)} ago"
+            return "starting", f"starting again: the last attempt {status.state} {spoken(age)} ago", None
         why = f": {status.problem}" if status.problem else ""
-        return status.state, f"{status.state} {spoken(age)} ago{why.rstrip('.')}; {GOES_ON}"
+        where = f" at step {status.step} of {status.steps}" if status.state == "stopped" else ""
+        return status.state, f"{status.state} {spoken(age)} ago{where}{why.rstrip('.')}", "; "
     if owner is not None and owner.is_dead():
         if at_work:
-            return "starting", f"starting again: its first worker ({where}) is gone, its command is at work"
-        return "gone", f"not running: its process ({where}) is gone since {spoken(age)} at most; {GOES_ON}"
+            return "starting", f"starting again: its first worker ({where}) is gone, its command is at work", None
+        return "gone", f"not running: its process ({where}) is gone since {spoken(age)} at most", "; "
     if owner is not None and owner.is_at_work():
-        return "running", f"running ({where})"
+        return "running", f"running ({where})", None
     if age < SILENT_SECONDS:
-        return "running", f"running ({where}), heard of {spoken(age)} ago"
-    return "silent", f"not heard of for {spoken(age)} ({where}): its machine may be gone, and then {GOES_ON}"
+        return "running", f"running ({where}), heard of {spoken(age)} ago", None
+    return "silent", f"not heard of for {spoken(age)} ({where})", ": if its machine is gone, "

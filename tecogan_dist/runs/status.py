@@ -23,7 +23,7 @@ from tecogan_dist.base.documents import parse_json
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.owners import Owner
 from tecogan_dist.base.storage import Location
-from tecogan_dist.runs.records import LINE_BYTES, best_step
+from tecogan_dist.runs.records import LINE_BYTES, best_step, reason_of
 
 STATUS_FILE = "status.json"
 RESTARTS_FILE = "restarts.jsonl"
@@ -195,11 +195,11 @@ def read_status(run: Location) -> Status | None:
     except FileNotFoundError:
         return None
     try:
-        return _STATUS.validate_python(parse_json(text, source=file))
+        return _STATUS.validate_python(parse_json(text, source="it"))
     except pydantic.ValidationError as error:
         raise _damaged(file, _key(error)) from error
     except UserError as error:
-        raise _damaged(file, str(error).rstrip(".")) from error
+        raise _damaged(file, reason_of(error)) from error
 
 
 def read_restarts(run: Location) -> list[Restart]:
@@ -233,7 +233,7 @@ def _restart(line: bytes, number: int, file: Location) -> Restart:
     except pydantic.ValidationError as error:
         raise _damaged_line(file, number, _key(error)) from error
     except UserError as error:
-        raise _damaged_line(file, number, str(error).rstrip(".")) from error
+        raise _damaged_line(file, number, reason_of(error)) from error
 
 
 def _key(error: pydantic.ValidationError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cli import main
+from tecogan_dist.commands import list_runs as command
 from tecogan_dist.commands.list_runs import lines_of
 from tecogan_dist.runs import listing
-from tecogan_dist.runs.folder import RunFolder, write_run_file
+from tecogan_dist.runs.folder import RUN_FILE, RunFolder, write_run_file
 from tecogan_dist.runs.listing import DEPTH, list_runs
 from tecogan_dist.runs.records import SCORES_FILE, scores_text
+from tecogan_dist.runs.status import STATUS_FILE
 from tecogan_dist.runs.status_writer import StatusWriter
 from tests.support.plain_runs import make_config, run
 from tests.support.s3_server import S3Server
@@ -76,7 +79,7 @@ def test_runs_stand_side_by_side(folder: Location, capsys: pytest.CaptureFixture
         "sweep/trials/0000",
         "sweep/trials/0001",
     ]
-    assert [cell(row, "state") for row in rows[:5]] == ["damaged", "finished", "stopped", "stopped", "stopped"]
+    assert [cell(row, "state") for row in rows[:5]] == ["stopped", "finished", "stopped", "stopped", "stopped"]
     assert [cell(row, "step") for row in rows[1:5]] == ["10/10", "4/10", "0/10", "0/10"]
     assert [cell(row, "best at") for row in rows[1:5]] == ["5", "", "5", ""]
     assert cell(rows[1], "PSNR") == "30"  # of the best step, not the last
@@ -99,8 +102,52 @@ def test_json_has_all(folder: Location, capsys: pytest.CaptureFixture[str]) -> N
     by_name = {run["name"]: run for run in tree["runs"]}
     assert by_name["run10"]["settings"]["loss.warp"] == 2.0
     assert by_name["run2"]["scores"] == {"psnr": 30.0, "tof": 0.5}
-    assert by_name["broken"]["state"] == "damaged"
-    assert SCORES_FILE in by_name["broken"]["text"]
+    assert (by_name["broken"]["state"], by_name["broken"]["step"]) == ("stopped", 3)
+    assert SCORES_FILE in by_name["broken"]["problem"]
+    assert (tree["found"], tree["are_more"]) == (5, False)
+
+
+def test_what_cannot_be_read_is_told_below(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("good", "half", "lost"):
+        make_run(Location.of(tmp_path / name), step=10)
+    (tmp_path / "half" / STATUS_FILE).write_text('{"state": "runn')
+    (tmp_path / "lost" / RUN_FILE).write_text("config: [1, 2")
+    _, *rows, half, lost = listed(capsys, str(tmp_path))
+    assert [row.split()[:2] for row in rows] == [["good", "finished"], ["half", "unknown"], ["lost", "damaged"]]
+    assert half.startswith(f"half: {tmp_path / 'half' / STATUS_FILE} is damaged")
+    assert lost.startswith(f"lost: {tmp_path / 'lost' / RUN_FILE} is damaged")
+
+
+def test_of_many_runs_the_newest_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(1, 13):
+        make_run(Location.of(tmp_path / f"trial_{number}"), step=3)
+    shown = [row.split()[0] for row in listed(capsys, str(tmp_path))[1:]]
+    assert shown == [f"trial_{number}" for number in range(1, 13)]
+    for number in range(1, 13):
+        for file in (tmp_path / f"trial_{number}").iterdir():
+            os.utime(file, (1e9 - number, 1e9 - number))
+    os.utime(tmp_path / "trial_10" / STATUS_FILE, (2e9, 2e9))
+    monkeypatch.setattr(listing, "MOST_RUNS", 4)
+    _, *rows, last = listed(capsys, str(tmp_path))
+    assert [row.split()[0] for row in rows] == ["trial_10", "trial_1", "trial_2", "trial_3"]
+    assert last.startswith("(4 of 12 runs, those that were written to last")
+    monkeypatch.setattr(listing, "MOST_FOLDERS", 8)
+    assert "(4 of at least " in listed(capsys, str(tmp_path))[-1]
+
+
+def test_a_long_look_shows_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(5):
+        make_run(Location.of(tmp_path / f"run{number}"))
+    main(["list", str(tmp_path)])
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(command, "QUIET_SECONDS", 0.0)
+    main(["list", str(tmp_path)])
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in told] == ["6 folders", "5 of 5 runs"]
 
 
 @pytest.mark.parametrize("width", [40, 80, 100, 1000])
@@ -137,12 +184,11 @@ def test_folders_far_below_are_not_looked_into(tmp_path: Path, monkeypatch: pyte
     make_run(Location.of(tmp_path.joinpath("x", *map(str, range(DEPTH)))))
     make_run(Location.of(tmp_path / ".hidden"))
     found = list_runs(Location.of(tmp_path))
-    assert (len(found.runs), found.is_cut) == (1, False)
-    make_run(Location.of(tmp_path / "y"))
-    monkeypatch.setattr(listing, "MOST_RUNS", 1)
+    assert (len(found.runs), found.found, found.are_more) == (1, 1, False)
+    monkeypatch.setattr(listing, "MOST_FOLDERS", 6)
     found = list_runs(Location.of(tmp_path))
-    assert (len(found.runs), found.is_cut) == (1, True)
-    assert "there is more than is shown" in lines_of(found, width=80)[-1]
+    assert found.are_more
+    assert "folders were looked into: name a folder further down for others" in lines_of(found, width=80)[-1]
 
 
 @pytest.mark.parametrize(

@@ -130,8 +130,13 @@ def test_mistakes_about_several_runs_and_their_evaluations(run: Path, tmp_path: 
         report(run, tmp_path / "." / "film", "--output", page)
     with pytest.raises(UserError, match="9 runs are more than the 8"):
         report(*(tmp_path / str(number) for number in range(9)), "--output", page)
-    with pytest.raises(UserError, match="--evaluation is given 2 times for 1 runs"):
+    with pytest.raises(UserError, match=r"^--evaluation is given twice for one run: give one\.$"):
         report(run, "--evaluation", tmp_path, "--evaluation", tmp_path)
+    other = record(tmp_path / "other", lines=0)
+    each = r"^--evaluation is given {} for 2 runs: give one for each, in their order\.$"
+    for times, words in ((1, "once"), (3, "3 times")):
+        with pytest.raises(UserError, match=each.format(words)):
+            report(run, other, "--output", tmp_path / "a.html", *times * ("--evaluation", tmp_path))
     with pytest.raises(UserError, match=r"holds no evaluation \(no metrics\.json\)"):
         report(run, "--evaluation", tmp_path)
     (tmp_path / "metrics.json").write_text(json.dumps({"averages": {}, "sequences": 5}))

@@ -20,7 +20,7 @@ from tecogan_dist.commands import status as command
 from tecogan_dist.runs import status_writer
 from tecogan_dist.runs.folder import RunFolder, write_run_file
 from tecogan_dist.runs.records import METRICS_FILE, SCORES_FILE, metrics_line, scores_text
-from tecogan_dist.runs.status import STATUS_FILE
+from tecogan_dist.runs.status import RESTARTS_FILE, STATUS_FILE
 from tecogan_dist.runs.status_writer import StatusWriter
 from tests.support.plain_runs import make_config, run
 from tests.support.s3_server import S3Server
@@ -50,6 +50,7 @@ def ended(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[object, dict
         status = end.code
     shown = capsys.readouterr()
     assert shown.err == ""
+    assert shown.out.count("\nnote: ") <= 1  # else one hides another here
     return status, dict(line.split(maxsplit=1) for line in shown.out.splitlines())
 
 
@@ -110,25 +111,58 @@ def test_a_run_that_failed_or_was_stopped_ends_the_command_with_1(
         one.progress(3, 1.0)
     status, lines = ended(capsys, str(failed))
     assert status == 1
-    assert lines["state"].endswith(" ago: OSError: the disk is full; the same command goes on")
+    assert lines["state"].endswith(
+        " ago: OSError: the disk is full; the same command begins again, for there is no checkpoint"
+    )
     status, lines = ended(capsys, str(stopped), "--watch")
     assert (status, lines["step"]) == (1, "3 of 10 (30%)")
 
 
-def test_a_damaged_file_of_records_is_told_beside_the_rest(place: Location, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_line_costs_a_note_and_no_pattern(place: Location, capsys: pytest.CaptureFixture[str]) -> None:
     begun(place)
     with writer(place) as one:
         one.progress(10, 1.0)
-    (place / METRICS_FILE).write_bytes(metrics_line(1, {"loss/content": 1.0}) + b'{"step": 2, "loss/content": NaN}\n')
-    (place / SCORES_FILE).write_bytes(b"{")
-    status, lines = ended(capsys, str(place))
+    waits = [metrics_line(step, {"time/step": 1.0, "time/data_wait": 0.5}) for step in range(20, 2000, 20)]
+    lines = [*waits[:50], b'{"step": 2, "loss/content": 1e\n', *waits[50:]]
+    (place / METRICS_FILE).write_bytes(b"".join(lines))
+    status, found = ended(capsys, str(place))
     assert status == 0
-    assert lines["state"].startswith("finished")
-    assert "damaged" in lines["records"]
-    (place / SCORES_FILE).write_bytes(scores_text({1: {"psnr": 1.0}}))
-    _, lines = ended(capsys, str(place))
-    assert lines["validation"] == "step 1: PSNR 1 (best so far)"
-    assert f"{METRICS_FILE} is damaged in line 2" in lines["records"]
+    assert found["state"].startswith("finished")
+    assert found["pattern"].startswith("waiting for data, steps ")
+    assert found["note:"].startswith(f"line 51 of {METRICS_FILE} is left out: it is not valid JSON")
+    (place / METRICS_FILE).write_bytes(b"".join(waits).replace(b"0.5}", b"NaN}", 2))  # as others write it
+    _, found = ended(capsys, str(place))
+    assert "pattern" in found
+    assert "note:" not in found
+
+
+@pytest.mark.parametrize("file", [STATUS_FILE, METRICS_FILE, SCORES_FILE, RESTARTS_FILE])
+@pytest.mark.parametrize("content", [b'{"a', b"\xff\xfe\x00" * 100 + b"\n", None])
+def test_a_file_that_cannot_be_read_costs_a_note(
+    file: str, content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = begun(Location.of(tmp_path / "run"))
+    with writer(place) as one:
+        one.progress(10, 1.0)
+    (place / METRICS_FILE).write_bytes(metrics_line(7, {"validation/official/psnr": 30.0}))
+    (place / SCORES_FILE).write_bytes(scores_text({7: {"psnr": 30.0}}))
+    assert "note:" not in ended(capsys, str(place))[1]
+    (place / file).path.unlink()
+    if content is None:
+        (place / file).path.mkdir()
+    else:
+        (place / file).write_bytes(content)
+    status, found = ended(capsys, str(place))
+    assert status == 0
+    assert found["validation"] == "step 7: PSNR 30 (best so far)"  # two files say so
+    assert found["step"].startswith("7 of 10" if file == STATUS_FILE else "10 of 10")
+    if content == b'{"a' and file in (METRICS_FILE, RESTARTS_FILE):
+        assert "note:" not in found  # half a line, as a killed process leaves it
+        return
+    assert file in found["note:"]
+    assert "save it as UTF-8" not in found["note:"]
+    main(["status", str(place), "--json"])
+    assert len(json.loads(capsys.readouterr().out)["notes"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -140,7 +174,6 @@ def test_a_damaged_file_of_records_is_told_beside_the_rest(place: Location, caps
         (["run", "--every", "5"], "--every is about --watch: give both."),
         (["run", "--every", "0", "--watch"], "must be at least 1"),
         (["s3://nowhere"], "is a whole bucket: name a run's folder in it."),
-        (["half"], "status.json is damaged, or of another version ("),
         (["strange"], "run.yaml is damaged"),
     ],
 )
@@ -150,9 +183,8 @@ def test_what_cannot_be_told_is_one_sentence(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("x")
-    for name in ("run", "half", "strange"):
+    for name in ("run", "strange"):
         begun(Location.of(tmp_path / name))
-    (tmp_path / "half" / STATUS_FILE).write_text('{"state": "runn')
     (tmp_path / "strange" / "run.yaml").write_text("config: [1, 2")
     with pytest.raises(SystemExit) as end:
         main(["status", *words])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
@@ -11,6 +12,8 @@ import jinja2
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from plotly.offline import get_plotlyjs
 
 from tecogan_dist.base.invariants import present
@@ -45,6 +48,14 @@ def test_whatever_text_holds_it_stays_text() -> None:
     assert not [tag for tag, attributes in page.tags if tag == "b" and attributes]
     assert page.text.count(EVIL) == 2
     assert page.named("div")[-1]["aria-label"] == EVIL
+
+
+@given(st.text(st.sampled_from("%{}xy:.2f &<>#37;")))
+def test_a_text_has_no_place_that_a_template_fills(words: str) -> None:
+    shown = text(words)
+    assert not re.search(r"%{[^\s%{}:]*([:|][^}]*)?}", shown)  # plotly.js, TEMPLATE_STRING_REGEX
+    assert not re.search("[<>]", shown)
+    assert html.unescape(shown) == words
 
 
 def shown(figure: Figure) -> str:

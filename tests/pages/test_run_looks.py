@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from tecogan_dist.base.storage import Location
+from tecogan_dist.pages.charts import SERIES, Figure, text
 from tecogan_dist.pages.run import render_runs
 from tecogan_dist.pages.run_records import read_runs
+from tests.pages.test_charts import made
 from tests.support.browser import WIDTHS, Browser, Tab, needs_chromium
 from tests.support.recorded_runs import add_previews, config_of, record
 
@@ -59,8 +61,13 @@ def test_it_fits_every_window_and_has_no_fault(browser: Browser, tmp_path: Path,
             for width, dark in windows:
                 tab.colours(dark=dark)
                 tab.resize(width, 900)
-                tab.show_all(most=30_000)
+                tab.show_all()
                 assert faults(tab) == [], (count, width, dark)
+                # All of it was looked at, however high it is.
+                height = tab.evaluate("document.documentElement.scrollHeight")
+                assert tab.evaluate("innerHeight") == height
+                tab.wait_for("document.querySelector('.drawing:not([data-drawn])') === null")
+                assert width > 400 or height > 16_384
                 # The page's own colours have come to the figures.
                 ink = tab.evaluate("document.querySelector('.drawing')._fullLayout.font.color")
                 assert ink == ("#98a2b3" if dark else "#5c6675")
@@ -152,6 +159,31 @@ def test_a_single_run_is_wiped_against_bicubic_and_against_itself(
         assert tab.evaluate("document.querySelector('.stage b.right').textContent") == "yesterday, step 1,200"
 
 
+def test_a_name_that_reads_like_a_place_of_a_template_is_shown_as_it_is(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "lr%{x}_%{y:.2f}<b>&amp;"
+    name = text(words)
+    curve = {"type": "scatter", "x": [1, 2], "y": [5, 7], "name": name, "hovertemplate": f"{name}=%{{y}}"}
+    figure = Figure.of([curve | {"line": {"color": SERIES[0]}}], {"showlegend": True}, title=words)
+    page = tmp_path / "page.html"
+    main = '{% from "charts.html" import figure %}{{ figure(it) }}'
+    page.write_text(made(monkeypatch, main, {"it": figure}, charts=True))
+    with browser.tab(width=1000) as tab:
+        tab.open(page)
+        tab.show_all()
+        assert tab.evaluate("document.querySelector('.legend').textContent") == words
+        x, y = tab.evaluate("""(() => {
+          const plot = document.querySelector(".drawing"), box = plot.getBoundingClientRect();
+          const {xaxis, yaxis} = plot._fullLayout;
+          return [box.left + xaxis._offset + xaxis.l2p(1), box.top + yaxis._offset + yaxis._length / 2];
+        })()""")
+        tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        tab.wait_for("document.querySelector('.hoverlayer').textContent")
+        assert f"{words}=5" in tab.evaluate("document.querySelector('.hoverlayer').textContent")
+        assert faults(tab) == []
+
+
 def test_a_run_without_records_and_one_of_frvsr(browser: Browser, tmp_path: Path) -> None:
     begun = record(tmp_path / "begun", lines=0, state="running")
     plain = record(tmp_path / "plain", lines=30, config=config_of("frvsr"), state="failed")
@@ -159,5 +191,5 @@ def test_a_run_without_records_and_one_of_frvsr(browser: Browser, tmp_path: Path
         with browser.tab(width=400) as tab:
             tab.open(written(tmp_path / f"page{number}.html", folders))
             tab.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
-            tab.show_all(most=30_000)
+            tab.show_all()
             assert faults(tab) == []

@@ -1,12 +1,10 @@
 """Known patterns in recorded curves: none in healthy ones, and exactly the planted one where one is planted.
 
-The curves in ``tests/reference/curves.json`` are records of real runs on CPU (``training/NORMAL.md`` says which), by
-column and with four digits.
+What is planted is in ``tests/support/planted_runs.py``.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
@@ -23,43 +21,26 @@ from tecogan_dist.runs.advice import KNOWN, SEVERITIES
 from tecogan_dist.runs.patterns import ENOUGH_LINES, limits_of, patterns
 from tecogan_dist.runs.quantities import ORIGINAL_NAMES, QUANTITIES, described
 from tests.support.paths import REFERENCE, REPOSITORY
-
-Lines = list[dict[str, Any]]
-
-
-def recorded(name: str) -> Lines:
-    """A recorded curve as lines of ``metrics.jsonl``."""
-    columns = json.loads((REFERENCE / "curves.json").read_text("utf-8"))[name]
-    rows = zip(*columns.values(), strict=True)
-    return [{key: value for key, value in zip(columns, row, strict=True) if value is not None} for row in rows]
-
-
-def longer(lines: Lines, times: int, *, last_lines: int | None = None) -> Lines:
-    """A longer run: the recorded one, and its later half, or its last lines, again and again."""
-    again = lines[-(last_lines or len(lines) // 2) :]
-    before = lines[-len(again) - 1]
-    found = list(lines)
-    for number in range(1, times):
-        for line in again:
-            counted = ("step", "discriminator/updates", "discriminator/skips")
-            grown = {name: line[name] + number * (lines[-1][name] - before[name]) for name in counted if name in line}
-            found.append(line | grown)
-    return found
-
-
-def with_a_lead(lines: Lines) -> Lines:
-    """The same run with a discriminator whose balance swings through the threshold, and which is updated while it is
-    below, as the original's rule is meant to work. In no recorded run did both networks learn and it came to that.
-    """
-    updates = skips = before = 0
-    for line in lines:
-        balance = 0.33 + 0.12 * math.sin(line["step"] / 150)
-        passed, before = line["step"] - before, line["step"]
-        updates, skips = (updates, skips + passed) if balance > 0.4 else (updates + passed, skips)
-        line |= {"discriminator/balance": balance, "discriminator/accuracy": 0.72 + 0.05 * math.cos(line["step"])}
-        line |= {"discriminator/updates": updates, "discriminator/skips": skips}
-        line |= {"raw/adversarial": 0.9 + 0.2 * math.sin(line["step"] / 150), "discriminator/fake": 0.4}
-    return lines
+from tests.support.planted_runs import (
+    PLANTED,
+    ROUGHLY,
+    Lines,
+    Planted,
+    cannot_tell,
+    clipped,
+    collapse,
+    data_wait,
+    discriminator_wins,
+    held_out_windows,
+    left_out,
+    longer,
+    no_rate,
+    recorded,
+    steps_of,
+    vanished,
+    with_a_lead,
+    worse_validation,
+)
 
 
 def names(lines: Lines, **limits: Any) -> list[str]:
@@ -105,156 +86,6 @@ def test_nor_have_the_originals_own_traces(variant: str) -> None:
 # ---- planted ----
 
 
-class Planted:
-    """A healthy curve of 27,000 steps, 20 a line, in which something goes wrong from some step on."""
-
-    def __init__(self, base: str = "tiny", times: int = 8) -> None:
-        self.lines = longer(recorded(base), times)
-
-    def set(self, name: str, value: float | Callable[[float, int], float], *, first: int, last: int) -> Planted:
-        """Replace, or by a function of the value and the step change, what the lines of these steps say of a name."""
-        for line in self.lines:
-            if first <= line["step"] <= last:
-                line[name] = value(line.get(name, math.nan), line["step"]) if callable(value) else value
-        return self
-
-    @property
-    def end(self) -> int:
-        return int(self.lines[-1]["step"])
-
-
-def steps_of(planted: Planted, first: int, last: int) -> tuple[int, int]:
-    """First and last recorded step in this range."""
-    inside = [line["step"] for line in planted.lines if first <= line["step"] <= last]
-    return inside[0], inside[-1]
-
-
-def discriminator_wins() -> Planted:
-    run = Planted()
-    frozen = next(line for line in run.lines if line["step"] >= 5400)["discriminator/updates"]
-    run.set("discriminator/balance", 0.9, first=5400, last=11_100)
-    run.set("discriminator/updates", frozen, first=5400, last=11_100)
-    run.set("discriminator/skips", lambda _, step: step - frozen, first=5400, last=11_100)
-    # From then on it is updated again.
-    run.set("discriminator/balance", 0.3, first=11_101, last=run.end)
-    run.set("discriminator/updates", lambda _, step: frozen + step - 11_100, first=11_101, last=run.end)
-    return run.set("discriminator/skips", 11_100 - frozen, first=11_101, last=run.end)
-
-
-def cannot_tell() -> Planted:
-    run = Planted()
-    run.set("discriminator/accuracy", lambda _, step: 0.5 + 0.01 * math.sin(step), first=4000, last=run.end)
-    return run.set("discriminator/balance", lambda _, step: 0.003 * math.cos(step), first=4000, last=run.end)
-
-
-def collapse() -> Planted:
-    run = Planted()
-    for name in ("raw/content", "loss/content", "loss/total"):
-        run.set(name, lambda value, _: 5 * value, first=6000, last=run.end)
-    return run
-
-
-def collapse_of_psnr() -> Planted:
-    run = Planted("small", 1)
-    return run.set(
-        "validation/official/psnr", lambda value, _: value - 6 if value == value else value, first=7001, last=9000
-    )
-
-
-def saturated() -> Planted:
-    run = Planted().set("raw/adversarial", 27.4, first=6000, last=8000)
-    return run.set("discriminator/fake", 1e-12, first=6000, last=8000)
-
-
-def spikes() -> Planted:
-    run = Planted()
-    for step in (4000, 6000, 9000):
-        run.set("raw/content", lambda value, _: 12 * value, first=step, last=step + 19)
-    return run
-
-
-def divergence() -> Planted:
-    run = Planted()
-    return run.set("raw/content", lambda value, step: value * math.exp((step - 5000) / 3000), first=5000, last=run.end)
-
-
-def left_out() -> Planted:
-    return Planted().set("optim/bad_steps", lambda _, step: min(7, (step - 5980) // 20), first=6000, last=10**6)
-
-
-def vanished() -> Planted:
-    return Planted().set("grad_norm/generator", 3e-9, first=6000, last=10**6)
-
-
-def clipped() -> Planted:
-    return Planted().set("grad_norm/generator", lambda value, _: max(value, 0.01), first=0, last=10**6)
-
-
-def large_updates() -> Planted:
-    return Planted().set("weights/update_ratio", 0.05, first=6000, last=8000)
-
-
-def small_updates() -> Planted:
-    return Planted().set("weights/update_ratio", 1e-8, first=6000, last=8000)
-
-
-def no_rate() -> Planted:
-    run = Planted().set("optim/learning_rate", 0.0, first=6000, last=10**6)
-    return run.set("weights/update_ratio", 0.0, first=6000, last=10**6)
-
-
-def data_wait() -> Planted:
-    return Planted().set("time/step", 0.5, first=0, last=10**6).set("time/data_wait", 0.2, first=6000, last=8000)
-
-
-def checkpoint_wait() -> Planted:
-    run = Planted().set("time/step", 0.5, first=0, last=10**6).set("time/checkpoint", 0.0, first=0, last=10**6)
-    for step in range(2000, 10001, 400):
-        run.set("time/checkpoint", 4.0, first=step, last=step + 19)
-    return run
-
-
-def all_reduce() -> Planted:
-    return Planted().set("time/step", 0.5, first=0, last=10**6).set("time/all_reduce", 0.3, first=6000, last=8000)
-
-
-def full_memory() -> Planted:
-    run = Planted().set("memory/gpu_reserved", 78.5, first=0, last=10**6)
-    run.set("memory/alloc_retries", 0, first=0, last=5999)
-    run.set("memory/alloc_retries", lambda _, step: (step - 5980) // 20, first=6000, last=6100)
-    return run.set("memory/alloc_retries", 6, first=6101, last=10**6)
-
-
-def worse_validation() -> Planted:
-    run = Planted("small", 1)
-    run.set("raw/content", lambda value, step: value * (1 - (step - 3000) / 20000), first=3000, last=9000)
-    return run.set("validation/official/psnr", lambda value, step: value - (step - 4500) / 4500, first=4501, last=9000)
-
-
-PLANTED: dict[Callable[[], Planted], tuple[str, int, int]] = {
-    discriminator_wins: ("discriminator wins", 5400, 11_100),
-    cannot_tell: ("discriminator cannot tell", 4000, 10**6),
-    collapse: ("collapse", 6000, 10**6),
-    collapse_of_psnr: ("collapse", 7500, 9000),
-    saturated: ("scores saturated", 6000, 8000),
-    spikes: ("loss spikes", 4000, 9019),
-    divergence: ("divergence", 0, 10**6),
-    left_out: ("steps left out", 6000, 6120),
-    vanished: ("gradients vanish", 6000, 10**6),
-    clipped: ("clipping always on", 0, 10**6),
-    large_updates: ("updates too large", 6000, 8000),
-    small_updates: ("updates too small", 6000, 8000),
-    no_rate: ("learning rate is zero", 6000, 10**6),
-    data_wait: ("waiting for data", 6000, 8000),
-    checkpoint_wait: ("waiting for checkpoints", 2000, 10019),
-    all_reduce: ("all-reduce dominates", 6000, 8000),
-    full_memory: ("GPU memory is full", 6000, 6100),
-    worse_validation: ("validation gets worse", 4500, 9000),
-}
-ROUGHLY = "divergence", "clipping always on"
-"""Patterns without a first step of their own: a drift, and a state."""
-
-
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
 def test_what_is_planted_is_found_where_it_is_and_nothing_else(plant: Callable[[], Planted]) -> None:
     name, first, last = PLANTED[plant]
@@ -293,7 +124,7 @@ def test_a_discriminator_that_wins_is_seen() -> None:
     lines = recorded("slow_generator")
     assert names(lines) == []  # a thousand steps of it
     (found,) = patterns(longer(lines, 10, last_lines=45))
-    assert (found.name, found.first) == ("discriminator wins", 1260)
+    assert (found.name, found.first) == ("discriminator wins", 1240)
 
 
 def test_a_discriminator_that_has_died_is_seen() -> None:
@@ -356,6 +187,45 @@ def test_the_threshold_is_that_of_the_run() -> None:
     assert names(run.lines, threshold=1.2) == []
 
 
+def test_a_discriminator_far_above_its_threshold_wins_whatever_its_updates() -> None:
+    """5000 steps of it, in which it went below between records: no generator that hovers at the threshold is so far."""
+    for balance, expected in ((0.7, ["discriminator wins"]), (0.45, [])):
+        run = Planted().set("discriminator/balance", balance, first=6000, last=11_000)
+        run.set("discriminator/updates", lambda _, step: round(0.5 * step), first=0, last=10**6)
+        run.set("discriminator/skips", lambda _, step: step - round(0.5 * step), first=0, last=10**6)
+        found = patterns(run.lines)
+        assert [pattern.name for pattern in found] == expected
+        if found:
+            assert (found[0].first, found[0].last) == (6000, 11_000)
+            assert "2500 of 5000 updates were skipped" in found[0].seen
+            assert names([line for line in run.lines if line["step"] <= 9900]) == []  # not for so many steps yet
+    for line in run.lines:
+        del line["discriminator/updates"]
+    assert names(run.lines) == ["discriminator wins"]  # at 0.45, and nothing says that it was updated
+
+
+@pytest.mark.parametrize("every", [20, 200])
+@pytest.mark.parametrize("rises", [1e-4, 1.4e-3, 2e-2])
+@pytest.mark.parametrize("slower", [3, 30, 200])
+def test_a_balance_that_hovers_by_the_published_rule_is_healthy(slower: int, rises: float, every: int) -> None:
+    """A lead that grows with each update, and shrinks in each step without one, so many times slower. Its average is
+    what decides. Only where the generator takes thousands of steps for what the discriminator does in some is it said.
+    """
+    noise = np.random.default_rng(3).normal(0, 0.15, 30_000).tolist()
+    lead = average = 0.0
+    updates, lines = 0, []
+    for step in range(30_000):
+        is_updated = average < 0.4
+        updates += is_updated
+        lead += rises * (1 - lead / 3) if is_updated else -rises / slower
+        average = 0.99 * average + 0.01 * (lead + noise[step])
+        if (step + 1) % every == 0:
+            counts = {"discriminator/updates": updates, "discriminator/skips": step + 1 - updates}
+            lines.append({"step": step + 1, "discriminator/balance": average, **counts})
+    assert lines[-1]["discriminator/skips"] > 10_000
+    assert names(lines) == (["discriminator wins"] if slower == 200 else [])
+
+
 def test_bad_steps_of_earlier_lines_are_not_told_again() -> None:
     run = left_out()
     later = [line for line in run.lines if line["step"] > 7000]
@@ -377,6 +247,35 @@ def test_scores_may_come_from_their_own_file() -> None:
     }
     assert names(run.lines) == []
     assert names(run.lines, scores=scores) == ["validation gets worse"]
+
+
+def test_held_out_windows_that_only_waver_say_nothing() -> None:
+    """Other windows in each record: the last of them are worse than the best by chance."""
+    false = sum(bool(names(held_out_windows(seed, noise=(0.1, 0.2, 0.4, 0.7)[seed % 4]))) for seed in range(200))
+    assert false == 0
+
+
+def test_held_out_windows_count_where_no_scene_is_measured() -> None:
+    lines = held_out_windows(0, noise=0.15, grows=1.5)
+    (found,) = patterns(lines)
+    assert found.name == "validation gets worse"
+    assert 4000 < found.first < 13_000
+    assert found.last == 22_000
+    assert "held-out windows, a median of 20 records, was least at step" in found.seen
+    scores = {step: {"psnr": 30 + step / 22_000} for step in range(1000, 22_001, 1000)}
+    assert names(lines, scores=scores) == []
+
+
+def test_validation_names_the_step_that_is_best_by_what_got_worse() -> None:
+    """Of PSNR, though another metric chooses the checkpoint that is kept."""
+    run = worse_validation()
+    tof = {line["step"]: {"tof": 1 - line["step"] / 10_000} for line in run.lines if line["step"] % 500 == 0}
+    (found,) = patterns(run.lines, best="tof", scores=tof)
+    measured = {line["step"]: value for line in run.lines if (value := line.get("validation/official/psnr"))}
+    best = max(measured, key=lambda step: measured[step])
+    assert found.first == best
+    assert found.seen.startswith(f"Of the held-out scenes PSNR was best at step {best} ")
+    assert "the checkpoint of that step if it is kept, as the best one by tracking.best is" in found.change
 
 
 def test_the_last_lines_are_enough() -> None:
@@ -470,7 +369,7 @@ def test_the_worst_comes_first() -> None:
 def test_all_that_is_looked_at_is_recorded() -> None:
     """The names in the code are names of records."""
     folder = REPOSITORY / "tecogan_dist" / "runs"
-    text = "".join((folder / name).read_text("utf-8") for name in ("unhealthy_losses.py", "unhealthy_pace.py"))
+    text = "".join(path.read_text("utf-8") for path in folder.glob("unhealthy_*.py"))
     used = set(re.findall(r'"((?:loss|raw|grad_norm|validation|time|optim)/[a-z_]+)"', text))
     assert len(used) >= 5
     assert all(described(name) for name in used), used

@@ -223,29 +223,36 @@ def status_of(run: Location, **changes: object) -> None:
             {},
             720,
             "silent",
-            "not heard of for 12 minutes (pid 17 on far): its machine may be gone, and then the same command goes on",
+            "not heard of for 12 minutes (pid 17 on far): if its machine is gone, {}",
         ),
         ({}, SILENT_SECONDS - 60, "running", "running (pid 17 on far), heard of 4 minutes ago"),
         ({}, -30, "running", "running (pid 17 on far), heard of 0 seconds ago"),  # another clock
-        ({"state": "stopped"}, 7200, "stopped", "stopped 2 hours ago; the same command goes on"),
+        ({"state": "stopped"}, 7200, "stopped", "stopped 2 hours ago at step 5 of 10; {}"),
         (
             {"state": "failed", "problem": "the disk is full."},
             120,
             "failed",
-            "failed 2 minutes ago: the disk is full; the same command goes on",
+            "failed 2 minutes ago: the disk is full; {}",
         ),
         ({"state": "finished", "step": 10}, 90000, "finished", "finished 25 hours ago"),
+        ({"state": "finished", "step": 10}, 90000 * 3, "finished", "finished 3 days 3 h ago"),
     ],
 )
 def test_a_run_of_another_machine(
     place: Location, changes: dict[str, object], age: float, verdict: str, text: str
 ) -> None:
+    """It says how the run would go on, as it is: without a checkpoint it would not."""
     status_of(written(place), **changes)
     status = read_status(place)
     assert status is not None
-    standing = standing_of(place, now=status.time + datetime.timedelta(seconds=age))
-    assert (standing.verdict, standing.text, standing.steps) == (verdict, text, 10)
+    now = status.time + datetime.timedelta(seconds=age)
+    standing = standing_of(place, now=now)
+    again = "the same command begins again, for there is no checkpoint"
+    assert (standing.verdict, standing.text, standing.steps) == (verdict, text.format(again), 10)
     assert standing.seconds_left == (2.5 if verdict == "running" else None)
+    (place / "checkpoint_00000004" / "state.json").write_bytes(b"{}")
+    goes_on = "the same command goes on from its checkpoint"
+    assert standing_of(place, now=now).text == text.format(goes_on)
 
 
 def test_a_command_that_lives_starts_its_workers_again(place: Location) -> None:
@@ -276,9 +283,35 @@ def test_a_command_that_has_just_begun(place: Location) -> None:
 def test_a_finished_run_of_which_more_is_wanted(place: Location) -> None:
     with writer(place) as one:
         one.progress(10, 1.0)
-    standing = standing_of(written(place, steps=20))
+    written(place, steps=20)
+    (place / "checkpoint_00000010" / "state.json").write_bytes(b"{}")
+    standing = standing_of(place)
     assert (standing.verdict, standing.step, standing.steps) == ("stopped", 10, 20)
-    assert "20 steps are wanted by now" in standing.text
+    assert standing.text == "stopped at step 10 of 20; the same command goes on from its checkpoint"
+    with WriterLock(place):
+        standing = standing_of(place)
+    assert (standing.verdict, standing.text) == ("starting", "starting again: 20 steps are wanted now")
+
+
+@pytest.mark.parametrize("content", [b'{"state": "runn', b"\xff\x00\x13", b""])
+def test_a_damaged_status_is_told_and_the_rest_judged(place: Location, content: bytes) -> None:
+    written(place)
+    (place / "checkpoint_00000004" / "state.json").write_bytes(b"{}")
+    (place / STATUS_FILE).write_bytes(content)
+    with pytest.raises(UserError, match=STATUS_FILE):
+        standing_of(place)
+    notes: list[str] = []
+    standing = standing_of(place, notes=notes)
+    assert (standing.verdict, standing.step, standing.status) == ("unknown", 4, None)
+    assert "if it is not running, the same command goes on from its checkpoint" in standing.text
+    assert len(notes) == 1
+    assert f"{place / STATUS_FILE} is " in notes[0]
+    assert "UTF-8:" not in notes[0]  # nobody is to save it as such
+    (place / "checkpoint_00000010" / "state.json").write_bytes(b"{}")
+    assert standing_of(place, notes=notes).verdict == "finished"
+    with WriterLock(place):
+        standing = standing_of(place, notes=notes)
+    assert (standing.verdict, standing.is_alive) == ("starting", True)
 
 
 def test_what_is_no_run(tmp_path: Path, server: S3Server) -> None:
@@ -302,7 +335,9 @@ def test_what_is_no_run(tmp_path: Path, server: S3Server) -> None:
         (60, "1 minute"),
         (720, "12 minutes"),
         (5400, "1.5 hours"),
-        (86400 * 1.5, "1.5 days"),
+        (86400 * 1.5, "36 hours"),
+        (86400 * 2, "2 days"),
+        (86400 * 3 + 4 * 3600 + 100, "3 days 4 h"),
         (86400 * 30, "30 days"),
     ],
 )
@@ -366,7 +401,7 @@ def test_a_killed_process_is_told_from_one_that_lives(tmp_path: Path) -> None:
     standing = standing_of(place)
     assert standing.verdict == "gone"
     assert "is gone since" in standing.text
-    assert standing.text.endswith("the same command goes on")
+    assert standing.text.endswith("; the same command goes on from its checkpoint")
 
 
 def test_the_settings_of_a_run_are_read_for_its_steps(tmp_path: Path) -> None:

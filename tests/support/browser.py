@@ -48,6 +48,8 @@ FLAGS = (
 )
 PATIENCE = 60
 """Seconds that a busy machine may take for anything."""
+TURNS = 8
+"""In which the window has to have the page's height."""
 DRAWN = """
 Array.from(document.querySelectorAll(".plot .drawing")).filter(one => one.checkVisibility()).every(
   one => Number(one.dataset.drawn) === one.clientWidth
@@ -105,11 +107,21 @@ class Tab:
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=features)
 
-    def show_all(self, *, most: int = 12_000) -> None:
-        """Make the window as high as the page, up to ``most`` pixels, so that all that is drawn when seen is drawn."""
-        self.resize(self.width, min(most, self.evaluate("document.documentElement.scrollHeight")))
-        self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        self.wait_for(DRAWN)
+    def show_all(self) -> None:
+        """Make the window as high as the page, so that all that is drawn when seen is drawn, and can be photographed.
+
+        What is drawn may make the page higher, so that it takes a few turns.
+        """
+        height = 0
+        for _ in range(TURNS):
+            wanted = self.evaluate("document.documentElement.scrollHeight")
+            if wanted == height:
+                return
+            height = wanted
+            self.resize(self.width, height)
+            self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            self.wait_for(DRAWN)
+        raise AssertionError(f"the page grows with its window: it is {height} pixels high by now")
 
     def screenshot(self, path: Path) -> Path:
         """The window as a PNG file."""

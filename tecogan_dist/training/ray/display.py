@@ -17,6 +17,7 @@ from tecogan_dist.base.chatter import is_verbose
 from tecogan_dist.base.console import printable
 from tecogan_dist.config.schema import Config
 from tecogan_dist.runs.patterns import limits_of, patterns
+from tecogan_dist.runs.recent import Window
 from tecogan_dist.training.ray.board import Line, Lost, Measured, News, Progress, Saved
 from tecogan_dist.training.ray.panel import Progressing, clock, panel, plain_line, rate_text
 
@@ -26,8 +27,6 @@ LONGEST = 1000
 """Characters of a line that a worker sends: names in it come from outside."""
 SECONDS_BETWEEN_PANELS = 0.5
 SECONDS_BETWEEN_PATTERNS = 30.0
-KEPT_LINES = 5000
-"""Records in which patterns are looked for: the last ones."""
 
 
 class Display:
@@ -50,7 +49,7 @@ class Display:
         # What others print in between, cursor movements among it, would go right through a panel.
         self._on_terminal = self._console.is_terminal and not self._console.is_dumb_terminal and not is_verbose()
         self._live: Live | None = None
-        self._lines: list[dict[str, float]] = []
+        self._window = Window()
         self._told: set[str] = set()
         self._is_told_of_defect = False
         self._drawn_at = self._looked_at = float("-inf")
@@ -71,6 +70,7 @@ class Display:
                 self._progressed(item)
             elif isinstance(item, Measured):
                 self._known.scores[item.step] = item.values
+                self._window.validated()
             elif isinstance(item, Saved):
                 self._known.checkpoint = (item.step, time.monotonic())
             elif isinstance(item, Lost):
@@ -89,7 +89,7 @@ class Display:
 
     def _progressed(self, item: Progress) -> None:
         self._known.step, self._known.metrics = item.step, item.metrics
-        self._lines = [*self._lines[-KEPT_LINES + 1 :], {"step": item.step, **item.metrics}]
+        self._window.add(item.step, item.metrics)
         if not self._on_terminal:
             self._line(plain_line(self._known))
         if time.monotonic() - self._looked_at >= SECONDS_BETWEEN_PATTERNS or item.step >= self._known.config.steps:
@@ -97,9 +97,9 @@ class Display:
             self._look_for_patterns()
 
     def _look_for_patterns(self) -> None:
-        config = self._known.config
+        limits, window = limits_of(self._known.config), self._window
         try:
-            self._known.patterns = patterns(self._lines, scores=self._known.scores, **limits_of(config))
+            self._known.patterns = patterns(window.lines, earlier=window.earlier, scores=self._known.scores, **limits)
         except Exception as error:  # a defect in what looks on must not end what is looked at
             if not self._is_told_of_defect:
                 self._line(f"warning: known patterns cannot be looked for ({type(error).__name__}: {error})")

@@ -16,6 +16,7 @@ from tecogan_dist.metrics.names import COLUMN, METRICS
 from tecogan_dist.runs import quantities
 from tecogan_dist.runs.patterns import Pattern
 from tecogan_dist.runs.records import best_step
+from tecogan_dist.runs.standing import in_days
 
 SHOWN_LOSSES = ("content", "warp", "perceptual", "pingpong", "adversarial", "feature_match", "total", "discriminator")
 NOT_IN_A_LOG = ("feature_match", "total")
@@ -58,7 +59,10 @@ class Progressing:
 
 
 def clock(seconds: float) -> str:
-    """Hours (if any), minutes and seconds: 1:02:03, 4:05."""
+    """Hours (if any), minutes and seconds: 1:02:03, 4:05; from 48 hours on days and hours: 3 days 4 h."""
+    days = in_days(seconds)
+    if days is not None:
+        return days
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

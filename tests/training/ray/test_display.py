@@ -117,7 +117,7 @@ def test_rates(rate: float | None, text: str) -> None:
     assert rate_text(rate) == text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (65.4, "1:05"), (3600, "1:00:00"), (360000, "100:00:00")])
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (65.4, "1:05"), (3600, "1:00:00"), (360000, "4 days 4 h")])
 def test_times(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
