@@ -146,10 +146,10 @@ def read_previews(run: Location) -> PreviewIndex | None:
         return _index(parse_json(file.read_bytes(limit=INDEX_BYTES), source=file))
     except FileNotFoundError:
         return None
+    except UserError as error:  # which is a ValueError
+        raise UserError(f"{file} is damaged ({str(error).rstrip('.')}): move the folder {FOLDER} away.") from error
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file} is damaged (at {str(error)[:100]}): move the folder {FOLDER} away.") from error
-    except UserError as error:
-        raise UserError(f"{file} is damaged ({str(error).rstrip('.')}): move the folder {FOLDER} away.") from error
 
 
 def _index(content: Any) -> PreviewIndex:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Mapping
 
 from tecogan_dist.config.schema import Config
 from tecogan_dist.runs import quantities
-from tecogan_dist.runs.patterns import ENOUGH_LINES, limits_of, patterns
+from tecogan_dist.runs.patterns import limits_of, patterns
+from tecogan_dist.runs.recent import Window
 
 LEFT_OUT_IN_A_ROW = 3
 """Steps between two records that were left out as not finite, from which on it is worth an alert."""
@@ -21,7 +21,7 @@ class Alerts:
 
     def __init__(self, config: Config) -> None:
         self._limits = limits_of(config)
-        self._lines: deque[dict[str, float]] = deque(maxlen=ENOUGH_LINES)
+        self._window = Window()
         self._bad: float | None = None
         self._next_look = time.monotonic() + LOOK_SECONDS
 
@@ -29,7 +29,9 @@ class Alerts:
         self, step: int, values: Mapping[str, float], scores: Mapping[int, Mapping[str, float]]
     ) -> list[tuple[str, str]]:
         """Title and text of each alert after a record of ``step``; none, as a rule."""
-        self._lines.append({quantities.STEP: step, **values})
+        self._window.add(step, values)
+        if any(name.startswith(f"{quantities.VALIDATION}/") for name in values):
+            self._window.validated()
         return [*self._left_out(step, values), *self._known(scores)]
 
     def _left_out(self, step: int, values: Mapping[str, float]) -> list[tuple[str, str]]:
@@ -51,5 +53,5 @@ class Alerts:
         if time.monotonic() < self._next_look:
             return []
         self._next_look = time.monotonic() + LOOK_SECONDS
-        found = patterns(list(self._lines), scores=scores, **self._limits)
+        found = patterns(self._window.lines, scores=scores, earlier=self._window.earlier, **self._limits)
         return [(pattern.name, pattern.advice) for pattern in found if pattern.severity == "failure"]
