@@ -30,6 +30,8 @@ from tecogan_dist.data.prepare import sources
 from tecogan_dist.data.prepare.archives import unpack
 from tecogan_dist.data.prepare.download import Retrying, describe, fetch
 from tecogan_dist.metrics.perceptual import find_trunk
+from tecogan_dist.pages.run import render_runs
+from tecogan_dist.pages.run_records import read_runs
 from tecogan_dist.published.cache import Cache
 from tecogan_dist.published.catalogue import FILE, parse
 from tecogan_dist.published.fetching import obtain
@@ -155,6 +157,7 @@ def _run(folder: Path) -> Readers:
     yield lambda: drop_after(place.path / METRICS_FILE, 1)
     yield lambda: read_restarts(place)
     yield lambda: status.lines_of(Viewer(place).look())
+    yield lambda: render_runs(read_runs([place]), [None])
     yield lambda: list_runs.lines_of(list_runs.list_runs(Location.of(folder)), width=80)
 
 
