@@ -74,7 +74,7 @@ class Window:
         """Held-out scenes were measured: what was recorded before stays known."""
         after = self._earlier[-1]["step"] if self._earlier else -1
         for line in itertools.islice(self._lines, max(0, len(self._lines) - BEFORE), None):
-            if line["step"] > after:
+            if line["step"] > after and any(name in line for name in CONTENT):
                 self._earlier.append({name: line[name] for name in ("step", *CONTENT) if name in line})
 
     @property

@@ -139,8 +139,9 @@ class Tracker:
     def _upload(self) -> None:
         with contextlib.suppress(UserError, OSError):
             self._may_publish()
-            offline = (self._folder / "wandb").glob("offline-run-*/*.wandb")  # an attempt that is killed sends no more
-            for file in (self._folder / METRICS_FILE, *(self._folder / TENSORBOARD_FOLDER).glob("*"), *offline):
+            # An attempt that is killed sends no more; of one that was online the next attempt sees how far it came.
+            of_wandb = (self._folder / "wandb").glob("*run-*/*.wandb")
+            for file in (self._folder / METRICS_FILE, *(self._folder / TENSORBOARD_FOLDER).glob("*"), *of_wandb):
                 if file.is_file():
                     (self._output / str(file.relative_to(self._folder))).write_bytes(file.read_bytes())
 
@@ -161,6 +162,8 @@ class Tracker:
     ) -> None:
         with self._not_fatal():
             self._tensorboard.close(failed=error is not None)
+        if self._temporary is not None:
+            self._upload()  # what follows may take long, and the process be ended meanwhile
         if self._wandb is not None:
             self._wandb.finish(failed=error is not None, reason=str(error or ""))
         if self._temporary is not None:

@@ -11,7 +11,7 @@ from tecogan_dist.runs.patterns import limits_of, patterns
 from tecogan_dist.runs.recent import Window
 
 LEFT_OUT_IN_A_ROW = 3
-"""Steps between two records that were left out as not finite, from which on it is worth an alert."""
+"""Steps left out as not finite in records that follow each other, from which on it is worth an alert."""
 LOOK_SECONDS = 60.0
 """Between two looks for known patterns."""
 
@@ -23,6 +23,8 @@ class Alerts:
         self._limits = limits_of(config)
         self._window = Window()
         self._bad: float | None = None
+        self._good = 0.0
+        """How many were left out up to the last record since which one was, or that was told of."""
         self._next_look = time.monotonic() + LOOK_SECONDS
 
     def of(
@@ -38,10 +40,13 @@ class Alerts:
         bad = values.get(quantities.BAD_STEPS)
         if bad is None:
             return []
-        new = 0.0 if self._bad is None else bad - self._bad  # the first record may count those of earlier attempts
-        self._bad = bad
+        before, self._bad = self._bad, bad
+        if before is None or bad == before:  # the first record may count those of earlier attempts
+            self._good = bad
+        new = bad - self._good
         if new < LEFT_OUT_IN_A_ROW:
             return []
+        self._good = bad
         return [
             (
                 "steps are left out",

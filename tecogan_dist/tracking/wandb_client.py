@@ -9,7 +9,6 @@ import contextlib
 import os
 import shlex
 import sys
-import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,9 +35,9 @@ SERVICE = "WANDB_SERVICE"
 """Where the client finds its process: ``3-PID-unix-PATH``, with the number of the process that started it."""
 FLUSH_SECONDS = 2.0
 """After which a row is on the disk, should the process be killed; the client's own is 15."""
-_begun: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
-"""How many runs this process had begun with each. W&B's own process is one for all: a run that ends late leaves it."""
-_count = 0
+_open: set[object] = set()
+"""This process's runs that have not ended, and starts that are on their way. W&B's own process is one for all of them:
+who ends last ends it."""
 
 
 def start_wandb(
@@ -58,11 +57,40 @@ def start_wandb(
     If W&B does not answer in 20 s, refuses or has no key, the run is recorded offline, and ``say`` is told so in one
     line. None, and a line, if the client cannot be used at all.
     """
-    global _count
+
+    start = object()
+    _open.add(start)
+    try:
+        run = _started(
+            folder,
+            place=place,
+            say=say,
+            variables=variables,
+            identity=identity,
+            command=command,
+            settings=settings or {},
+            **given,
+        )
+        if run is not None:
+            _open.add(run)
+        return run
+    finally:
+        _open.remove(start)
+
+
+def _started(
+    folder: Path,
+    *,
+    place: str,
+    say: Callable[[str], None],
+    variables: WandbVariables,
+    identity: str,
+    command: str,
+    settings: dict[str, Any],
+    **given: Any,
+) -> Any:
     import wandb
 
-    _count += 1
-    number = _count
     folder = Path(variables.values.get(DIR, folder))
     place = shlex.quote(variables.values[DIR]) if DIR in variables.values else place
     mode = variables.mode
@@ -71,7 +99,7 @@ def start_wandb(
     try:
         _use_no_other_service()
         wandb.setup(wandb.Settings(silent=True))
-        limits = _settings(variables, settings or {})
+        limits = _settings(variables, settings)
         folder.mkdir(parents=True, exist_ok=True)
         given = {"dir": str(folder), "id": identity, **given}
         if not problem and mode not in OFFLINE:
@@ -79,22 +107,20 @@ def start_wandb(
                 limits.api_key = variables.values[KEY]
             if KEY in variables.values or wandb.login(host=limits.base_url, prompt=False, verify=False):
                 with _called_as(command):
-                    run = wandb.init(settings=limits, mode="online", **given)
-                _begun[run] = number
-                return run
+                    return wandb.init(settings=limits, mode="online", **given)
             problem, advice = "it has no key here", "with WANDB_API_KEY set, or after 'wandb login', it is sent"
     except Exception as error:  # whatever the client raises
         problem = f"it does not answer ({_reason(error)})"
         if _is_refusal(error):
             problem, advice = f"it refuses the key ({_reason(error)})", "with a key that may write it is sent"
         # Its service would go on trying, and hold the run's name.
-        with contextlib.suppress(TooSlowError, Exception):
-            within(TEARDOWN_SECONDS, wandb.teardown, what="W&B's client to end")
+        if len(_open) == 1:
+            with contextlib.suppress(TooSlowError, Exception):
+                within(TEARDOWN_SECONDS, wandb.teardown, what="W&B's client to end")
     try:
         wandb.setup(wandb.Settings(silent=True))
         with _called_as(command):
-            run = wandb.init(settings=_settings(variables, settings or {}), mode="offline", **given)
-        _begun[run] = number
+            run = wandb.init(settings=_settings(variables, settings), mode="offline", **given)
     except Exception as error:
         say(
             f"warning: W&B's client cannot be used ({_reason(error)}): the run goes on without it; check its variables "
@@ -154,7 +180,7 @@ def sync(place: str, identity: str) -> str:
 
 def finish_wandb(run: Any, *, say: Callable[[str], None], failed: bool = False) -> None:
     """End a W&B run, and wait for W&B's own process: when ``finish`` of wandb 0.31 comes back, the file of an offline
-    run is not written yet, and Ray may end both processes next. If another run has begun here, that one will.
+    run is not written yet, and Ray may end both processes next. Where another run is open here, that one waits for it.
 
     What W&B has not taken by then stays in the run's files, and ``say`` is told so.
     """
@@ -162,7 +188,8 @@ def finish_wandb(run: Any, *, say: Callable[[str], None], failed: bool = False) 
 
     def finish() -> None:
         run.finish(exit_code=int(failed))
-        if _begun.get(run) == _count:
+        _open.discard(run)
+        if not _open:
             wandb.teardown()
 
     try:
@@ -172,6 +199,8 @@ def finish_wandb(run: Any, *, say: Callable[[str], None], failed: bool = False) 
             f"warning: W&B has not taken all records of the run ({_reason(error)}): 'wandb sync "
             f"{Path(str(run.dir)).parent}' sends them"
         )
+    finally:
+        _open.discard(run)
 
 
 @contextlib.contextmanager

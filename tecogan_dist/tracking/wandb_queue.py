@@ -54,7 +54,9 @@ class WandbQueue:
         try:
             is_on = begin()
         except Exception as error:  # whatever the client raises: a run does not end for it
-            self._failed(error)
+            self._say(
+                f"warning: this attempt is not recorded at W&B ({_reason(error)}); metrics.jsonl and TensorBoard have it"
+            )
             is_on = False
         while (deed := self._waiting.get()) is not None:
             if not is_on:
@@ -67,7 +69,8 @@ class WandbQueue:
     def _failed(self, error: Any) -> None:
         if not self._has_failed:
             self._has_failed = True
-            self._say(
-                f"warning: W&B lacks a record ({printable(f'{type(error).__name__}: {error}', limit=200)}); "
-                "metrics.jsonl and TensorBoard have it"
-            )
+            self._say(f"warning: W&B lacks a record ({_reason(error)}); metrics.jsonl and TensorBoard have it")
+
+
+def _reason(error: Exception) -> str:
+    return printable(f"{type(error).__name__}: {error}", limit=200)

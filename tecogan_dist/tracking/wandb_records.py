@@ -137,6 +137,15 @@ class WandbRecords:
         )
         if self._run is None:
             return False
+        try:
+            self._continue(before)
+        except BaseException:
+            finish_wandb(self._run, say=self._say, failed=True)
+            raise
+        return True
+
+    def _continue(self, before: Recorded) -> None:
+        """Find out what W&B has, and bring it what it lacks; ``before`` is what files of earlier attempts hold."""
         if not self._run.offline:
             self._say(f"W&B: this run is {printable(self._run.url or self._run.id)}")
             # The server knows better than files what it has.
@@ -148,7 +157,6 @@ class WandbRecords:
         self._scores = self._scores_so_far()
         self._summarise()
         self._catch_up()
-        return True
 
     def _settings(self) -> dict[str, Any]:
         git = self._facts.git or {}
@@ -209,22 +217,37 @@ class WandbRecords:
                 if self._checkpoint != step:
                     self._artifact(self._checkpoint, LATEST)  # an alias that W&B gives to what is logged last
 
-    def _log(self, step: int, values: Mapping[str, Any]) -> None:
+    def _log(self, step: int, values: Mapping[str, float]) -> None:
         if step > self._step:
-            self._step, self._is_open, self._shown = step, True, None
-            if self._late:
-                self._shown, late = self._late.popitem(last=False)
-                values = {**values, LATE_STEP: self._shown, **late}
+            self._open_row(step)
         self._run.log(dict(values), step=step)
+        if self._shown is None and self._late:
+            self._show(*self._late.popitem(last=False))
 
     def _log_late(self, step: int, values: Mapping[str, Any]) -> None:
-        """Into the row that is open, or else the next one: a row holds one such step, and W&B's steps never go back."""
-        if self._is_open and self._shown in (None, step):
-            self._shown = step
-            self._run.log({LATE_STEP: step, **values}, step=self._step)
-        else:
-            self._late.setdefault(step, {}).update(values)
+        """Into the row that is open, or one between the training steps that make a record, or else the next one: a row
+        holds one such step, and W&B's steps never go back."""
         self._validated = max(self._validated, step)
+        row = max(step, self._step + 1)
+        if self._is_open and self._shown in (None, step):
+            self._show(step, values)
+        elif step in self._late or self._is_record(row):
+            self._late.setdefault(step, {}).update(values)
+        else:
+            self._open_row(row)
+            self._show(step, values)
+
+    def _open_row(self, step: int) -> None:
+        self._step, self._is_open, self._shown = step, True, None
+
+    def _show(self, step: int, values: Mapping[str, Any]) -> None:
+        """In the open row. Files may be gone: the numbers go first."""
+        self._shown = step
+        files = {name: value for name, value in values.items() if not isinstance(value, int | float)}
+        numbers = {name: value for name, value in values.items() if name not in files}
+        self._run.log({LATE_STEP: step, **numbers}, step=self._step)
+        if files:
+            self._run.log(files, step=self._step)
 
     def _preview(self, step: int, files: PreviewFiles) -> None:
         if step != self._shown and step not in self._late:
@@ -262,9 +285,12 @@ class WandbRecords:
     def _end_run(self, failed: bool) -> None:
         # What is left of what was measured gets rows of its own, but not those of steps that a later attempt comes to:
         # that one brings it then.
-        while self._late and not self._is_record(self._step + 1):
-            self._log(self._step + 1, {})
-        finish_wandb(self._run, say=self._say, failed=failed)
+        try:
+            while self._late and not self._is_record(self._step + 1):
+                self._open_row(self._step + 1)
+                self._show(*self._late.popitem(last=False))
+        finally:
+            finish_wandb(self._run, say=self._say, failed=failed)
 
     def _is_record(self, step: int) -> bool:
         return step <= self._config.steps and makes_record(step, self._config)

@@ -37,7 +37,7 @@ from tecogan_dist.training.validation import Validator
 
 Stream = Callable[..., Iterator[Tensor]]
 """Called as :func:`training_stream` is; yields this worker's windows of each step."""
-LAST_SECONDS = 60.0 + END_SECONDS
+LAST_SECONDS = 300.0 + END_SECONDS
 """For which a worker that has ended, well or not, may be bringing its last records to the output and to W&B."""
 
 

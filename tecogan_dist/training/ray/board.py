@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 
@@ -43,6 +44,15 @@ class Lost:
     ip: str
 
 
+class FirstWorker(enum.Enum):
+    """Where the first worker is, which keeps the records for all."""
+
+    TRAINS = enum.auto()
+    ENDS = enum.auto()
+    """It brings its last records where they belong."""
+    HAS_ENDED = enum.auto()
+
+
 News = Line | Progress | Measured | Saved | Lost
 
 
@@ -53,6 +63,7 @@ class Board:
         self._news: list[News] = []
         self._sentence: str | None = None
         self._stop = self._save = False
+        self._first = FirstWorker.TRAINS
 
     def say(self, line: str) -> None:
         self._news.append(Line(line))
@@ -77,6 +88,13 @@ class Board:
     def give_up(self, sentence: str) -> None:
         """A worker met something that only the user can put right."""
         self._sentence = sentence
+
+    def first_is(self, where: FirstWorker) -> None:
+        """Told by the first worker of each attempt."""
+        self._first = where
+
+    def first(self) -> FirstWorker:
+        return self._first
 
     def ask_to_stop(self) -> None:
         """The run should end after its present step, with a checkpoint."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
 import ray
@@ -16,9 +17,13 @@ from tecogan_dist.cluster.ray_errors import find_user_error
 from tecogan_dist.data.stream.stream import training_stream
 from tecogan_dist.runs.facts import with_nodes
 from tecogan_dist.training.device import out_of_memory
-from tecogan_dist.training.loop import Stream, train
+from tecogan_dist.training.loop import LAST_SECONDS, Stream, train
+from tecogan_dist.training.ray.board import FirstWorker
 from tecogan_dist.training.ray.watchdog import Watchdog
 from tecogan_dist.training.task import TrainingTask
+
+FOLLOWING_SECONDS = 10.0
+"""In which the first worker fails too, if all do."""
 
 
 def train_worker(task: TrainingTask, *, networks: ray.ObjectRef, board: Any, stream: Stream = training_stream) -> None:
@@ -29,8 +34,15 @@ def train_worker(task: TrainingTask, *, networks: ray.ObjectRef, board: Any, str
     reporter = RayReporter(board)
     rank = ray.train.get_context().get_world_rank()
     watchdog = Watchdog(task.config.cluster.step_timeout, say=reporter.say, rank=rank)
+
+    def heartbeat(patience: float) -> None:
+        watchdog.heartbeat(patience)
+        if rank == 0 and patience:
+            board.first_is.remote(FirstWorker.ENDS)
+
     try:
         if rank == 0:  # the cluster as it is in this attempt, for the run's records
+            ray.get(board.first_is.remote(FirstWorker.TRAINS))
             task = dataclasses.replace(task, facts=with_nodes(task.facts, nodes()))
         train(
             task,
@@ -38,7 +50,7 @@ def train_worker(task: TrainingTask, *, networks: ray.ObjectRef, board: Any, str
             reporter=reporter,
             networks=ray.get(networks),
             stream=stream,
-            heartbeat=watchdog.heartbeat,
+            heartbeat=heartbeat,
         )
     except torch.cuda.OutOfMemoryError as error:
         _give_up(board, out_of_memory(error))
@@ -49,14 +61,28 @@ def train_worker(task: TrainingTask, *, networks: ray.ObjectRef, board: Any, str
         user_error = find_user_error(error)
         if user_error is not None:
             _give_up(board, str(user_error))
+            if rank:
+                _wait_for_the_first(board)
         raise
     finally:
         watchdog.close()
+        if rank == 0:
+            ray.get(board.first_is.remote(FirstWorker.HAS_ENDED))
 
 
 def _give_up(board: Any, sentence: str) -> None:
     # The controller looks there before it starts another attempt.
     ray.get(board.give_up.remote(sentence))
+
+
+def _wait_for_the_first(board: Any) -> None:
+    """All workers fail together, and Ray ends them all as soon as it sees one that has: the first one's records of it
+    would be lost. Where it does not fail, and waits for this worker, that is over soon."""
+    begun = time.monotonic()
+    while (where := ray.get(board.first.remote())) is not FirstWorker.HAS_ENDED:
+        if time.monotonic() - begun > (LAST_SECONDS if where is FirstWorker.ENDS else FOLLOWING_SECONDS):
+            return
+        time.sleep(0.2)
 
 
 class RayReporter:
