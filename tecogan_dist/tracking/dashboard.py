@@ -54,8 +54,9 @@ SECONDS = 90.0
 REQUEST_SECONDS = 20
 REFUSED = ("401", "403", "Authentication", "PERMISSION")
 """What the client's errors have in them when a key is not good enough."""
-_PROJECT = re.compile(r"[^/\\#?%:\x00-\x1f\x7f]{1,128}")
-"""What W&B takes as a project's name, and an entity's."""
+_NAME = re.compile(r"[^/\\#?%:\x00-\x1f\x7f]{1,128}")
+"""What W&B takes as a project's name, and an entity's: wandb 0.31 refuses the characters and the length
+(``Settings.validate_project``), and control characters have no place in an address."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +109,23 @@ def definition(project: str, entity: str, *, searched: Sequence[str] = SEARCHED)
     return spec
 
 
+def check_names(project: str, entity: str | None) -> None:
+    """Raise :class:`UserError` for what W&B has no project or entity under."""
+    for name, what in ((project, "project"), *(((entity, "entity"),) if entity is not None else ())):
+        if not _NAME.fullmatch(name):
+            raise UserError(
+                f"{printable(name, limit=200)!r} is not a name of a W&B {what}: give one of at most 128 characters, "
+                "without / \\ # ? % and :."
+            )
+
+
 def save(project: str, entity: str | None, *, searched: Sequence[str] = SEARCHED) -> Saved:
     """Make the workspace at W&B, or bring it up to date. Nobody is asked anything.
 
     ``entity`` is a user's or a team's name; None: the key's own. Raises :class:`UserError` without a key, for one that
     is refused, for a project that is not there, and where W&B cannot be reached or does not take it.
     """
-    for name, what in ((project, "project"), *(((entity, "entity"),) if entity is not None else ())):
-        if not _PROJECT.fullmatch(name):
-            raise UserError(f"{printable(name)!r} is not a name of a W&B {what}: give one without / \\ # ? % and :.")
+    check_names(project, entity)
     _check_key()
     try:
         return within(SECONDS, lambda: _save(project, entity, searched), what="W&B to answer")

@@ -31,11 +31,14 @@ from tecogan_dist.runs.checkpoints import newest_checkpoint, read_state
 from tecogan_dist.runs.find import read_weights
 from tecogan_dist.runs.folder import RunFolder, write_run_file
 from tecogan_dist.runs.records import read_metrics
+from tecogan_dist.runs.status import read_status
 from tecogan_dist.training.ray.display import clock
 from tests.support.comparing import assert_same_weights
 from tests.support.local_ray import small_ray
 from tests.support.small_disk import small_disk
 from tests.support.training_runs import write_store
+from tests.support.wandb_files import read_wandb
+from tests.support.wandb_server import KEY, wandb_server
 
 STEPS, HALF = 20, 10
 TINY = f"""
@@ -198,6 +201,13 @@ def test_help_shows_own_options_and_settings(capsys: pytest.CaptureFixture[str])
     shown = capsys.readouterr().out
     assert "--resume auto|never|PATH" in shown
     assert "--loss.adversarial" in shown
+    assert "The values below are the preset tecogan's: add --config" in shown
+    assert "--data.train-scenes 2000 2250" in shown
+    with pytest.raises(SystemExit):
+        train.main(["--help", "--config", "frvsr"])
+    shown = capsys.readouterr().out
+    assert "The values below are those of --config frvsr." in shown
+    assert "--loss.adversarial 0.0" in shown
 
 
 def test_more_workers_than_this_machine_has_cpus() -> None:
@@ -347,14 +357,26 @@ def test_a_cluster_that_is_too_small(store: Path, tiny: str, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_what_only_the_user_can_mend_ends_the_run_at_once(
-    store: Path, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Path, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And in order: Ray ends all workers when one has failed, but the first one has to tell W&B, which is silent."""
     command = ["--config", tiny, "--data", str(store), "--output", str(tmp_path / "run")]
-    with pytest.raises(
-        UserError, match=r"10 steps in a row were not finite, the last time the loss '\w+' became (inf|nan)"
-    ):
-        train.main([*command, "--cluster.workers", "2", "--model.output_init_scale", "1e25", "--steps", "20"])
+    with wandb_server() as server:
+        server.is_silent.set()
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_PROJECT", "test")
+        with pytest.raises(
+            UserError, match=r"10 steps in a row were not finite, the last time the loss '\w+' became (inf|nan)"
+        ):
+            train.main([*command, "--cluster.workers", "2", "--model.output_init_scale", "1e25", "--steps", "20"])
     assert capsys.readouterr().out.count("begins") == 1  # no second attempt
+    status = read_status(Location.of(tmp_path / "run"))
+    assert status is not None
+    assert status.state == "failed"
+    assert "10 steps in a row were not finite" in (status.problem or "")
+    (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
+    assert read_wandb(file).exit_code == 1
 
 
 @pytest.mark.slow

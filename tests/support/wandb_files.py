@@ -33,6 +33,8 @@ class WandbRun:
     """System metrics."""
     alerts: list[Any] = field(default_factory=list)
     artifacts: list[Any] = field(default_factory=list)
+    exit_code: int | None = None
+    """None of a run that was not ended."""
 
 
 def read_wandb(file: Path) -> WandbRun:
@@ -56,6 +58,8 @@ def read_wandb(file: Path) -> WandbRun:
             run.environment = record.environment
         if record.HasField("stats"):
             run.stats.append({item.key: json.loads(item.value_json) for item in record.stats.item})
+        if record.HasField("exit"):
+            run.exit_code = record.exit.exit_code
         if record.HasField("alert"):
             run.alerts.append(record.alert)
         if record.HasField("artifact"):

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import wandb
 
+from tecogan_dist import cli
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.commands import dashboard as command
 from tecogan_dist.config.leaves import leaves
@@ -245,6 +246,23 @@ def test_names_that_none_has(name: str) -> None:
     assert "\x1b" not in str(caught.value)
     with pytest.raises(UserError, match="is not a name of a W&B entity"):
         save("vsr", name)
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", "a%b", "a" * 129])
+def test_what_the_client_refuses_is_refused_before_anything_is_printed(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(wandb.errors.UsageError, match="Invalid project name"):
+        wandb.Settings(project=name)
+    monkeypatch.setenv("WANDB_PROJECT", name)
+    for words in (["--project", name], [], ["--project", "vsr", "--entity", name]):
+        with pytest.raises(SystemExit) as end:
+            cli.main(["dashboard", "--dry-run", *words])
+        assert end.value.code == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert "is not a name of a W&B" in shown.err
+        assert shown.err.count("\n") == 1
 
 
 def test_the_command_wants_a_project(monkeypatch: pytest.MonkeyPatch) -> None:

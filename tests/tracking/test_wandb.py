@@ -19,6 +19,7 @@ from tecogan_dist.runs.facts import Facts
 from tecogan_dist.tracking import wandb_alerts, wandb_client, wandb_queue, wandb_records
 from tecogan_dist.tracking.wandb_alerts import Alerts
 from tecogan_dist.tracking.wandb_queue import WandbQueue
+from tecogan_dist.tracking.wandb_records import WandbRecords
 from tecogan_dist.tracking.wandb_variables import WandbVariables
 from tests.support.plain_runs import make_config
 from tests.support.wandb_files import read_wandb
@@ -222,8 +223,56 @@ def test_config_summary_previews_and_alerts_are_recorded(tmp_path: Path) -> None
     assert run.summary["best/step"] == 2
     assert (run.summary["best/psnr"], run.summary["last/psnr"], run.summary["last/tof"]) == (20.0, 19.0, 2.0)
     assert [alert.title for alert in run.alerts] == ["steps are left out", "the run has failed"]
-    assert "4 steps" in run.alerts[0].text
+    assert "5 steps" in run.alerts[0].text
     assert run.alerts[1].text == "the disk is full"
+
+
+def test_a_preview_that_is_gone_costs_no_losses(tmp_path: Path) -> None:
+    """The client copies files when they are logged, and older previews are dropped."""
+    attempt = Attempt(tmp_path, "--steps", "9", MODE="offline")
+    attempt.log(3)
+    for step in (1, 2):  # of which the second one waits for a row
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        attempt.records.scalars(step, {f"{OFFICIAL}/psnr": 20.0 + step})
+        attempt.records.preview(step, preview_files(folder))
+    attempt.records._queue.put(lambda: (folder / "video.mp4").unlink())
+    attempt.log(4)
+    attempt.finish()
+    (warning,) = attempt.said
+    assert warning.startswith("warning: W&B lacks a record (")
+    (run,) = offline(tmp_path)
+    assert steps(run.rows) == halves(4)
+    late = [(row["validation/step"], row[f"{OFFICIAL}/psnr"]) for row in run.rows if "validation/step" in row]
+    assert late == [(1, 21.0), (2, 22.0)]
+    assert run.exit_code == 0
+
+
+def test_an_attempt_that_cannot_begin_says_so_and_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no metric")
+
+    monkeypatch.setattr(WandbRecords, "_define", fail)
+    attempt = Attempt(tmp_path, MODE="offline")
+    attempt.log(2)
+    attempt.finish()
+    assert attempt.said == [
+        "warning: this attempt is not recorded at W&B (RuntimeError: no metric); metrics.jsonl and TensorBoard have it"
+    ]
+    assert offline(tmp_path)[0].exit_code == 1
+
+
+def test_held_out_scenes_may_be_measured_more_often_than_losses_are_recorded(tmp_path: Path) -> None:
+    attempt = Attempt(tmp_path, "--steps", "40", "--tracking.display_every", "20", MODE="offline")
+    for step in range(5, 41, 5):
+        if step % 20 == 0:
+            attempt.records.scalars(step, {"loss/content": step / 2})
+        attempt.records.scalars(step, {f"{OFFICIAL}/psnr": 20.0 + step})
+    attempt.finish()
+    (run,) = offline(tmp_path)
+    assert steps(run.rows) == [(20, 10.0), (40, 20.0)]
+    assert [(row["_step"], row["validation/step"]) for row in run.rows] == [(step, step) for step in range(5, 41, 5)]
+    assert attempt.said == []
 
 
 def test_a_run_that_is_diverging_is_worth_an_alert(monkeypatch: pytest.MonkeyPatch) -> None:
