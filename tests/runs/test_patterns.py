@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -311,19 +310,6 @@ def test_missing_names_and_gaps_are_lived_with(plant: Callable[[], Planted]) -> 
     for line in plant().lines:
         lines += [line, {"step": line["step"], "validation/official/lpips": None}]
     assert names(lines, clipping=0.005 if plant is clipped else 0.0) == [name]
-
-
-def test_time_grows_with_the_lines_only() -> None:
-    lines = longer(recorded("tiny"), 20)
-    taken = {}
-    for size in (len(lines) // 4, len(lines)):
-        best = math.inf
-        for _ in range(3):
-            began = time.perf_counter()
-            patterns(lines[:size])
-            best = min(best, time.perf_counter() - began)
-        taken[size] = best
-    assert taken[len(lines)] < 12 * taken[len(lines) // 4]
 
 
 # ---- what is said ----
