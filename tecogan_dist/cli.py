@@ -14,7 +14,7 @@ COMMANDS = {
     "prepare": "cut videos or scene folders into a clip store",
     "train": "train FRVSR or TecoGAN on a clip store",
     "tune": "search training settings, scored by held-out scenes",
-    "status": "tell whether a run lives, how far it is, and what it warns of",
+    "status": "tell whether a run is alive, how far it has got, and what it warns of",
     "list": "show runs side by side: states, scores, settings that differ",
     "report": "make one page of a run, or of several runs beside each other",
     "upscale": "upscale a video or a folder of images",

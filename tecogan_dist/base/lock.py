@@ -84,7 +84,7 @@ def output_lock(target: Path) -> Iterator[None]:
         try:
             if neighbour is not None:
                 make_folder(target.parent)
-            if neighbour is None or not stack.enter_context(held_file(neighbour, temporary=True)):
+            if neighbour is None or not stack.enter_context(held_file(neighbour, temporary=True, of=target)):
                 stack.enter_context(held_folder(target))
         except TakenError as error:
             raise UserError(f"another process ({error}) is writing {target}: wait for its end.") from error

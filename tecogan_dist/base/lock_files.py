@@ -29,28 +29,33 @@ class LocksUnknownError(Exception):
 
 
 @contextlib.contextmanager
-def held_file(path: Path, *, temporary: bool = False) -> Iterator[bool]:
+def held_file(path: Path, *, temporary: bool = False, of: Path | None = None) -> Iterator[bool]:
     """Hold the lock of this file in the block; it is made if need be, and with ``temporary`` removed at the end.
 
     Yields False where the file may not be made. A file that is not a lock of ours keeps its content. Never goes through
     a link and never waits. Raises :class:`TakenError`, :class:`LocksUnknownError`, and :class:`UserError` for a disk
-    that fails.
+    that fails, which names ``of`` instead of the lock, if that is given.
     """
+    named = path if of is None else of
     with contextlib.ExitStack() as stack:
         while True:
-            file = _opened(path)
+            file = _opened(path, named)
             if file is None:
                 yield False
                 return
             stack.callback(os.close, file)
-            with reported_local(path):
+            with reported_local(named):
                 _lock(file, path)
             # Its last owner may have removed it between our opening and locking it.
             if _is_still(file, path):
                 break
             stack.pop_all().close()
-        is_ours = _sign(file, path)
+        is_ours = False
         try:
+            with reported_local(named):
+                is_ours = _is_ours(file)
+                if is_ours:
+                    _sign(file)  # on a full disk this fails, and then it goes away too: we hold its lock
             yield True
         finally:
             if temporary and is_ours and _is_still(file, path):
@@ -73,11 +78,11 @@ def held_folder(folder: Path) -> Iterator[None]:
         yield
 
 
-def _opened(path: Path) -> int | None:
+def _opened(path: Path, named: Path) -> int | None:
     """None where it may not be made."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     try:
-        with reported_local(path):
+        with reported_local(named):
             try:
                 file = os.open(path, flags, 0o666)
             except OSError as error:
@@ -123,14 +128,15 @@ def _is_still(file: int, path: Path) -> bool:
     return False
 
 
-def _sign(file: int, path: Path) -> bool:
-    """Write this process into the file, unless it has a content that is not ours; whether it is ours."""
-    with reported_local(path):
-        before = os.pread(file, LINE_BYTES, 0)
-        if before and Owner.parse(before) is None:
-            return False
-        line = Owner.me(holds=True).line()
-        os.ftruncate(file, 0)
-        if os.pwrite(file, line, 0) != len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return True
+def _is_ours(file: int) -> bool:
+    """Whether it has no content that is not ours."""
+    before = os.pread(file, LINE_BYTES, 0)
+    return not before or Owner.parse(before) is not None
+
+
+def _sign(file: int) -> None:
+    """Write this process into the file."""
+    line = Owner.me(holds=True).line()
+    os.ftruncate(file, 0)
+    if os.pwrite(file, line, 0) != len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

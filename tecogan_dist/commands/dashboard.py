@@ -9,7 +9,7 @@ import os
 from tecogan_dist.base.console import printable
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.commands.parser import CommandParser, input_path
-from tecogan_dist.tracking.dashboard import SEARCHED, definition, save
+from tecogan_dist.tracking.dashboard import SEARCHED, check_names, definition, save
 from tecogan_dist.tracking.wandb_variables import ENTITY, PROJECT
 from tecogan_dist.tuning.reading import read_space
 
@@ -57,4 +57,5 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     options.entity = options.entity or os.environ.get(ENTITY) or None
     if not options.project:
         raise UserError(f"--project is missing: name the W&B project, or set {PROJECT}.")
+    check_names(options.project, options.entity)
     return options

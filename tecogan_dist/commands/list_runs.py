@@ -26,7 +26,7 @@ from tecogan_dist.runs.status import now_utc
 
 DESCRIPTION = f"""
 Show the runs in a folder and up to {DEPTH} folders below it, a sweep's trials among them: where each stands, what its
-best step scored on held-out scenes, when it was last heard of, and the settings that are not the same in all of them.
+best step scored on held-out scenes, when it was last seen, and the settings that are not the same in all of them.
 It changes nothing. A damaged run is listed with what is wrong with it. Of more than {MOST_RUNS} runs those that were
 written to last are shown, the newest first.
 """
@@ -144,7 +144,7 @@ def _cut(listing: Listing) -> list[str]:
 
 
 def _table(runs: Sequence[Listed], metrics: Sequence[str], settings: Sequence[str]) -> list[list[str]]:
-    head = ["run", "state", "step", "heard of", *(["best at"] if metrics else [])]
+    head = ["run", "state", "step", "last seen", *(["best at"] if metrics else [])]
     rows = [[*head, *(COLUMN[name] for name in metrics), *settings]]
     for run in runs:
         standing = run.standing

@@ -83,7 +83,7 @@ def _output(options: argparse.Namespace, places: Sequence[Location]) -> Location
             raise UserError(f"--output {output} must have a name that ends in .html: name the page's file.")
         return output
     if len(places) > 1:
-        raise UserError(f"{len(places)} runs have no folder in common: give --output FILE for their page.")
+        raise UserError("a page of several runs has no default place: give --output FILE.")
     if not places[0].is_local:
         raise UserError(f"{places[0]} is not on this machine: give --output FILE, here or there, for its page.")
     return places[0] / PAGE_FILE

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
+from tecogan_dist.base.console import printable
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.memory import in_words, machine_memory
 from tecogan_dist.base.storage import Location
@@ -20,6 +21,8 @@ from tecogan_dist.config.schema import REQUIRED, Config
 from tecogan_dist.models.sizes import FLOATS, parameter_count, training_memory
 from tecogan_dist.published.names import is_name
 
+SHOWN = "tecogan"
+"""The preset whose values help shows where none is named."""
 LARGEST_MACHINE = 64 * 10**12
 """Bytes of memory that no machine which trains has: those of a cluster, or of a GPU, are not known before."""
 
@@ -54,9 +57,9 @@ def read_settings(
     """
     options, overrides = parser.parse_known_args(argv)
     if options.help or options.help_all:
-        config = settings.load(options.config) if options.config else Config()
+        config = settings.load(options.config or SHOWN)
         parser.print_help()
-        print("\n" + (full_help(config) if options.help_all else short_help(config)))
+        print(f"\n{_whose(options.config)}\n\n" + (full_help(config) if options.help_all else short_help(config)))
         raise SystemExit(0)
     names = [f"--{name.replace('_', '-')}" for name in vars(options)]
     check_names(overrides, others=names)
@@ -68,6 +71,13 @@ def read_settings(
     if config.steps < 1:
         raise UserError("steps must be at least 1: there is nothing to train in 0 steps.")
     return options, config
+
+
+def _whose(config: str | None) -> str:
+    """Whose values help shows, in a sentence."""
+    if config is None:
+        return f"The values below are the preset {SHOWN}'s: add --config to see those of another preset, or of a file."
+    return f"The values below are those of --config {printable(config)}."
 
 
 def check_size(config: Config) -> None:

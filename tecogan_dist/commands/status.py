@@ -1,4 +1,4 @@
-"""``tecogan status``: whether a run lives and how far it is, from another shell or machine."""
+"""``tecogan status``: whether a run is alive and how far it has got, from another shell or machine."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tecogan_dist.runs.status import Validation, now_utc
 from tecogan_dist.training.ray.display import clock
 
 DESCRIPTION = """
-Tell whether a training run lives and how far it is: steps, rate, time left, the last checkpoint, the last measurement
-of held-out scenes against the best, the last warning, and known patterns in its curves. It reads the run's folder and
-changes nothing. What of its files cannot be read is left out, and a note says so. Status 0: the run is on its way, has
-finished, or its state cannot be read; 1: it has ended before its last step, or its machine is not heard of.
+Tell whether a training run is alive and how far it has got: steps, rate, time left, the last checkpoint, the last
+measurement of held-out scenes against the best, the last warning, and known patterns in its curves. It reads the run's
+folder and changes nothing. Whatever cannot be read is left out, and a note says so. Exit status 0: the run is under
+way, has finished, or its state cannot be read; 1: it ended before its last step, or gives no sign of life.
 """
 EXAMPLES = (
     "tecogan status runs/tecogan",
@@ -99,7 +99,8 @@ def lines_of(found: Overview) -> list[str]:
     if saved is not None and saved.step == found.checkpoint:
         rows.append(("checkpoint", f"step {saved.step}, {_ago(saved.time, now)}"))
     else:
-        rows.append(("checkpoint", "none yet" if found.checkpoint is None else f"step {found.checkpoint}"))
+        none = "none yet" if saved is None else f"none left (the last was of step {saved.step})"
+        rows.append(("checkpoint", none if found.checkpoint is None else f"step {found.checkpoint}"))
     if found.validation is not None:
         rows.append(("validation", validation_text(found.validation)))
     if status is not None and status.warning is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tecogan_dist.metrics.names import HIGHER_IS_BETTER, METRICS
 from tecogan_dist.pages.run_records import RunRecords, score_text
 from tecogan_dist.pages.run_settings import Difference, differences
+from tecogan_dist.pages.values import LABEL
 from tecogan_dist.runs.quantities import group_of
 from tecogan_dist.runs.records import best_step
 
@@ -24,6 +25,9 @@ GROUP_WORDS = {
     "memory": "memory",
     "validation": "held-out scenes",
 }
+
+PERCEIVED = ("lpips", "tof", "tlp")
+"""The metrics that judge what people see, detail and steadiness, as PSNR and SSIM do not."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,19 @@ def _kinds(runs: Sequence[RunRecords]) -> list[str]:
     if len(by_kind) < 2:
         return []
     listed = "; ".join(f"{kind}: {', '.join(members)}" for kind, members in by_kind.items())
+    measured = [
+        LABEL[metric].partition(" ")[0]
+        for metric in PERCEIVED
+        if all(any(metric in run.measured for run in runs if run.network == kind) for kind in by_kind)
+    ]
+    advice = (
+        f", so compare {_listed(measured)}."
+        if measured
+        else ". LPIPS, tOF and tLP would tell, and are not recorded of both: 'tecogan evaluate' measures them."
+    )
     return [
         f"These are runs of different kinds ({listed}). FRVSR has no discriminator, and is trained for PSNR: TecoGAN "
-        "has a lower one where it looks better, so compare LPIPS, tOF and tLP."
+        f"has a lower one where it looks better{advice}"
     ]
 
 

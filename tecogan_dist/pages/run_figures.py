@@ -164,7 +164,7 @@ def _balance(drawing: Drawing, thresholds: Sequence[float]) -> Figure | None:
     caption = f"green: below {' and '.join(f'{one:g}' for one in thresholds)} it is updated; red: it pauses"
     return drawing.figure(
         [
-            Curve(name="raw/balance", label="single steps", pale=True),
+            Curve(name="raw/balance", label="each record", pale=True),
             Curve(name=quantities.BALANCE, label="average, which decides"),
         ],
         title="Balance",
@@ -223,10 +223,7 @@ def losses(drawing: Drawing) -> Section:
     return Section(
         anchor="losses",
         title="Losses",
-        reading="Each as the original lists it, before its weight: pale the values, strong their average over the last "
-        "hundred steps or so"
-        + (", dashed the same of held-out windows" if drawing.names(f"{quantities.VALIDATION_LOSS}/") else "")
-        + ". Spikes are kept, however many records there are.",
+        reading=_reading(drawing),
         wide=tuple(filter(None, wide)),
         figures=tuple(filter(None, figures)),
         folded=tuple(filter(None, folded)),
@@ -234,11 +231,31 @@ def losses(drawing: Drawing) -> Section:
     )
 
 
+def _reading(drawing: Drawing) -> str:
+    """How to read the losses: by what there is of them."""
+    averages = [name for name in drawing.names("average/") if _is_up(drawing, name)]
+    come_up = f"from step {AVERAGED_FROM} on, when it has come up from 0"
+    if any(run.curves.last_step < AVERAGED_FROM for run in drawing.runs):
+        come_up += "; of a shorter run the values are strong"
+    parts = [
+        f": pale the values, strong their average over the last hundred steps or so ({come_up})" if averages else "",
+        ", dashed the same of held-out windows" if drawing.names(f"{quantities.VALIDATION_LOSS}/") else "",
+    ]
+    return (
+        f"Each as the original lists it, before its weight{''.join(parts)}. "
+        "Spikes are kept, however many records there are."
+    )
+
+
+def _is_up(drawing: Drawing, average: str) -> bool:
+    """Whether an average of any run has come up from 0."""
+    return any(average in run.curves.series and run.curves.last_step >= AVERAGED_FROM for run in drawing.runs)
+
+
 def _loss(drawing: Drawing, name: str) -> Figure | None:
     average = f"average/{name}"
     drawing.used.add(average)
-    # One that has just begun has not come up from 0 yet.
-    is_up = any(average in run.curves.series and run.curves.last_step >= AVERAGED_FROM for run in drawing.runs)
+    is_up = _is_up(drawing, average)
     curves = [
         Curve(name=f"raw/{name}", label="value", pale=is_up),
         *([Curve(name=average, label="average", of=averaged)] if is_up else []),

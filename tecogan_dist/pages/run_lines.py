@@ -14,8 +14,11 @@ from tecogan_dist.pages.run_records import RunRecords
 
 FEW = 40
 """Values of which each is marked."""
-LOG_FROM = 20.0
-"""From this ratio of the greatest to the least value on, an axis is logarithmic."""
+LOG_FROM, LOG_LEAST = 20.0, 10.0
+"""From this ratio of the greatest to the least value on, an axis is logarithmic; where a figure asks for it, from the
+second one on: below a decade there would be few of its ticks, or none."""
+TICKED_DECADES = 3.0
+"""Up to so many there is room for ticks at 1, 2 and 5 of each; of more, plotly.js chooses which to show."""
 MOST_MARKS = 50
 """Vertical lines of a kind in a figure."""
 SMALL = 230
@@ -48,7 +51,8 @@ class Section:
 class Curve:
     """A recorded name in a figure. ``label`` says which it is, where a figure has several; "" is in no legend.
 
-    Of several runs the first curve that is not pale stands in the legend, for the run.
+    Of several runs the first curve that is not pale stands in the legend, for the run. Of a run that has none of it
+    another one does, and is drawn as strong.
     """
 
     name: str
@@ -91,8 +95,8 @@ class Drawing:
         height: int = SMALL,
     ) -> Figure | None:
         """The curves of all runs; None if no run has any of them. ``log``: None where the values decide."""
-        strong = next((curve for curve in curves if not curve.pale), None)
-        traces = [trace for curve in curves for trace in self._traces(curve, legend=curve is strong)]
+        first = [_first(curves, run) for run in self.runs]
+        traces = [trace for curve in curves for trace in self._traces(curve, first)]
         self.used |= {curve.name for curve in curves}
         if not traces:
             return None
@@ -100,8 +104,8 @@ class Drawing:
         values = _finite(traces)
         if values.min() == values.max() != 0:
             y_axis["range"] = sorted([0.0, 2 * float(values[0])])  # else it goes from -1 to 1
-        elif (log or (log is None and _is_wide(values))) and (values > 0).any():
-            y_axis |= {"type": "log", "tickformat": "~g", "dtick": "D2" if _decades(values) < 1.5 else None}
+        elif _spans(values, LOG_LEAST) if log else log is None and (values > 0).all() and _spans(values, LOG_FROM):
+            y_axis |= {"type": "log", "tickformat": "~g", "dtick": "D2" if _decades(values) < TICKED_DECADES else None}
         given = dict(layout or {})
         made = {
             "xaxis": self.x_axis(),
@@ -157,23 +161,25 @@ class Drawing:
         """Of a run, or of a curve where there is one run only."""
         return SERIES[(curve if len(self.runs) == 1 else number) % len(SERIES)]
 
-    def _traces(self, curve: Curve, *, legend: bool) -> Iterator[dict[str, Any]]:
+    def _traces(self, curve: Curve, first: Sequence[Curve | None]) -> Iterator[dict[str, Any]]:
+        """Of each run; ``first``: the curve of each that stands for it in the legend."""
+        several = len(self.runs) > 1
         for number, run in enumerate(self.runs):
-            series = run.curves.series.get(curve.name)
-            if series is not None and curve.of is not None:
-                series = curve.of(series)
-            if series is None or not np.isfinite(series.values).any():
+            series = _drawn(curve, run)
+            if series is None:
                 continue
-            several = len(self.runs) > 1
-            label = " ".join(filter(None, (run.name if several else "", "" if several and legend else curve.label)))
+            is_first = curve is first[number]
+            # A dashed one says what it is, too.
+            kind = "" if several and is_first and curve.dash == "solid" else curve.label
+            label = " ".join(filter(None, (run.name if several else "", kind)))
             yield line(
                 thinned(series, self.points),
                 label=label or run.name,
                 colour=self.colour(number, curve.colour),
-                pale=curve.pale,
+                pale=curve.pale and not is_first,
                 dash=curve.dash,
-                legend=legend if several else bool(curve.label),
-            )
+                legend=is_first if several else bool(curve.label),
+            ) | ({"legendrank": number} if several else {})
 
     def _gaps(self, curves: Sequence[Curve]) -> Iterator[dict[str, Any]]:
         """Short red marks below, where a value was not finite."""
@@ -256,6 +262,21 @@ def upright(step: float, *, colour: str, dash: str = "dash") -> dict[str, Any]:
     return _upright(step, colour=colour, dash=dash)
 
 
+def _drawn(curve: Curve, run: RunRecords) -> Series | None:
+    """What there is to draw of it."""
+    series = run.curves.series.get(curve.name)
+    if series is not None and curve.of is not None:
+        series = curve.of(series)
+    return series if series is not None and np.isfinite(series.values).any() else None
+
+
+def _first(curves: Sequence[Curve], run: RunRecords) -> Curve | None:
+    """The curve that stands for the run: the first that is not pale, or else the first that it has."""
+    there = [curve for curve in curves if _drawn(curve, run) is not None]
+    strong = next((curve for curve in curves if not curve.pale), None)
+    return strong if strong in there else next(iter(there), None)
+
+
 def _finite(traces: Sequence[Mapping[str, Any]]) -> np.ndarray[Any, Any]:
     values = np.concatenate([np.asarray(trace["y"], float) for trace in traces])
     return values[np.isfinite(values)]
@@ -266,5 +287,6 @@ def _decades(values: np.ndarray[Any, Any]) -> float:
     return float(np.log10(positive.max()) - np.log10(positive.min()))
 
 
-def _is_wide(values: np.ndarray[Any, Any]) -> bool:
-    return bool((values > 0).all() and values.max() > LOG_FROM * values.min())
+def _spans(values: np.ndarray[Any, Any], ratio: float) -> bool:
+    """Whether the greatest of the positive values is more than so many times the least."""
+    return bool((values > 0).any()) and _decades(values) > np.log10(ratio)

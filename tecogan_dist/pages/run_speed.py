@@ -57,20 +57,23 @@ def time_bar(run: RunRecords) -> list[Part]:
 def gradients(drawing: Drawing) -> Section:
     """How hard the weights are pulled, and how far they move."""
     norms = drawing.names("grad_norm/")
+    known = [run.curves.series[name] for run in drawing.runs for name in norms if name in run.curves.series]
+    # The mean of a single record would hide it.
+    are_many = any(_window(series) > 1 for series in known)
     pairs = [
         [
-            Curve(name=name, colour=colour, pale=True),
+            *([Curve(name=name, colour=colour, pale=True)] if are_many else []),
             Curve(name=name, colour=colour, label=name.partition("/")[2], of=lately),
         ]
         for colour, name in enumerate(norms)
     ]
-    caption = "their norms before clipping; pale: as they were, strong: their mean"
+    caption = f"their norms before clipping{'; pale: as they were, strong: their mean' if are_many else ''}"
     if len(drawing.runs) == 1:
-        together = [curve for kind in (0, 1) for curve in (pair[kind] for pair in pairs)]
+        together = sorted((curve for pair in pairs for curve in pair), key=lambda curve: not curve.pale)
         figures = [drawing.figure(together, title="Gradients", caption=caption, log=True)]
     else:
         figures = [
-            drawing.figure(pair, title=f"Gradients: {pair[1].label}", caption=caption, log=True) for pair in pairs
+            drawing.figure(pair, title=f"Gradients: {pair[-1].label}", caption=caption, log=True) for pair in pairs
         ]
     figures += [
         drawing.figure(
@@ -97,7 +100,11 @@ def gradients(drawing: Drawing) -> Section:
 
 def lately(series: Series) -> Series:
     """Means of a fiftieth of all records."""
-    return smoothed(series, max(1, len(series.steps) // 50))
+    return smoothed(series, _window(series))
+
+
+def _window(series: Series) -> int:
+    return max(1, len(series.steps) // 50)
 
 
 def throughput(drawing: Drawing) -> Section:
@@ -134,7 +141,7 @@ def throughput(drawing: Drawing) -> Section:
         anchor="throughput",
         title="Speed, and where the time goes",
         reading="Waiting for data is that of the worker that waited longest: above the line, "
-        f"{WAITING:.0%} of a step, the GPUs idle for too long.",
+        f"{WAITING:.0%} of a step, the workers idle for too long.",
         wide=tuple(filter(None, wide)),
         figures=tuple(filter(None, figures)),
         folded=tuple(filter(None, folded)),

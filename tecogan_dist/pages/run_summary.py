@@ -12,9 +12,12 @@ from tecogan_dist.pages.run_curves import recent
 from tecogan_dist.pages.run_records import RunRecords, score_text
 from tecogan_dist.pages.run_settings import command, variant
 from tecogan_dist.pages.values import LABEL, UNIT
-from tecogan_dist.runs import quantities
+from tecogan_dist.runs import advice, quantities
+from tecogan_dist.runs.patterns import limits_of
 from tecogan_dist.runs.standing import spoken
+from tecogan_dist.runs.unhealthy_losses import RISE_STEPS
 from tecogan_dist.runs.unhealthy_pace import WAITING
+from tecogan_dist.runs.unhealthy_scores import UNTRAINED_STEPS, WINNING_STEPS
 
 KINDS = {
     "running": "good",
@@ -28,6 +31,8 @@ KINDS = {
 }
 """How a verdict is coloured; "": neither well nor ill."""
 MOST_NODES = 8
+ON_GPUS = ("cuda", "driver")
+"""Versions of what a run on CPUs does not use, though it may be installed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +59,24 @@ def state(run: RunRecords) -> Card | None:
 def sentence(words: str) -> str:
     """Half a sentence as a whole one."""
     return f"{words[:1].upper()}{words[1:].rstrip('.')}."
+
+
+def untroubled(run: RunRecords) -> tuple[str, bool]:
+    """What it means that a run has none of the known patterns, and whether it is long enough for all of them."""
+    steps = run.curves.last_step - (run.restarts[0].step if run.restarts else 0)
+    needed = {advice.DIVERGENCE: RISE_STEPS}
+    if run.network == "TecoGAN":
+        faded_in = limits_of(run.config)["faded_in"]
+        needed |= {
+            advice.DISCRIMINATOR_WINS: faded_in + WINNING_STEPS,
+            advice.CANNOT_TELL: faded_in + UNTRAINED_STEPS,
+        }
+    missing = [f"{kind.name} ({least:,})" for kind, least in needed.items() if steps < least]
+    words = "None of the known patterns of trouble is in its records"
+    if not missing:
+        return f"{words}.", True
+    so_far = "1 step is" if steps == 1 else f"{steps:,} steps are"
+    return f"{words}, but {so_far} too few for some, which need more: {', '.join(missing)}.", False
 
 
 def cards(run: RunRecords) -> list[Card]:
@@ -117,7 +140,7 @@ def _discriminator(run: RunRecords) -> Iterator[Card]:
     threshold = run.config.discriminator.balance_threshold
     ahead = balance >= threshold
     words = f"{'at or above' if ahead else 'below'} {threshold:g}: {'it pauses' if ahead else 'it learns'}"
-    yield Card(label="D's lead", value=f"{balance:.2f}", words=words, kind="warn" if ahead else "good")
+    yield Card(label="D's lead", value=f"{round(balance, 2) + 0.0:.2f}", words=words, kind="warn" if ahead else "good")
 
 
 def _work(run: RunRecords) -> Iterator[Card]:
@@ -148,7 +171,7 @@ def facts(run: RunRecords) -> list[tuple[str, str]]:
     changed = len(found.differences)
     much = "as it is" if not changed else f"with {changed} setting{'s' if changed > 1 else ''} changed"
     listed = [("network", f"{run.network}; nearest preset: {found.preset}, {much}")]
-    listed += [("folder", str(run.place)), ("clips", run.data)]
+    listed += [("folder", str(run.place.absolute())), ("clips", run.data)]
     if run.begun_from is not None:
         listed.append(("resumed from", run.begun_from))
     if run.config.initial_weights is not None:
@@ -174,7 +197,8 @@ def _ran_on(run: RunRecords) -> Iterator[tuple[str, str]]:
     """What the newest attempt wrote of the software, and of the machines."""
     found, git = run.environment.get("versions"), run.environment.get("git")
     if isinstance(found, dict) and found:
-        yield "versions", ", ".join(f"{name} {version}" for name, version in found.items())
+        unused = ON_GPUS if run.environment.get("device") == "cpu" else ()
+        yield "versions", ", ".join(f"{name} {version}" for name, version in found.items() if name not in unused)
     elif run.standing is not None and run.standing.status is not None:
         yield "versions", f"tecogan_dist {run.standing.status.version}"
     if isinstance(git, dict) and git.get("commit"):

@@ -13,6 +13,7 @@ from tecogan_dist.config.load import from_record, to_tree
 from tecogan_dist.config.schema import Config
 from tecogan_dist.runs.checkpoints import find_checkpoint, is_checkpoint_name, newest_checkpoint
 from tecogan_dist.runs.owner import OWN_NAMES
+from tecogan_dist.runs.records import ELSEWHERE
 
 RUN_FILE = "run.yaml"
 """The resolved config of the run, the clip store it reads and what it was resumed from."""
@@ -91,13 +92,15 @@ def check_output(output: Location) -> None:
 def read_run_file(file: Location) -> tuple[dict[str, Any], str, str | None]:
     """The settings of the run, its clip store, and what it was resumed from. Raises :class:`UserError`."""
     try:
-        before = parse_yaml(file.read_bytes(limit=RUN_BYTES), source=file)
+        before = parse_yaml(file.read_bytes(limit=RUN_BYTES), source="it")
         tree, data, begun_from = before["config"], before["data"], before["resume_from"]
         if not (isinstance(tree, dict) and isinstance(data, str) and isinstance(begun_from, str | None)):
             raise TypeError("a setting has another type")
         Location(data if begun_from is None else begun_from)
     except (UserError, KeyError, TypeError) as error:
-        reason = str(error).rstrip(".") if isinstance(error, UserError) else "it is not what 'tecogan train' writes"
+        reason = "it is not what 'tecogan train' writes"
+        if isinstance(error, UserError):
+            reason = str(error).removesuffix(ELSEWHERE).replace(str(file), "it").rstrip(".")
         raise UserError(f"{file} is damaged ({reason}): put it right, or give --output a new folder.") from error
     # Settings that are newer than the run have their defaults in it.
     return to_tree(from_record(tree, source=str(file))), data, begun_from

@@ -21,7 +21,7 @@ from tecogan_dist.base.console import printable
 from tecogan_dist.base.documents import parse_json
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location, UnreachableError
-from tecogan_dist.runs.records import LINE_BYTES, MAX_STEP, METRICS_FILE, reason_of
+from tecogan_dist.runs.records import ELSEWHERE, LINE_BYTES, MAX_STEP, METRICS_FILE, reason_of
 
 MOST_NAMES = 1000
 """Different names in a file: training writes about a hundred."""
@@ -31,8 +31,6 @@ LARGEST = 3.5e38
 """Float32's largest number, rounded up."""
 TOLD = 3
 """Damaged lines of which each is told with its reason."""
-ELSEWHERE = ": give another path."
-"""What the errors of storage advise those who named the file, and these did not."""
 _NOT_FINITE = re.compile(rb"(?<=[:,\s])[+-]?(?:NaN|nan|Infinity|inf)(?=\s*[,}])")
 """What Python and others write where JSON has no word."""
 

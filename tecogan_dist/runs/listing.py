@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -99,22 +100,47 @@ def list_runs(folder: Location, *, progress: Counted = lambda unit, count, total
 
 
 def _find(folder: Location, threads: Executor, progress: Counted) -> tuple[list[_Place], bool]:
-    """Runs by name; whether there may be more. A run's own folders are not looked into."""
+    """Runs by name; whether there may be more. A run's own folders are not looked into.
+
+    Each folder is looked into once, whatever links lead there: they are followed last, so that a run below ``folder``
+    has the name that is its own.
+    """
     runs: list[_Place] = []
-    level, looked = [("", folder)], 0
-    for _ in range(DEPTH + 1):
-        room = MOST_FOLDERS - looked
-        below: list[tuple[str, Location]] = []
-        for one in threads.map(lambda place: _looked_into(*place), level[:room]):
-            looked += 1
-            progress("folder", looked, None)
-            if one.written is not None:
-                runs.append(one)
-            below += [(f"{one.name}/{name}" if one.name else name, one.place / name) for name in one.folders]
-        if len(level) > room:
-            return _by_name(runs), True
-        level = below
+    links: list[list[tuple[str, Location]]] = [[] for _ in range(DEPTH + 2)]
+    level, looked, seen = [("", folder)], 0, set[str]()
+    for follows in (False, True):
+        for depth in range(DEPTH + 1):
+            level = _unseen([*level, *links[depth]] if follows else level, seen)
+            room = MOST_FOLDERS - looked
+            below: list[tuple[str, Location]] = []
+            for one in threads.map(lambda place: _looked_into(*place), level[:room]):
+                looked += 1
+                progress("folder", looked, None)
+                if one.written is not None:
+                    runs.append(one)
+                for name in one.folders:
+                    found = f"{one.name}/{name}" if one.name else name, one.place / name
+                    (below if follows or not _is_link(found[1]) else links[depth + 1]).append(found)
+            if len(level) > room:
+                return _by_name(runs), True
+            level = below
+        level = []
     return _by_name(runs), False
+
+
+def _is_link(place: Location) -> bool:
+    return place.is_local and place.path.is_symlink()
+
+
+def _unseen(places: Sequence[tuple[str, Location]], seen: set[str]) -> list[tuple[str, Location]]:
+    """Those that are not in ``seen``, by where they really are, and from now on they are."""
+    found = []
+    for name, place in places:
+        real = os.path.realpath(place.path) if place.is_local else str(place)
+        if real not in seen:
+            seen.add(real)
+            found.append((name, place))
+    return found
 
 
 def _by_name(runs: Sequence[_Place]) -> list[_Place]:
@@ -162,7 +188,8 @@ def _listed(name: str, run: Location) -> Listed:
     except UnreachableError:
         raise
     except UserError as error:
-        return Listed(name=name, standing=None, metric="", best=None, scores={}, settings={}, problem=str(error))
+        problem = _within(run, str(error))
+        return Listed(name=name, standing=None, metric="", best=None, scores={}, settings={}, problem=problem)
     problems: list[str] = []
     measured: dict[int, dict[str, float]] = {}
     standing: Standing | None = None
@@ -182,8 +209,15 @@ def _listed(name: str, run: Location) -> Listed:
         best=best,
         scores={} if best is None else measured[best],
         settings=settings,
-        problem=" ".join(problems) or None,
+        problem=_within(run, " ".join(problems)) or None,
     )
+
+
+def _within(run: Location, problem: str) -> str:
+    """With the bare names of its files: the run's own name stands beside it."""
+    for file in WRITTEN:
+        problem = problem.replace(str(run / file), file)
+    return problem
 
 
 def _differing(runs: Sequence[Listed]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ A value that is not finite is written as null, and read as NaN.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 from tecogan_dist.base.atomic import replacing, reported_local
 from tecogan_dist.base.documents import parse_json
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.base.storage import Location
+from tecogan_dist.base.storage import Location, UnreachableError
 from tecogan_dist.config.schema import Config
 from tecogan_dist.metrics.names import HIGHER_IS_BETTER
 
@@ -25,6 +26,8 @@ SCORES_FILE = "scores.json"
 """In the run's folder: what was measured on held-out scenes, by step."""
 SCORES_BYTES = 2**28
 MAX_STEP = 2**63
+ELSEWHERE = ": give another path."
+"""What the errors of storage advise those who named the file: nobody named one that is in a run's folder."""
 
 
 def makes_record(step: int, config: Config) -> bool:
@@ -94,7 +97,7 @@ def _lines(file: Location) -> Iterator[tuple[bytes, dict[str, float]]]:
 
 def _values(line: bytes, number: int, file: Location) -> dict[str, float]:
     try:
-        found = parse_json(line, source=f"line {number}")
+        found = parse_json(line, source="it")
     except UserError as error:
         raise _damaged_line(file, number, reason_of(error)) from error
     if not isinstance(found, dict) or not _is_step(found.get("step")):
@@ -115,6 +118,19 @@ def _damaged_line(file: Location, number: int, why: str) -> UserError:
 def reason_of(error: UserError) -> str:
     """Why a file that a command has written cannot be read, for a sentence in brackets: nobody edits it as text."""
     return str(error).rstrip(".").removesuffix(": save it as UTF-8")
+
+
+@contextlib.contextmanager
+def own_file() -> Iterator[None]:
+    """Errors of reading a file of a run's folder advise to move away what is in its place."""
+    try:
+        yield
+    except UnreachableError:
+        raise
+    except UserError as error:
+        if not str(error).endswith(ELSEWHERE):
+            raise
+        raise UserError(f"{str(error).removesuffix(ELSEWHERE)}: move it away.") from error
 
 
 def best_step(scores: dict[int, dict[str, float]], metric: str) -> int | None:
@@ -138,9 +154,12 @@ def read_scores(output: Location) -> dict[int, dict[str, float]]:
     """What a run's folder says was measured, by step. Raises :class:`UserError` if its file is damaged."""
     file = output / SCORES_FILE
     try:
-        content = parse_json(file.read_bytes(limit=SCORES_BYTES), source="it")
+        with own_file():
+            text = file.read_bytes(limit=SCORES_BYTES)
     except FileNotFoundError:
         return {}
+    try:
+        content = parse_json(text, source="it")
     except UserError as error:
         raise UserError(f"{file} is damaged ({reason_of(error)}): mend it, or move it away.") from error
     scores = {}

@@ -1,4 +1,4 @@
-"""Whether a run lives, and how far it is, as can be told from its folder alone: from another shell or machine."""
+"""Whether a run is alive, and how far it has got, as its folder alone tells: from another shell or machine."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from tecogan_dist.runs.folder import RUN_FILE, holds_run, read_run_file
 from tecogan_dist.runs.status import SILENT_SECONDS, Status, now_utc, read_status
 
 Verdict = Literal["running", "starting", "finished", "stopped", "failed", "gone", "silent", "unknown"]
-GOES_ON = "the same command goes on from its checkpoint"
-BEGINS_AGAIN = "the same command begins again, for there is no checkpoint"
+GOES_ON = "run the same '{}' command to go on from its checkpoint"
+BEGINS_AGAIN = "the same '{}' command starts over, as there is no checkpoint"
+TRIALS_FOLDER, SWEEP_FILE = "trials", "sweep.yaml"
+"""Of a sweep, whose trials 'tecogan tune' goes on with; as :mod:`tecogan_dist.tuning` calls them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,7 @@ class Standing:
 
     verdict: Verdict
     """``starting``: a command is at work, of whose steps nothing is on record yet. ``gone``: the process is dead.
-    ``silent``: nothing was heard for longer than ``SILENT_SECONDS`` of a process on another machine. ``unknown``: what
+    ``silent``: no sign of life for longer than ``SILENT_SECONDS`` from a process on another machine. ``unknown``: what
     would say so is damaged, and no command is at work here."""
     text: str
     """The verdict in words, half a sentence."""
@@ -70,7 +72,8 @@ def standing_of(run: Location, *, now: datetime.datetime | None = None, notes: l
     if status is None:
         newest = newest_checkpoint(run)
         step = 0 if newest is None else checkpoint_step(newest)
-        verdict, text = _without_status(step, wanted, at_work=at_work, is_damaged=is_damaged)
+        goes_on = how_it_goes_on(run, has_checkpoint=newest is not None)
+        verdict, text = _without_status(step, wanted, at_work=at_work, is_damaged=is_damaged, goes_on=goes_on)
         return Standing(verdict=verdict, text=text, step=step, steps=wanted, status=None)
     verdict, text, then = _judged(status, now, at_work=at_work)
     # A command that goes on with more steps writes them into the run's file first.
@@ -80,8 +83,15 @@ def standing_of(run: Location, *, now: datetime.datetime | None = None, notes: l
         else:
             verdict, text, then = "stopped", f"stopped at step {status.step} of {wanted}", "; "
     if then is not None:
-        text += then + (BEGINS_AGAIN if newest_checkpoint(run) is None else GOES_ON)
+        text += then + how_it_goes_on(run, has_checkpoint=newest_checkpoint(run) is not None)
     return Standing(verdict=verdict, text=text, step=status.step, steps=max(wanted, status.steps), status=status)
+
+
+def how_it_goes_on(run: Location, *, has_checkpoint: bool) -> str:
+    """What to do with a run that has ended too early, half a sentence that names the command."""
+    parent = run.absolute().parent
+    is_trial = parent.name == TRIALS_FOLDER and (parent.parent / SWEEP_FILE).exists()
+    return (GOES_ON if has_checkpoint else BEGINS_AGAIN).format("tecogan tune" if is_trial else "tecogan train")
 
 
 def check_run(run: Location) -> None:
@@ -142,10 +152,11 @@ def _command_at_work(run: Location, now: datetime.datetime) -> bool | None:
     return None if None in known else False
 
 
-def _without_status(step: int, steps: int, *, at_work: bool | None, is_damaged: bool) -> tuple[Verdict, str]:
-    goes_on = GOES_ON if step else BEGINS_AGAIN
+def _without_status(
+    step: int, steps: int, *, at_work: bool | None, is_damaged: bool, goes_on: str
+) -> tuple[Verdict, str]:
     if at_work and is_damaged:
-        return "starting", "its command is at work; how far it is, its status does not say"
+        return "starting", "its command is at work; its status does not say how far it has got"
     if at_work:
         return "starting", "starting: its command is at work, and no step is on record yet"
     if step >= steps:
@@ -172,9 +183,9 @@ def _judged(status: Status, now: datetime.datetime, *, at_work: bool | None) -> 
     if owner is not None and owner.is_dead():
         if at_work:
             return "starting", f"starting again: its first worker ({where}) is gone, its command is at work", None
-        return "gone", f"not running: its process ({where}) is gone since {spoken(age)} at most", "; "
+        return "gone", f"not running: its process ({where}) has been gone for at most {spoken(age)}", "; "
     if owner is not None and owner.is_at_work():
         return "running", f"running ({where})", None
     if age < SILENT_SECONDS:
-        return "running", f"running ({where}), heard of {spoken(age)} ago", None
-    return "silent", f"not heard of for {spoken(age)} ({where})", ": if its machine is gone, "
+        return "running", f"running ({where}), last seen {spoken(age)} ago", None
+    return "silent", f"no sign of life for {spoken(age)} ({where})", ": if its machine is gone, "

@@ -2,7 +2,7 @@
 
 The first worker of a run writes both, beside its steps (:mod:`tecogan_dist.runs.status_writer`). ``status.json`` is
 replaced as a whole; ``restarts.jsonl`` has a line for each attempt, which stays there also when the attempt came to no
-checkpoint: that it began is a fact. Whether a run that says it is running still lives is for
+checkpoint: that it began is a fact. Whether a run that says it is running is still alive is for
 :mod:`tecogan_dist.runs.standing` to judge.
 """
 
@@ -23,14 +23,14 @@ from tecogan_dist.base.documents import parse_json
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.owners import Owner
 from tecogan_dist.base.storage import Location
-from tecogan_dist.runs.records import LINE_BYTES, best_step, reason_of
+from tecogan_dist.runs.records import LINE_BYTES, best_step, own_file, reason_of
 
 STATUS_FILE = "status.json"
 RESTARTS_FILE = "restarts.jsonl"
 STATUS_BYTES = 2**20
 RESTARTS_BYTES = 2**26
 HEARTBEAT_SECONDS, REMOTE_HEARTBEAT_SECONDS = 30.0, 60.0
-"""Without news it is written again after so long: its time says that the process lives."""
+"""Without news it is written again after so long: its time says that the process is alive."""
 SILENT_SECONDS = 300.0
 """A run whose status is older than that has missed several heartbeats, also where a store is slow."""
 STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -120,7 +120,7 @@ class Status:
     rate: _Rate | None
     """Steps per second in the last display interval; None before the first one."""
     time: pydantic.AwareDatetime
-    """When this was written; while the run lives at least every ``REMOTE_HEARTBEAT_SECONDS``."""
+    """When this was written; while the run is alive at least every ``REMOTE_HEARTBEAT_SECONDS``."""
     step_time: pydantic.AwareDatetime
     """When ``step`` was reached, or when the attempt began."""
     first_step: _Count
@@ -191,7 +191,8 @@ def read_status(run: Location) -> Status | None:
     """
     file = run / STATUS_FILE
     try:
-        text = file.read_bytes(limit=STATUS_BYTES)
+        with own_file():
+            text = file.read_bytes(limit=STATUS_BYTES)
     except FileNotFoundError:
         return None
     try:
@@ -210,9 +211,11 @@ def read_restarts(run: Location) -> list[Restart]:
     """
     file = run / RESTARTS_FILE
     try:
-        return parse_restarts(file.read_bytes(limit=RESTARTS_BYTES), file)
+        with own_file():
+            content = file.read_bytes(limit=RESTARTS_BYTES)
     except FileNotFoundError:
         return []
+    return parse_restarts(content, file)
 
 
 def parse_restarts(content: bytes, file: Location) -> list[Restart]:
@@ -229,7 +232,7 @@ def _restart(line: bytes, number: int, file: Location) -> Restart:
     if len(line) > LINE_BYTES:
         raise _damaged_line(file, number, f"it has more than {LINE_BYTES} bytes")
     try:
-        return _RESTART.validate_python(parse_json(line, source=f"line {number}"))
+        return _RESTART.validate_python(parse_json(line, source="it"))
     except pydantic.ValidationError as error:
         raise _damaged_line(file, number, _key(error)) from error
     except UserError as error:
@@ -242,15 +245,15 @@ def _key(error: pydantic.ValidationError) -> str:
 
 def _damaged(file: Location, why: str) -> UserError:
     return UserError(
-        f"{file} is damaged, or of another version ({why}): remove it; a run that goes on writes it anew, and needs it "
-        "for nothing else."
+        f"{file} is damaged, or of another version ({why}): remove it; only displays such as 'tecogan status' need "
+        "it, and a run that goes on writes it anew."
     )
 
 
 def _damaged_line(file: Location, number: int, why: str) -> UserError:
     return UserError(
-        f"{file} is damaged in line {number} ({why}): mend or remove that line, or move the file away; the run needs "
-        "it for nothing else."
+        f"{file} is damaged in line {number} ({why}): mend or remove that line, or move the file away; only "
+        "displays such as 'tecogan status' need it."
     )
 
 

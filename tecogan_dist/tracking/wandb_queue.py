@@ -55,7 +55,8 @@ class WandbQueue:
             is_on = begin()
         except Exception as error:  # whatever the client raises: a run does not end for it
             self._say(
-                f"warning: this attempt is not recorded at W&B ({_reason(error)}); metrics.jsonl and TensorBoard have it"
+                f"warning: this attempt is not recorded at W&B ({_reason(error)}); "
+                "metrics.jsonl and TensorBoard have it"
             )
             is_on = False
         while (deed := self._waiting.get()) is not None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -166,6 +167,28 @@ def test_a_lock_goes_through_no_link_and_keeps_a_file_of_the_user_s(tmp_path: Pa
         with pytest.raises(UserError), output_lock(tmp_path / name):
             pass
     assert mine.read_text() == "my notes"
+
+
+def test_a_full_disk_is_told_of_the_output_and_leaves_no_lock(tmp_path: Path) -> None:
+    """A limit of a file's size fails as a full disk does: the file can be made, and nothing written into it."""
+    target = tmp_path / "report.html"
+    lock = tmp_path / ".report.html.tecogan_lock"
+
+    def fail() -> str:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        try:
+            with pytest.raises(UserError) as error, output_lock(target):
+                pass
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        return str(error.value)
+
+    assert fail().startswith(f"{target} cannot be written (")
+    assert list(tmp_path.iterdir()) == []
+    with output_lock(target):
+        assert "another process" in fail()
+        assert lock.exists()  # that process's
 
 
 def test_a_lock_outlives_a_long_name_and_needs_a_place(tmp_path: Path) -> None:

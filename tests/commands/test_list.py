@@ -64,7 +64,7 @@ def listed(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
 def test_runs_stand_side_by_side(folder: Location, capsys: pytest.CaptureFixture[str]) -> None:
     head, *rows = listed(capsys, str(folder))
     scores, settings = ["best", "at", "PSNR", "tOF"], ["seed", "loss.warp", "tracking.best"]
-    assert head.split() == ["run", "state", "step", "heard", "of", *scores, *settings]
+    assert head.split() == ["run", "state", "step", "last", "seen", *scores, *settings]
     columns = {
         name: head.index(name) for name in ("run", "state", "step", "best at", "PSNR", "tOF", "loss.warp", "seed")
     }
@@ -86,7 +86,7 @@ def test_runs_stand_side_by_side(folder: Location, capsys: pytest.CaptureFixture
     assert cell(rows[3], "tOF") == "2"
     assert [cell(row, "loss.warp") for row in rows[1:4]] == ["1", "2", "1"]
     assert cell(rows[2], "seed") == "7"
-    assert rows[5].startswith(f"broken: {folder / 'broken' / SCORES_FILE} is damaged")
+    assert rows[5].startswith(f"broken: {SCORES_FILE} is damaged (it is not valid JSON")
     assert len(rows) == 6
     assert "0.8" not in " ".join(rows[:5])  # SSIM of another step
 
@@ -114,8 +114,15 @@ def test_what_cannot_be_read_is_told_below(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "lost" / RUN_FILE).write_text("config: [1, 2")
     _, *rows, half, lost = listed(capsys, str(tmp_path))
     assert [row.split()[:2] for row in rows] == [["good", "finished"], ["half", "unknown"], ["lost", "damaged"]]
-    assert half.startswith(f"half: {tmp_path / 'half' / STATUS_FILE} is damaged")
-    assert lost.startswith(f"lost: {tmp_path / 'lost' / RUN_FILE} is damaged")
+    assert half.startswith(f"half: {STATUS_FILE} is damaged")
+    assert lost.startswith(f"lost: {RUN_FILE} is damaged (it is not valid YAML")
+    assert str(tmp_path) not in half + lost  # the run is named already
+    (tmp_path / "half" / STATUS_FILE).unlink()
+    (tmp_path / "half" / STATUS_FILE).mkdir()
+    (tmp_path / "lost" / RUN_FILE).write_text("data: 3")
+    *_, half, lost = listed(capsys, str(tmp_path))
+    assert half == f"half: {STATUS_FILE} is a folder where an ordinary file is wanted: move it away."
+    assert lost.startswith(f"lost: {RUN_FILE} is damaged (it is not what 'tecogan train' writes)")
 
 
 def test_of_many_runs_the_newest_are_shown(
@@ -217,5 +224,21 @@ def test_a_link_that_leads_in_a_circle(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     found = list_runs(Location.of(tmp_path))
-    assert "good" in [run.name for run in found.runs]
-    assert len(found.runs) <= DEPTH + 1
+    assert [run.name for run in found.runs] == ["good"]
+
+
+def test_a_run_is_listed_once_whatever_links_lead_there(tmp_path: Path) -> None:
+    """By its own name if it has one below the folder, and by a link's name if it is elsewhere."""
+    top, elsewhere = tmp_path / "s2", tmp_path / "elsewhere"
+    for place in (top / "b", top / "deep" / "c", elsewhere / "d"):
+        make_run(Location.of(place))
+    (top / "loop").symlink_to(Path("..") / "s2")
+    (top / "deep" / "loop").symlink_to("..")
+    (top / "a").symlink_to("b")  # before it by name
+    (top / "latest").symlink_to(Path("deep") / "c")
+    (top / "outside").symlink_to(elsewhere / "d")
+    (top / "outside_too").symlink_to(elsewhere)
+    found = list_runs(Location.of(top))
+    assert [run.name for run in found.runs] == ["b", "deep/c", "outside"]
+    assert (found.found, found.are_more) == (3, False)
+    assert [run.name for run in list_runs(Location.of(top / "loop")).runs] == ["b", "deep/c", "outside"]

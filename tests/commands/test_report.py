@@ -75,7 +75,7 @@ def test_a_slip_costs_a_run_none_of_its_files(run: Path, name: str) -> None:
 def test_several_runs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = {number: {"time/data_wait": 0.9, "time/step": 1.5} for number in range(100, 400)}
     other = record(tmp_path / "other", config=config_of("frvsr"), changes=changes)
-    with pytest.raises(UserError, match=r"2 runs have no folder in common: give --output FILE"):
+    with pytest.raises(UserError, match=r"^a page of several runs has no default place: give --output FILE\.$"):
         report(run, other)
     report(run, other, "--output", tmp_path / "new" / "both.html")
     said = capsys.readouterr().out

@@ -112,10 +112,25 @@ def test_a_run_that_failed_or_was_stopped_ends_the_command_with_1(
     status, lines = ended(capsys, str(failed))
     assert status == 1
     assert lines["state"].endswith(
-        " ago: OSError: the disk is full; the same command begins again, for there is no checkpoint"
+        " ago: OSError: the disk is full; the same 'tecogan train' command starts over, as there is no checkpoint"
     )
     status, lines = ended(capsys, str(stopped), "--watch")
     assert (status, lines["step"]) == (1, "3 of 10 (30%)")
+
+
+def test_checkpoints_that_were_removed_are_not_still_to_come(
+    place: Location, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun(place)
+    with writer(place) as one:
+        one.progress(3, 1.0)
+    assert ended(capsys, str(place))[1]["checkpoint"] == "none yet"
+    with writer(place, first_step=3) as one:
+        one.progress(5, 1.0)
+        one.saved(4)
+    assert ended(capsys, str(place))[1]["checkpoint"] == "none left (the last was of step 4)"
+    (place / "checkpoint_00000002" / "state.json").write_bytes(b"{}")
+    assert ended(capsys, str(place))[1]["checkpoint"] == "step 2"
 
 
 def test_a_damaged_line_costs_a_note_and_no_pattern(place: Location, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,6 +176,9 @@ def test_a_file_that_cannot_be_read_costs_a_note(
         return
     assert file in found["note:"]
     assert "save it as UTF-8" not in found["note:"]
+    assert found["note:"].count(file) == 1
+    assert "give another path" not in found["note:"]  # nobody gave this one
+    assert content is not None or file == METRICS_FILE or found["note:"].endswith("is wanted: move it away.")
     main(["status", str(place), "--json"])
     assert len(json.loads(capsys.readouterr().out)["notes"]) == 1
 
@@ -194,6 +212,7 @@ def test_what_cannot_be_told_is_one_sentence(
     assert shown.err.startswith("error: ")
     assert sentence in shown.err
     assert shown.err.count("\n") == 1
+    assert shown.err.count("run.yaml") <= 1
 
 
 def test_hostile_text_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

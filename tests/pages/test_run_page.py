@@ -144,8 +144,8 @@ def test_a_run_that_has_recorded_nothing_stands_where_its_status_says(tmp_path: 
     """One that has been silent for hours has not just begun."""
     for number, (state, hours, kinds, words) in enumerate(
         (
-            ("running", 0.0, set(), "running (pid 4711 on node1), heard of"),
-            ("running", 5.0, {"is-warn"}, "Not heard of for 5 hours (pid 4711 on node1)"),
+            ("running", 0.0, set(), "running (pid 4711 on node1), last seen"),
+            ("running", 5.0, {"is-warn"}, "No sign of life for 5 hours (pid 4711 on node1)"),
             ("stopped", 5.0, {"is-warn"}, "Stopped 5 hours ago"),
             ("failed", 5.0, {"is-bad"}, "Failed 5 hours ago: the GPU fell off the bus; "),
         )
@@ -162,8 +162,87 @@ def test_a_run_that_has_failed_says_why_and_is_not_praised(tmp_path: Path) -> No
     page = page_of(record(tmp_path / "film", lines=60, state="failed"))
     assert kinds_told(page) == {"is-bad"}
     assert re.search(r"ago: the GPU fell off the bus; [^.]*\. None of the known patterns", page.words)
-    whole = config_of("tecogan", "--steps", "1200")
-    assert kinds_told(page_of(record(tmp_path / "other", lines=60, state="finished", config=whole))) == {"is-good"}
+    whole = config_of("frvsr", "--steps", "2400")
+    other = page_of(record(tmp_path / "other", lines=120, state="finished", config=whole))
+    assert kinds_told(other) == {"is-good"}
+    assert "trouble is in its records. " in other.words
+
+
+def test_a_run_is_not_praised_for_what_needs_more_steps_to_be_seen(tmp_path: Path) -> None:
+    """Divergence is looked for in 2000 steps, a discriminator that wins in 4000, one that cannot tell in 20,000."""
+    needs = ["divergence (2,000)", "discriminator wins (4,000)", "discriminator cannot tell (20,000)"]
+    for lines, every, missing in ((3, 20, needs), (150, 20, needs[1:]), (210, 100, [])):
+        page = page_of(record(tmp_path / str(lines), lines=lines, every=every, state="running"))
+        assert kinds_told(page) == (set() if missing else {"is-good"}), lines
+        assert "None of the known patterns of trouble is in its records" in page.words
+        few = f"but {lines * every:,} steps are too few for some, which need more: {', '.join(missing)}."
+        assert (few in page.words) == bool(missing), page.words
+    plain = page_of(record(tmp_path / "plain", lines=1, every=1, config=config_of("frvsr")))
+    assert "but 1 step is too few for some, which need more: divergence (2,000)." in plain.words
+    slow = config_of("tecogan", "--loss.fade-in-start", "0", "--loss.fade-in-increment", "0.001")
+    assert "discriminator wins (5,000)" in page_of(record(tmp_path / "slow", lines=20, config=slow)).words
+
+
+def log_axes(page: RunPage) -> dict[str, object]:
+    """The distance of ticks of each logarithmic axis."""
+    axes = {title: figure["layout"]["yaxis"] for title, figure in page.by_title.items() if "yaxis" in figure["layout"]}
+    return {title: axis.get("dtick") for title, axis in axes.items() if axis.get("type") == "log"}
+
+
+def test_a_logarithmic_axis_has_room_for_its_ticks_and_enough_of_them(tmp_path: Path) -> None:
+    def page(name: str, low: float, high: float) -> RunPage:
+        changes = {
+            number: {"weights/update_ratio": value, "raw/content": value}
+            for number, value in enumerate(np.geomspace(low, high, 30).tolist())
+        }
+        return page_of(record(tmp_path / name, lines=30, changes=changes))
+
+    # 0.0002 to 0.0004: of ticks at 1, 2 and 5 there may be none, or one.
+    assert not {"Update ratio", "content"} & set(log_axes(page("narrow", 2.2e-4, 4.4e-4)))
+    assert not {"Update ratio", "content"} & set(log_axes(page("small", 2.2e-4, 2e-3)))
+    some = log_axes(page("some", 2.2e-4, 3.3e-3))
+    assert some["Update ratio"] == "D2"
+    assert "content" not in some
+    # plotly.js, left alone, marks each digit of two decades, over each other.
+    wide = log_axes(page("wide", 2e-4, 5e-2))
+    assert (wide["Update ratio"], wide["content"]) == ("D2", "D2")
+    assert log_axes(page("far", 1e-300, 1e300))["Update ratio"] is None  # a tick each decade would be 600
+
+
+def test_how_to_read_a_loss_says_what_there_is_to_read(tmp_path: Path) -> None:
+    long = page_of(record(tmp_path / "long", lines=60)).words
+    assert "pale the values, strong their average over the last hundred steps or so (from step 300 on" in long
+    short = page_of(record(tmp_path / "short", lines=10, without="validation")).words
+    assert "Each as the original lists it, before its weight. Spikes are kept" in short
+    for lines, said in ((60, False), (120, True)):
+        gradients = page_of(record(tmp_path / f"norms{lines}", lines=lines))
+        assert ("pale: as they were, strong: their mean" in gradients.words) == said
+        assert len(gradients.by_title["Gradients"]["data"]) == (6 if said else 3)
+
+
+def test_a_lead_of_nothing_has_no_sign(tmp_path: Path) -> None:
+    changes = {19: {"discriminator/balance": -0.0012}}
+    words = page_of(record(tmp_path / "film", lines=20, changes=changes)).words
+    assert re.search(r"D's lead\s*0\.00", words)
+    changes = {19: {"discriminator/balance": -0.012}}
+    assert re.search(r"D's lead\s*-0\.01", page_of(record(tmp_path / "other", lines=20, changes=changes)).words)
+
+
+def test_a_run_on_cpus_says_nothing_of_gpus(tmp_path: Path) -> None:
+    for device, said in (("cpu", False), ("NVIDIA H100 80GB HBM3", True)):
+        folder = record(tmp_path / device[:3], lines=20)
+        versions = {"torch": "2.14.1", "cuda": "13.0", "driver": "570.1"}
+        (folder / "environment.json").write_text(json.dumps({"versions": versions, "device": device}))
+        page = page_of(folder)
+        assert "torch 2.14.1" in page.words
+        assert ("cuda 13.0" in page.words, "driver 570.1" in page.words) == (said, said)
+    assert "the workers idle for too long" in page.words
+
+
+def test_the_folder_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(tmp_path / "film", lines=5)
+    monkeypatch.chdir(tmp_path)
+    assert f"folder{tmp_path.resolve() / 'film'} clips" in page_of(Path("film")).words
 
 
 @pytest.mark.parametrize("share", [0.15, 0.25])

@@ -71,6 +71,42 @@ def test_runs_of_different_kinds_are_compared_by_what_both_have(tmp_path: Path) 
     assert "loss.adversarial0.010.0" in words
 
 
+def test_each_run_has_its_strong_curve_in_the_legend(tmp_path: Path) -> None:
+    """Averages begin at step 300: a run that has ended before has its values alone."""
+    long = record(tmp_path / "long", lines=30, config=config_of("frvsr"))
+    short = record(tmp_path / "short", lines=3)
+    page = page_of(long, short)
+    for title in ("content", "warp", "total"):
+        data = page.by_title[title]["data"]
+        named = {trace["name"]: trace for trace in data if trace["showlegend"]}
+        assert set(named) == {"long", "short"}, title
+        assert {(one["opacity"], one["line"]["width"]) for one in named.values()} == {(1.0, 1.8)}
+        assert min(named["long"]["x"]) >= 300
+        assert named["short"]["x"] == [20, 40, 60]
+        assert named["long"]["legendrank"] < named["short"]["legendrank"]  # in the order of the runs
+        (pale,) = [trace for trace in data if trace["opacity"] < 1]
+        assert pale["name"] == "long value"
+    assert "when it has come up from 0; of a shorter run the values are strong)" in page.words
+    only_fake = record(tmp_path / "fake", lines=5, without="discriminator/real")
+    names = [trace["name"] for trace in page_of(short, only_fake).by_title["What it says"]["data"]]
+    assert names == ["short", "short generated", "fake generated"]
+
+
+def test_runs_that_measured_nothing_have_no_words_about_scores(tmp_path: Path) -> None:
+    folders = [record(tmp_path / preset, lines=20, config=config_of(preset)) for preset in ("frvsr", "tecogan")]
+    assert "The best value of each" in page_of(*folders).words
+    assert "so compare LPIPS, tOF and tLP." in page_of(*folders).words
+    folders = [
+        record(tmp_path / f"{preset}_alone", lines=20, validations=0, config=config_of(preset))
+        for preset in ("frvsr", "tecogan")
+    ]
+    words = page_of(*folders).words
+    assert "Where they stand" in words
+    assert "The best value of each" not in words
+    assert "so compare" not in words
+    assert "LPIPS, tOF and tLP would tell, and are not recorded of both: 'tecogan evaluate' measures them." in words
+
+
 def test_short_names_tell_runs_apart(tmp_path: Path) -> None:
     places = [Location(f"{tmp_path}/{name}") for name in ("a/run", "b/run", "c/other")]
     assert names(places[:1]) == ["run"]

@@ -20,7 +20,7 @@ from tecogan_dist.base.lock import WriterLock
 from tecogan_dist.base.owners import Owner
 from tecogan_dist.base.storage import Location
 from tecogan_dist.config.load import to_tree
-from tecogan_dist.runs import status_writer
+from tecogan_dist.runs import standing, status_writer
 from tecogan_dist.runs.folder import RunFolder, write_run_file
 from tecogan_dist.runs.owner import TakenOverError, check_owner, claim
 from tecogan_dist.runs.standing import spoken, standing_of
@@ -35,6 +35,8 @@ from tecogan_dist.runs.status import (
     read_status,
 )
 from tecogan_dist.runs.status_writer import StatusWriter
+from tecogan_dist.tuning.folder import SWEEP_FILE
+from tecogan_dist.tuning.segments import TRIALS_FOLDER
 from tests.support.plain_runs import make_config, run
 from tests.support.s3_server import S3Server
 from tests.support.training_runs import until
@@ -167,7 +169,9 @@ def test_half_a_line_at_the_end_is_left_out_and_overwritten(place: Location) -> 
 def test_a_damaged_line_is_named_and_left_alone(tmp_path: Path, line: str) -> None:
     good = Restart(step=0, time=now_utc(), workers=1, gpus=0, host="h").to_line().decode()
     (tmp_path / RESTARTS_FILE).write_text(good + line + "\n" + good)
-    with pytest.raises(UserError, match=rf"{RESTARTS_FILE} is damaged in line 2 \(.*\): mend or remove that line"):
+    with pytest.raises(
+        UserError, match=rf"{RESTARTS_FILE} is damaged in line 2 \((?!line).*\): mend or remove that line"
+    ):
         read_restarts(Location.of(tmp_path))
     said: list[str] = []
     with writer(Location.of(tmp_path), say=said.append):
@@ -218,15 +222,15 @@ def status_of(run: Location, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "age", "verdict", "text"),
     [
-        ({}, 3, "running", "running (pid 17 on far), heard of 3 seconds ago"),
+        ({}, 3, "running", "running (pid 17 on far), last seen 3 seconds ago"),
         (
             {},
             720,
             "silent",
-            "not heard of for 12 minutes (pid 17 on far): if its machine is gone, {}",
+            "no sign of life for 12 minutes (pid 17 on far): if its machine is gone, {}",
         ),
-        ({}, SILENT_SECONDS - 60, "running", "running (pid 17 on far), heard of 4 minutes ago"),
-        ({}, -30, "running", "running (pid 17 on far), heard of 0 seconds ago"),  # another clock
+        ({}, SILENT_SECONDS - 60, "running", "running (pid 17 on far), last seen 4 minutes ago"),
+        ({}, -30, "running", "running (pid 17 on far), last seen 0 seconds ago"),  # another clock
         ({"state": "stopped"}, 7200, "stopped", "stopped 2 hours ago at step 5 of 10; {}"),
         (
             {"state": "failed", "problem": "the disk is full."},
@@ -247,11 +251,11 @@ def test_a_run_of_another_machine(
     assert status is not None
     now = status.time + datetime.timedelta(seconds=age)
     standing = standing_of(place, now=now)
-    again = "the same command begins again, for there is no checkpoint"
+    again = "the same 'tecogan train' command starts over, as there is no checkpoint"
     assert (standing.verdict, standing.text, standing.steps) == (verdict, text.format(again), 10)
     assert standing.seconds_left == (2.5 if verdict == "running" else None)
     (place / "checkpoint_00000004" / "state.json").write_bytes(b"{}")
-    goes_on = "the same command goes on from its checkpoint"
+    goes_on = "run the same 'tecogan train' command to go on from its checkpoint"
     assert standing_of(place, now=now).text == text.format(goes_on)
 
 
@@ -262,6 +266,17 @@ def test_a_command_that_lives_starts_its_workers_again(place: Location) -> None:
         standing = standing_of(place)
     assert standing.verdict == "starting"
     assert standing.text.startswith("starting again: the last attempt failed")
+
+
+def test_a_sweep_s_trial_is_gone_on_with_by_the_sweep_s_command(place: Location) -> None:
+    assert (standing.TRIALS_FOLDER, standing.SWEEP_FILE) == (TRIALS_FOLDER, SWEEP_FILE)
+    trial = place / "trials" / "0003"
+    status_of(written(trial), state="stopped")
+    assert standing_of(trial).text.endswith("; the same 'tecogan train' command starts over, as there is no checkpoint")
+    (place / "sweep.yaml").write_bytes(b"{}")
+    assert standing_of(trial).text.endswith("; the same 'tecogan tune' command starts over, as there is no checkpoint")
+    (trial / "checkpoint_00000004" / "state.json").write_bytes(b"{}")
+    assert standing_of(trial).text.endswith("; run the same 'tecogan tune' command to go on from its checkpoint")
 
 
 def test_a_run_without_a_status(place: Location) -> None:
@@ -287,7 +302,9 @@ def test_a_finished_run_of_which_more_is_wanted(place: Location) -> None:
     (place / "checkpoint_00000010" / "state.json").write_bytes(b"{}")
     standing = standing_of(place)
     assert (standing.verdict, standing.step, standing.steps) == ("stopped", 10, 20)
-    assert standing.text == "stopped at step 10 of 20; the same command goes on from its checkpoint"
+    assert (
+        standing.text == "stopped at step 10 of 20; run the same 'tecogan train' command to go on from its checkpoint"
+    )
     with WriterLock(place):
         standing = standing_of(place)
     assert (standing.verdict, standing.text) == ("starting", "starting again: 20 steps are wanted now")
@@ -303,7 +320,7 @@ def test_a_damaged_status_is_told_and_the_rest_judged(place: Location, content: 
     notes: list[str] = []
     standing = standing_of(place, notes=notes)
     assert (standing.verdict, standing.step, standing.status) == ("unknown", 4, None)
-    assert "if it is not running, the same command goes on from its checkpoint" in standing.text
+    assert "if it is not running, run the same 'tecogan train' command to go on from its checkpoint" in standing.text
     assert len(notes) == 1
     assert f"{place / STATUS_FILE} is " in notes[0]
     assert "UTF-8:" not in notes[0]  # nobody is to save it as such
@@ -388,7 +405,7 @@ def test_a_killed_process_is_told_from_one_that_lives(tmp_path: Path) -> None:
         assert (standing.verdict, standing.text) == ("running", f"running (pid {process.pid} on {Owner.me().host})")
         assert standing.seconds_left is not None
         os.kill(process.pid, signal.SIGSTOP)
-        # A stopped process is not heard of any more after a while, and not before.
+        # A stopped process gives no sign of life after a while, and not before.
         now = now_utc()
         assert standing_of(place, now=now).verdict == "running"
         later = standing_of(place, now=now + datetime.timedelta(seconds=SILENT_SECONDS + 60))
@@ -400,8 +417,8 @@ def test_a_killed_process_is_told_from_one_that_lives(tmp_path: Path) -> None:
         process.stdout.close()
     standing = standing_of(place)
     assert standing.verdict == "gone"
-    assert "is gone since" in standing.text
-    assert standing.text.endswith("; the same command goes on from its checkpoint")
+    assert "has been gone for at most " in standing.text
+    assert standing.text.endswith("; run the same 'tecogan train' command to go on from its checkpoint")
 
 
 def test_the_settings_of_a_run_are_read_for_its_steps(tmp_path: Path) -> None:
