@@ -7,6 +7,7 @@ The format: a length and its checksum, then the event and its checksum (TFRecord
 from __future__ import annotations
 
 import os
+import re
 import socket
 import struct
 import time
@@ -18,13 +19,18 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tecogan_dist.base.atomic import append
 from tecogan_dist.weights.tensorflow.table import masked_crc32c
 
+PREFIX = "events.out.tfevents."
+_SECOND = re.compile(re.escape(PREFIX) + r"([0-9]{10})[.]")
+
 
 class EventFile:
-    """A new file in ``folder``, with a name that TensorBoard looks for."""
+    """A new file in ``folder``, with a name that TensorBoard looks for, and reads after those that are there: it goes
+    by their names, and these by the second."""
 
     def __init__(self, folder: Path) -> None:
-        names = f"{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
-        self._path = folder / f"events.out.tfevents.{names}"
+        found = (_SECOND.match(path.name) for path in folder.glob(f"{PREFIX}*"))
+        second = max([int(time.time()), *(int(match[1]) + 1 for match in found if match)])
+        self._path = folder / f"{PREFIX}{second:010d}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
         self._begun = False
 
     def add(self, event: Event) -> None:

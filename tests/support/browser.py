@@ -116,6 +116,7 @@ class Tab:
         for _ in range(TURNS):
             wanted = self.evaluate("document.documentElement.scrollHeight")
             if wanted == height:
+                self.wait_for(DRAWN)  # a last change of width may be on its way
                 return
             height = wanted
             self.resize(self.width, height)

@@ -28,6 +28,14 @@ def test_events_are_read_back(tmp_path: Path) -> None:
     assert all(event.wall_time > 1.7e9 for event in events)
 
 
+def test_files_are_read_in_the_order_in_which_they_began(tmp_path: Path) -> None:
+    """TensorBoard goes by their names: an attempt may begin within a second, or on a machine whose clock lags."""
+    for number in range(8):
+        EventFile(tmp_path).add(Event(step=number, summary=value(1.0)))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert [list(EventFileLoader(str(tmp_path / name)).Load())[1].step for name in names] == list(range(8))
+
+
 def test_what_finds_no_room_is_left_out_as_a_whole(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 64) as disk:
         ballast = disk / "ballast"
