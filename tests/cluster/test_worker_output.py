@@ -89,6 +89,7 @@ with connected("local", cpus=2):
 """
 
 
+@pytest.mark.slow
 def test_with_verbose_all_is_shown_as_ray_does_it() -> None:
     """A real Ray. That nothing is shown without, and what a dead worker wrote is: ``training/ray/test_terminal.py``."""
     ended = subprocess.run(

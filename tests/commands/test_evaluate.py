@@ -78,6 +78,7 @@ def read(folder: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_both_ways_give_what_the_library_gives(
     tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]

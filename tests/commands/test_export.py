@@ -81,6 +81,7 @@ def test_the_licence_of_published_weights_is_written_down() -> None:
     assert _licence(None, "/cache/x/tecogan.safetensors") == find("tecogan").licence
 
 
+@pytest.mark.slow
 def test_the_command_and_the_example_without_torch(folder: Path) -> None:
     """The video that onnx_video.py makes is what upscale_frames gives."""
     exported = subprocess.run(

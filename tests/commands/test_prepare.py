@@ -198,6 +198,7 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
         prepare(tmp_path / "store", video, "--start-frame", 10)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_killed_run_leaves_a_valid_store_and_is_completed_by_the_next(tmp_path: Path) -> None:
     video = write_video(tmp_path / "film.mp4", 400, height=120, width=160)

@@ -183,6 +183,7 @@ def test_an_all_reduce() -> None:
     assert all(result["bandwidth"] > 0 and 0 < result["latency"] < 60 for result in results)
 
 
+@pytest.mark.slow
 def test_an_all_reduce_that_waits_for_somebody_ends() -> None:
     before = threading.active_count()
     with pytest.raises(RuntimeError, match="does not end in 8 s"):

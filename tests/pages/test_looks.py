@@ -46,6 +46,7 @@ def upscaled_page(folder: Path) -> Path:
     return page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [evaluation_page, sweep_page, upscaled_page])
 def test_a_page_fits_every_window_and_has_no_fault(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     views = list(look(make(tmp_path), open_folded=True))

@@ -153,6 +153,7 @@ def test_a_disk_that_is_full_does_not_end_the_run(tmp_path: Path, monkeypatch: p
     assert sorted(folder.name for folder in output.glob("checkpoint_*")) == [checkpoint_name(4), checkpoint_name(6)]
 
 
+@pytest.mark.slow
 def test_a_run_on_gs_goes_on_from_its_checkpoints(tmp_path: Path, gs_address: str) -> None:
     """Where folders cannot be listed, checkpoints are found and dropped all the same."""
     config = make_config(["--tracking.save_every", "1", "--tracking.keep_checkpoints", "2"])

@@ -93,6 +93,7 @@ def test_a_task_that_fails_and_a_work_folder_that_is_gone(source: Path, tmp_path
         )
 
 
+@pytest.mark.slow
 def test_processes_that_die_at_once_are_given_up(source: Path, tmp_path: Path) -> None:
     made = film(source, tmp_path / "out")
     with pytest.raises(UserError, match="cannot be kept alive: a process ended by itself with status 1"):
@@ -114,6 +115,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_when_the_command_ends(tmp_path: Path, kind: signal.Signals) -> None:
     script = tmp_path / "command.py"

@@ -194,6 +194,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(weights: Path, tmp_path: Path) -> None:
     peaks = []
     for frames in (100, 1200):

@@ -205,6 +205,7 @@ def test_a_download_that_has_fewer_frames_than_it_says_is_done_nevertheless(tmp_
     assert len(site.log) == asked
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_kill_9_while_downloading_and_while_cutting(tmp_path: Path, site: Site) -> None:
     long = write_video(tmp_path / "long.mp4", 200, height=120, width=160).read_bytes()
