@@ -1,11 +1,14 @@
 """A training step written straightforwardly against ours, in turn on the same batch: time, peak memory, losses.
 
 Straightforward is: contiguous memory format, VGG19 over all generated and all target frames of the mirrored sequence at
-once. Ours is what ``train`` runs: channels_last, features of a target computed once, VGG19 in chunks.
+once, and a pass of the discriminator for each loss that needs one, the C library's memory as it comes. Ours is what
+``train`` runs: channels_last, features of a target computed once, VGG19 in chunks, one pass of the discriminator for
+generated triplets, memory that is kept. Each has a process of its own.
 
     python scripts/bench_step.py [--batch-size 1] [--sequence-length 10] [--blocks 16] [--repeats 3] [--device cpu]
 
-On CPU the peak is the growth of the resident set of a fresh process; on CUDA it is what torch allocated.
+Seconds are those of a quiet machine's clock, or with --cpu-time of the process, where other work runs beside. On CPU
+the peak is the growth of the resident set by the first step; on CUDA it is what torch allocated.
 
     python scripts/bench_step.py --recording [--batch-size 1] [--repeats 3]
 
@@ -21,27 +24,31 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from tecogan_dist.base.storage import Location
 from tecogan_dist.config.schema import Config, ModelConfig, TrackingConfig
 from tecogan_dist.models import layers
 from tecogan_dist.models.build import build_discriminator, build_upscaler
-from tecogan_dist.models.vgg import Vgg19
+from tecogan_dist.models.vgg import FEATURES, Vgg19
+from tecogan_dist.ops.images import to_unit
 from tecogan_dist.runs.checkpoints import LossRecords
 from tecogan_dist.runs.quantities import STEP_TIME
 from tecogan_dist.tracking.tracker import Tracker
 from tecogan_dist.training import losses
 from tecogan_dist.training.clock import Clock, Phases
+from tecogan_dist.training.device import keep_freed_memory
 from tecogan_dist.training.engines.plain import PlainPair
-from tecogan_dist.training.objective import mirror
+from tecogan_dist.training.objective import Judgement, Objective, mirror
 from tecogan_dist.training.recording import Probe
 from tecogan_dist.training.step import TrainingStep
 from tecogan_dist.weights.vgg import read_vgg
@@ -53,9 +60,50 @@ def straightforward_perceptual(
     """The perceptual loss as one writes it down."""
     assert chunk
     targets = mirror(hr_frames) if sr_frames.shape[1] > hr_frames.shape[1] else hr_frames
-    ours, theirs = vgg(sr_frames.flatten(0, 1)), vgg(targets.flatten(0, 1))
+    ours, theirs = (straightforward_features(vgg, frames.flatten(0, 1)) for frames in (sr_frames, targets))
     distances = torch.stack([1 - (a * b).sum(1).mean() for a, b in zip(ours, theirs, strict=True)])
     return distances.sum(), distances.detach()
+
+
+def straightforward_features(vgg: Vgg19, frames: Tensor) -> list[Tensor]:
+    """VGG19's, each pixel of unit length."""
+    x = (to_unit(frames) * vgg.levels - vgg.mean) / vgg.deviation
+    features = []
+    for name in vgg.names:
+        if name.endswith("_1") and name != "conv1_1":
+            x = F.max_pool2d(x, 2)
+        x = F.relu(vgg.get_submodule(name)(x))
+        if name in FEATURES:
+            y = x.float()
+            features.append(y * torch.rsqrt(y.square().sum(1, keepdim=True) + 1e-12))
+    return features
+
+
+def straightforward_judgement(
+    self: Objective,
+    discriminator: Callable[..., tuple[Tensor, list[Tensor]]],
+    module: nn.Module,
+    real: Tensor,
+    fake: Tensor,
+    *,
+    fade_in: float,
+    update_statistics: bool,
+) -> Judgement:
+    """The discriminator's and the generator's losses by a pass for each."""
+    weights = self.config.loss
+    real_score, real_features = discriminator(real, update_statistics=update_statistics)
+    fake_score, _ = discriminator(fake.detach(), update_statistics=update_statistics)
+    module.requires_grad_(False)
+    judged_score, judged_features = module(fake)
+    module.requires_grad_(True)
+    adversarial = losses.adversarial(judged_score)
+    distances = losses.feature_distances([f.detach() for f in real_features], judged_features)
+    matched = sum(d / norm for d, norm in zip(distances, weights.feature_match_norms, strict=True))
+    feature_match = weights.feature_match * torch.as_tensor(matched)
+    own = losses.discrimination(real_score, fake_score)
+    values = {"adversarial": adversarial, "feature_match": feature_match, "discriminator": own}
+    values["balance"] = torch.log(real_score + losses.LOG_EPSILON).mean() + adversarial
+    return Judgement(values, fade_in * (weights.adversarial * adversarial + feature_match), own)
 
 
 class Variant:
@@ -78,7 +126,8 @@ class Variant:
         upscaler = build_upscaler(config.model).to(self.device)
         discriminator = build_discriminator(config.discriminator).to(self.device)
         pair = PlainPair(upscaler, discriminator, config)
-        self.step = TrainingStep(config, pair, device=self.device, vgg=read_vgg("random", seed=1))
+        with self._form():
+            self.step = TrainingStep(config, pair, device=self.device, vgg=read_vgg("random", seed=1))
         side = 4 * config.data.crop_size + 8
         shape = (options.batch_size, options.sequence_length, side, side, 3)
         windows = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
@@ -86,13 +135,21 @@ class Variant:
 
     def run(self) -> dict[str, float]:
         """A step, and its losses."""
-        with contextlib.ExitStack() as stack:
-            if not self.ours:
-                stack.enter_context(patch.object(losses, "perceptual", straightforward_perceptual))
-                stack.enter_context(patch.object(layers, "channels_last", Tensor.contiguous))
+        with self._form():
             outcome = self.step(self.windows)
         assert not outcome.problem
         return {name: value.item() for name, value in outcome.losses.items()}
+
+    @contextlib.contextmanager
+    def _form(self) -> Iterator[None]:
+        """While it is open, the step is as it is written in this way."""
+        with contextlib.ExitStack() as stack:
+            if not self.ours:
+                stack.enter_context(patch.object(losses, "perceptual", straightforward_perceptual))
+                stack.enter_context(patch.object(Objective, "_judgement", straightforward_judgement))
+                stack.enter_context(patch.object(layers, "channels_last", Tensor.contiguous))
+                stack.enter_context(patch.object(layers, "memory_format", lambda _: torch.contiguous_format))
+            yield
 
 
 class Stopwatch:
@@ -148,22 +205,25 @@ def measure_recording(options: argparse.Namespace) -> None:
     print(f"with a record every {every} steps: {(always + recorded / every) / seconds:.3%} of a step")
 
 
-def peak_memory(options: argparse.Namespace, *, ours: bool) -> float:
-    """MiB that a step adds at its peak; call it in a fresh process."""
+def serve(connection: Connection, options: argparse.Namespace, ours: bool) -> None:
+    """Runs in a process of its own: a step for each message, answered by its losses, seconds and MiB at the peak."""
     torch.set_num_threads(options.threads)
+    torch.backends.cudnn.allow_tf32 = False  # losses are compared to rounding; TF32 would hide that
+    clock = time.process_time if options.cpu_time else time.perf_counter
     variant = Variant(options, ours=ours)
-    if variant.device.type == "cuda":
-        before = float(torch.cuda.memory_allocated())
-        torch.cuda.reset_peak_memory_stats()
-        variant.run()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = peak_resident_set()
-    variant.run()
-    return peak_resident_set() - before
+    if ours and variant.device.type == "cpu":
+        keep_freed_memory()
+    before = peak_memory(variant.device)
+    while connection.recv():
+        started = clock()
+        found = variant.run()
+        connection.send((found, clock() - started, peak_memory(variant.device) - before))
 
 
-def peak_resident_set() -> float:
-    """MiB. Linux's getrusage would start from the parent's peak."""
+def peak_memory(device: torch.device) -> float:
+    """MiB of this process so far. Linux's getrusage would start from the parent's peak."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     for line in Path("/proc/self/status").read_text("utf-8").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 2**10
@@ -179,33 +239,31 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--recording", action="store_true", help="what records cost, instead")
+    parser.add_argument("--cpu-time", action="store_true", help="seconds of CPU time")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    # Losses are compared to rounding; TF32 would hide that.
-    torch.backends.cudnn.allow_tf32 = False
-
     if options.recording:
         measure_recording(options)
         return
-    variants = {"straightforward": Variant(options, ours=False), "ours": Variant(options, ours=True)}
-    first = {name: variant.run() for name, variant in variants.items()}
-    difference = max(abs(first["ours"][key] - value) for key, value in first["straightforward"].items())
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(options.repeats):
-        for name, variant in variants.items():
-            started = time.perf_counter()
-            variant.run()
-            seconds[name].append(time.perf_counter() - started)
-    del variants, variant
 
     context = multiprocessing.get_context("spawn")
-    peaks = {}
-    for name in seconds:
-        with context.Pool(1) as pool:
-            peaks[name] = pool.apply(peak_memory, (options,), {"ours": name == "ours"})
+    sides = {}
+    for name in ("straightforward", "ours"):
+        sides[name], theirs = context.Pipe()
+        context.Process(target=serve, args=(theirs, options, name == "ours"), daemon=True).start()
+    steps: dict[str, list[tuple[dict[str, float], float, float]]] = {name: [] for name in sides}
+    for _ in range(1 + options.repeats):
+        for name, side in sides.items():
+            side.send(True)
+            steps[name].append(side.recv())
+    for side in sides.values():
+        side.send(False)
 
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    first = {name: found[0] for name, found in steps.items()}
+    difference = max(abs(first["ours"][0][key] - value) for key, value in first["straightforward"][0].items())
+    peaks = {name: peak for name, (_, _, peak) in first.items()}
+    medians = {name: statistics.median(seconds for _, seconds, _ in found[1:]) for name, found in steps.items()}
     print(
         f"{options.device}, {options.threads} threads: batch {options.batch_size}, {options.sequence_length} frames "
         f"(mirrored: {2 * options.sequence_length - 1}), {options.blocks} blocks, median of {options.repeats}"

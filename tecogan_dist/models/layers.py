@@ -6,12 +6,18 @@ import torch
 from torch import Tensor, nn
 
 
+def memory_format(device: torch.device) -> torch.memory_format:
+    """In which a large convolution's weights are read as they are: others are brought into it for every pass."""
+    return torch.contiguous_format if device.type == "cuda" else torch.channels_last
+
+
 def channels_last(x: Tensor) -> Tensor:
     """(N, C, H, W) in the memory order in which large convolutions are fastest on a CPU; on CUDA x as it is.
 
     Generator and VGG19, most of a step's work, do this to their input, and their layers keep the order; that of the
-    weights, which DeepSpeed flattens, does not matter then. Flow network and discriminator stay in the plain order: it
-    rounds half as much there, and their rounding decides kinks (max pool, leaky ReLU, the pixel that a flow points to).
+    generator's weights, which DeepSpeed flattens, matters little. Flow network and discriminator stay in the plain
+    order: it rounds half as much there, and their rounding decides kinks (max pool, leaky ReLU, the pixel that a flow
+    points to).
 
     On CUDA a step at the published crop size is bound by the number of kernels, and channels_last adds some for
     flattened weights (H100, batch 4: 346 against 322 ms in fp32, 289 against 279 ms in bf16).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 
 import psutil
@@ -12,18 +13,33 @@ from tecogan_dist.config.schema import Config
 from tecogan_dist.runs.quantities import ALLOC_RETRIES, GPU_PEAK, GPU_RESERVED, HOST_MEMORY
 
 GIB = 2**30
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""The names of glibc's malloc.h."""
 
 
 def prepare_device(device: torch.device, config: Config) -> None:
     """Process-wide settings of torch. A CPU worker uses as many threads as CPUs are reserved for it."""
     if device.type == "cpu":
         torch.set_num_threads(config.cluster.cpus_per_worker)
+        keep_freed_memory()
         return
     torch.cuda.set_device(device)
     # fp32 means fp32: cuDNN's default of TF32 has 10 bits of mantissa. For speed there is bf16.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep large pieces of memory for its next tensors, as torch does by itself on a GPU.
+
+    glibc gives pieces above 32 MB, and the free end of its heap, back to the kernel, which then clears every page
+    anew: 3% of a step's time with one window, 8% with four. Another C library stays as it is.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_MMAP_THRESHOLD, 2**30)
 
 
 def out_of_memory(error: torch.cuda.OutOfMemoryError) -> str:

@@ -6,17 +6,22 @@ losses except ping-pong.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tecogan_dist.base.invariants import require
-from tecogan_dist.models.vgg import FEATURES, Vgg19
+from tecogan_dist.models.vgg import FEATURES, LEVELS, Vgg19, cosine, unit
 from tecogan_dist.ops.resampling import warp
 
 LOG_EPSILON = 1e-12
 """Added inside the logarithms of the adversarial losses (the original's EPS)."""
+CPU_CHUNK_BYTES = 2**24
+"""Of a chunk's features in VGG19's first level, which are its largest: 4 frames of 128x128. With more a CPU fetches new
+memory from the kernel for every layer (31 instead of 211 GFLOP/s in the first one), with fewer the last levels' weights
+are read too often."""
 
 
 def content(sr_frames: Tensor, hr_frames: Tensor) -> Tensor:
@@ -68,52 +73,76 @@ def perceptual(sr_frames: Tensor, hr_frames: Tensor, vgg: Vgg19, *, chunk: int) 
     only the sum carries a gradient, and only to ``sr_frames``.
 
     VGG19 is most of a training step's time and memory, so a target's features are computed once for both frames that
-    have it, and ``chunk`` frames at a time are sent through the network and back: what is kept for the backward pass
-    is the gradient image, not VGG19's activations.
+    have it, and ``chunk`` frames at a time (on a CPU no more than CPU_CHUNK_BYTES) are sent through the network and
+    back: what is kept for the backward pass is the gradient image, not VGG19's activations.
     """
-    total, layers = _Perceptual.apply(sr_frames, hr_frames, vgg, chunk)
-    return total, layers
+    n, t, _, h, w = sr_frames.shape
+    length = hr_frames.shape[1]
+    require(t in (length, 2 * length - 1), f"{t} frames are {length}, or those mirrored")
+    if not sr_frames.is_cuda:
+        chunk = min(chunk, max(1, CPU_CHUNK_BYTES // (LEVELS[0][0] * h * w * sr_frames.element_size())))
+    needs_gradient = torch.is_grad_enabled() and sr_frames.requires_grad
+    ours, targets = sr_frames.detach().flatten(0, 1), hr_frames.flatten(0, 1)
+    gradient = torch.zeros_like(ours) if needs_gradient else None
+    cosines = ours.new_zeros(len(FEATURES))
+    for rows, ways in _comparisons(n, length, t, chunk, ours.device):
+        with torch.no_grad():
+            target_features = [unit(layer) for layer in vgg(targets[rows])]
+        for compared, kept in ways:
+            frames = ours[compared].requires_grad_(needs_gradient)
+            with torch.set_grad_enabled(needs_gradient):
+                layers = torch.stack(
+                    [
+                        cosine(layer, target[kept]).mean((1, 2)).sum() / (n * t)
+                        for layer, target in zip(vgg(frames), target_features, strict=True)
+                    ]
+                )
+                cosines += layers.detach()
+                if gradient is not None:
+                    (gradient[compared],) = torch.autograd.grad(-layers.sum(), frames)
+    distances = 1 - cosines
+    total = distances.sum()
+    if gradient is not None:
+        total = with_gradient(total, of=sr_frames, gradient=gradient.view_as(sr_frames))
+    return total, distances
 
 
-class _Perceptual(torch.autograd.Function):
+@functools.lru_cache(maxsize=16)
+def _comparisons(
+    n: int, length: int, t: int, chunk: int, device: torch.device
+) -> list[tuple[Tensor, list[tuple[Tensor, Tensor]]]]:
+    """For each chunk of the n * ``length`` targets: their rows, and for the way there and the way back the rows of the
+    n * ``t`` frames and which of the chunk's targets those are compared with.
+
+    Kept on the device, for each copy of a list to a GPU would wait for it.
+    """
+    found = []
+    chunk = -(-n * length // -(-n * length // chunk))  # all as large as they can be alike
+    for first in range(0, n * length, chunk):
+        places = [divmod(k, length) for k in range(first, min(first + chunk, n * length))]
+        ways = [[(s * t + i, j) for j, (s, i) in enumerate(places)]]
+        if t > length:  # frame i and its mirror image, 2 (length - 1) - i; the last one has none
+            ways.append([(s * t + t - 1 - i, j) for j, (s, i) in enumerate(places) if i < length - 1])
+        on_device = [torch.tensor(way, device=device).unbind(1) for way in ways if way]
+        rows = torch.arange(first, first + len(places), device=device)
+        found.append((rows, [(compared, kept) for compared, kept in on_device]))
+    return found
+
+
+def with_gradient(loss: Tensor, *, of: Tensor, gradient: Tensor) -> Tensor:
+    """``loss``, a 0-dim tensor, with a gradient that is known already: its backward pass gives ``gradient`` to ``of``
+    and nothing to anything else."""
+    attached: Tensor = _WithGradient.apply(of, loss.detach(), gradient)
+    return attached
+
+
+class _WithGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, sr_frames: Tensor, hr_frames: Tensor, vgg: Vgg19, chunk: int) -> tuple[Tensor, Tensor]:
-        n, t = sr_frames.shape[:2]
-        length = hr_frames.shape[1]
-        require(t in (length, 2 * length - 1), f"{t} frames are {length}, or those mirrored")
-        needs_gradient = ctx.needs_input_grad[0]
-        gradient = torch.zeros_like(sr_frames) if needs_gradient else None
-        cosines = sr_frames.new_zeros(len(FEATURES))
-        # Frame i and its mirror image 2 (length - 1) - i are compared with the same target features.
-        ways = [range(length)] if t == length else [range(length), range(t - 1, length - 2, -1)]
-        for first in range(0, n * length, chunk):
-            places = [divmod(k, length) for k in range(first, min(first + chunk, n * length))]
-            sample = torch.tensor([s for s, _ in places], device=sr_frames.device)
-            target_index = torch.tensor([i for _, i in places], device=sr_frames.device)
-            target_features = vgg(hr_frames[sample, target_index])
-            for way in ways:
-                kept = [j for j, (_, i) in enumerate(places) if way is ways[0] or i < length - 1]
-                if not kept:
-                    continue
-                index = torch.tensor([way[places[j][1]] for j in kept], device=sr_frames.device)
-                frames = sr_frames[sample[kept], index].detach().requires_grad_(needs_gradient)
-                with torch.set_grad_enabled(needs_gradient):
-                    layers = torch.stack(
-                        [
-                            (ours * target[kept]).sum(1).mean((1, 2)).sum() / (n * t)
-                            for ours, target in zip(vgg(frames), target_features, strict=True)
-                        ]
-                    )
-                    cosines += layers.detach()
-                    if gradient is not None:
-                        (gradient[sample[kept], index],) = torch.autograd.grad(-layers.sum(), frames)
-        distances = 1 - cosines
-        ctx.mark_non_differentiable(distances)
-        if gradient is not None:
-            ctx.save_for_backward(gradient)
-        return distances.sum(), distances
+    def forward(ctx: Any, of: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:  # noqa: ARG004
+        ctx.save_for_backward(gradient)
+        return loss.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad_total: Tensor, _grad_layers: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_total, None, None, None
+        return gradient * grad, None, None

@@ -6,8 +6,7 @@ caller backpropagates both roots before it moves any weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -58,10 +57,10 @@ class Objective:
     ) -> ObjectiveResult:
         """Forward everything once.
 
-        ``lr_frames`` (N, T, 3, h, w), 0..1; ``hr_frames`` (N, T, 3, H, W), -1..1. ``discriminator`` is what its own
-        loss goes through (a DeepSpeed engine or the module itself), ``discriminator_module`` the bare module that the
-        generator is judged by, frozen meanwhile: the engine must not see the generator's pass. ``fade_in`` scales the
-        adversarial and feature-match losses. ``update_statistics`` is False for validation.
+        ``lr_frames`` (N, T, 3, h, w), 0..1; ``hr_frames`` (N, T, 3, H, W), -1..1. ``discriminator`` is what real
+        triplets go through (a DeepSpeed engine or the module itself), ``discriminator_module`` the bare module that
+        generated ones go through: an engine must not see that the generator's gradient is taken, too. ``fade_in``
+        scales the adversarial and feature-match losses. ``update_statistics`` is False for validation.
         """
         weights = self.config.loss
         values: dict[str, Tensor] = {}
@@ -90,26 +89,13 @@ class Objective:
                 lr_triplets = enlarged_triplets(inputs, self.config.model.scale, centred=centred)
             real = triplets(targets, flow, lr_triplets, self.config.discriminator)
             fake = triplets(sr_frames, flow, lr_triplets, self.config.discriminator)
-            real_score, real_features = discriminator(real, update_statistics=update_statistics)
-            fake_score, _ = discriminator(fake.detach(), update_statistics=update_statistics)
-            discriminator_loss = losses.discrimination(real_score, fake_score)
             judge = present(discriminator_module, "a discriminator comes with its module")
-            with frozen(judge):
-                judged_score, judged_features = judge(fake)
-            values["adversarial"] = losses.adversarial(judged_score)
-            total = total + fade_in * weights.adversarial * values["adversarial"]
-            if weights.feature_match > 0:
-                distances = losses.feature_distances([f.detach() for f in real_features], judged_features)
-                values |= {f"feature_match_{i}": distance for i, distance in enumerate(distances)}
-                # Numbers of Python: a tensor of them would be copied to the GPU, which waits for it.
-                terms = zip(distances, weights.feature_match_norms, strict=True)
-                values["feature_match"] = torch.stack([weights.feature_match * d / norm for d, norm in terms]).sum()
-                total = total + fade_in * values["feature_match"]
-            values["discriminator"] = discriminator_loss
-            values["real_score"], values["fake_score"] = real_score.mean(), fake_score.mean()
-            values["accuracy"] = ((real_score > 0.5).float().mean() + (fake_score < 0.5).float().mean()) / 2
-            # How far the discriminator is ahead: 0 when it cannot tell; the caller averages and compares it.
-            values["balance"] = torch.log(real_score + losses.LOG_EPSILON).mean() + values["adversarial"]
+            judgement = self._judgement(
+                discriminator, judge, real, fake, fade_in=fade_in, update_statistics=update_statistics
+            )
+            values |= judgement.losses
+            total = total + judgement.generator_loss
+            discriminator_loss = judgement.discriminator_loss
         values["total"] = total
         return ObjectiveResult(
             losses={name: value.detach() for name, value in values.items()},
@@ -117,6 +103,53 @@ class Objective:
             discriminator_loss=discriminator_loss,
             unrolled=unrolled,
         )
+
+    def _judgement(
+        self,
+        discriminator: Callable[..., tuple[Tensor, list[Tensor]]],
+        module: nn.Module,
+        real: Tensor,
+        fake: Tensor,
+        *,
+        fade_in: float,
+        update_statistics: bool,
+    ) -> Judgement:
+        """What the discriminator makes of triplets: ``real`` ones through ``discriminator``, ``fake`` ones through its
+        ``module``."""
+        weights = self.config.loss
+        values: dict[str, Tensor] = {}
+        real_score, real_features = discriminator(real, update_statistics=update_statistics)
+        # One pass for both networks' losses, as in the original's graph. It begins at a copy of the triplets: what the
+        # generator's losses do to that is found out here, and the discriminator's backward pass will end there.
+        seen = fake.detach().requires_grad_(fake.requires_grad)
+        fake_score, fake_features = module(seen, update_statistics=update_statistics)
+        values["adversarial"] = losses.adversarial(fake_score)
+        generator_loss = fade_in * weights.adversarial * values["adversarial"]
+        if weights.feature_match > 0:
+            distances = losses.feature_distances([f.detach() for f in real_features], fake_features)
+            values |= {f"feature_match_{i}": distance for i, distance in enumerate(distances)}
+            # Numbers of Python: a tensor of them would be copied to the GPU, which waits for it.
+            terms = zip(distances, weights.feature_match_norms, strict=True)
+            values["feature_match"] = torch.stack([weights.feature_match * d / norm for d, norm in terms]).sum()
+            generator_loss = generator_loss + fade_in * values["feature_match"]
+        if seen.requires_grad:
+            (gradient,) = torch.autograd.grad(generator_loss, seen, retain_graph=True)
+            generator_loss = losses.with_gradient(generator_loss, of=fake, gradient=gradient)
+        values["discriminator"] = losses.discrimination(real_score, fake_score)
+        values["real_score"], values["fake_score"] = real_score.mean(), fake_score.mean()
+        values["accuracy"] = ((real_score > 0.5).float().mean() + (fake_score < 0.5).float().mean()) / 2
+        # How far the discriminator is ahead: 0 when it cannot tell; the caller averages and compares it.
+        values["balance"] = torch.log(real_score + losses.LOG_EPSILON).mean() + values["adversarial"]
+        return Judgement(values, generator_loss, values["discriminator"])
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Losses by name, the generator's part of them, which trains nothing else, and the discriminator's own."""
+
+    losses: dict[str, Tensor]
+    generator_loss: Tensor
+    discriminator_loss: Tensor
 
 
 def mirror(frames: Tensor) -> Tensor:
@@ -170,16 +203,3 @@ def triplets(frames: Tensor, flow: Tensor, lr_triplets: Tensor | None, discrimin
 def stack_colours(frame_triplets: Tensor) -> Tensor:
     """(M, 3, C, H, W) to (M, 3 C, H, W), colour by colour: R of the three frames, then G, then B."""
     return frame_triplets.transpose(1, 2).flatten(1, 2)
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """No gradient reaches the module's parameters from what is computed inside."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)

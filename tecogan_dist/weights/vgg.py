@@ -14,11 +14,13 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.inputs import check_regular
 from tecogan_dist.base.state_dicts import not_finite, read_state_dict, select
 from tecogan_dist.config.schema import RANDOM
+from tecogan_dist.models import layers
 from tecogan_dist.models.vgg import LEVELS, Preprocessing, Vgg19
 from tecogan_dist.weights.format import SUFFIX, VGG_FORMAT, shapes
 from tecogan_dist.weights.tensors import CHECKSUM, read_tensors, write_tensors
 
 _VERSION = "1"
+CPU = torch.device("cpu")
 _HOW_TO_GET = (
     "take torchvision's vgg19-dcbb9e9d.pth, or what 'tecogan convert' makes of TF-slim's vgg_19.ckpt, and give "
     "--perceptual.weights FILE, or vgg19, which fetches it; or train without with --loss.perceptual 0"
@@ -71,12 +73,12 @@ def _preprocessing(path: Path, metadata: dict[str, str]) -> Preprocessing:
     raise UserError(f"{path} was written by another version of tecogan_dist: convert it again.")
 
 
-def build_vgg(weights: VggWeights) -> Vgg19:
-    """A frozen VGG19 with these weights, on the CPU."""
+def build_vgg(weights: VggWeights, device: torch.device = CPU) -> Vgg19:
+    """A frozen VGG19 with these weights on the device, in the memory order in which it is fastest there."""
     with torch.random.fork_rng(devices=[]):  # its own initial values, soon replaced, must not move the run's seed
         vgg = Vgg19(weights.preprocessing)
     vgg.load_state_dict(weights.state)
-    return vgg.eval()
+    return vgg.eval().to(device=device, memory_format=layers.memory_format(device))
 
 
 def save_vgg(path: Path, weights: VggWeights) -> None:

@@ -207,8 +207,8 @@ def test_converting_vgg19(tmp_path: Path) -> None:
         tensors["vgg_19/conv5/conv5_4/weights"],
     )
     # The normalisation follows from the file: 0..255 minus TF-slim's mean colour.
-    torch.testing.assert_close(vgg.mean.flatten() * 255, torch.tensor([123.68, 116.779, 103.939]))
-    torch.testing.assert_close(vgg.deviation.flatten() * 255, torch.ones(3))
+    assert torch.equal(vgg.mean.flatten(), torch.tensor([123.68, 116.78, 103.94]))
+    assert torch.equal(vgg.deviation.flatten(), torch.ones(3))
     tensors["vgg_19/conv5/conv5_4/biases"][3] = np.inf
     with pytest.raises(UserError, match="1 of the 512 numbers in vgg_19/conv5/conv5_4/biases are infinite"):
         vgg_from_tensorflow(tensors)

@@ -21,7 +21,18 @@ from tecogan_dist.weights.vgg import VggWeights
 from tests.parity.reference import TrainingTrace, close, fill_by_rule, sampled
 
 OUR_LOSS = {theirs: ours for ours, theirs in ORIGINAL_NAMES.items() if ours != "balance"}
-SCOPES = ("generator/", "fnet/", "tdiscriminator/")
+DISCRIMINATOR = "tdiscriminator/"
+SCOPES = ("generator/", "fnet/", DISCRIMINATOR)
+OFF = {"generator/": 0.03, "fnet/": 0.03, DISCRIMINATOR: 0.15}
+"""The share of the weights that may be off by more than a tenth of a step after 4 steps.
+
+The discriminator's is not decided by the race of the original's graph: taking both gradients in its order (the
+generator's goes through a discriminator that has been updated already) moves 0.01% to 1.2% of these weights of ours in
+eight runs. It is rounding. Noise of 1e-6 on the generator's first weights moves 2%, noise of 1e-5 4% to 7%, and three
+draws of 1e-6 have 2.3%, 5.0% and 7.0% off the trace ``main_asis``, and 0.3%, 1.8% and 9.2% off ``main_clean``: the
+gradient of the first layer sums over all pixels what nearly cancels, leaky ReLUs tip over, and Adam makes full steps of
+the signs. The two traces themselves differ by 7.0%.
+"""
 STEP_TOLERANCE = (1e-5, 5e-4, 1e-3, 3e-3)
 """Relative tolerance of raw losses at each step: rounding grows through the kinks of floor, leaky ReLU and max pool."""
 
@@ -141,6 +152,7 @@ def check_weights(trace: TrainingTrace, i: int, weights: dict[str, np.ndarray]) 
             assert not moved.any(), f"{scope} moved at step {i}, the original did not"
             continue
         cosine = moved @ they_moved / (np.linalg.norm(moved) * np.linalg.norm(they_moved))
-        allowed = 0.01 if is_clean(trace) else 0.08 if scope == "tdiscriminator/" else 0.05
+        allowed = OFF[scope] if scope == DISCRIMINATOR else 0.01 if is_clean(trace) else 0.05
         assert off <= allowed, f"{scope} step {i}: {off:.2%} of the samples are off by more than a tenth of a step"
-        assert cosine > (0.999 if is_clean(trace) else 0.995), f"{scope} step {i}: cosine {cosine}"
+        is_tight = is_clean(trace) and scope != DISCRIMINATOR
+        assert cosine > (0.999 if is_tight else 0.995), f"{scope} step {i}: cosine {cosine}"

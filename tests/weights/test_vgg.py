@@ -15,6 +15,7 @@ import torchvision
 from torch import Tensor
 
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.models.vgg import unit
 from tecogan_dist.weights.vgg import VggWeights, build_vgg, read_vgg, save_vgg
 from tests.support.weights_files import assert_equal_states, save_small
 
@@ -56,7 +57,7 @@ def test_torchvision_vgg_computes_as_torchvision_does(
         # torchvision's layers after which conv2_2, conv3_4, conv4_4 and conv5_4 have passed their ReLU.
         for feature, end in zip(found, (9, 18, 27, 36), strict=True):
             expected = torch.nn.functional.normalize(features[:end](normalize(frames)), dim=1)
-            torch.testing.assert_close(feature, expected, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(unit(feature), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_vgg_of_tf_slim_comes_back(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_vgg_of_tf_slim_comes_back(tmp_path: Path) -> None:
     sent: VggWeights = pickle.loads(pickle.dumps(loaded))
     vgg = build_vgg(sent)
     assert_equal_states(vgg.state_dict(), weights.state)
-    torch.testing.assert_close(vgg.mean.flatten() * 255, torch.tensor([123.68, 116.779, 103.939]))
+    assert torch.equal(vgg.mean.flatten(), torch.tensor([123.68, 116.78, 103.94]))
 
 
 def test_random_vgg_follows_its_seed() -> None:
