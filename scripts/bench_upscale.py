@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.progress import Progress
 from tecogan_dist.config.schema import ModelConfig
 from tecogan_dist.models.build import build_upscaler
@@ -35,13 +36,15 @@ from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.ops.images import pad_symmetric, space_to_depth, to_signed, to_unit
 from tecogan_dist.ops.resampling import resize_bicubic, resize_bilinear, warp
 from tecogan_dist.upscaling.beginning import begin
+from tecogan_dist.upscaling.devices import check_precision
 from tecogan_dist.upscaling.images import to_image
 from tecogan_dist.upscaling.job import Here
-from tecogan_dist.upscaling.recurrence import Recurrence
+from tecogan_dist.upscaling.recurrence import Precision, Recurrence
 from tecogan_dist.upscaling.request import Request, open_request
 from tecogan_dist.upscaling.source import SourceOptions
 from tecogan_dist.video.writer import FrameWriter
 
+CPU = torch.device("cpu")
 PEAK_SHAPES = ((64, 256), (64, 144), (128, 128))
 """Channels and side of the convolutions whose best rate is the peak: one of the network's own, and larger ones."""
 
@@ -82,8 +85,8 @@ class Straightforward:
 class Ours:
     """The same by the package."""
 
-    def __init__(self, model: RecurrentUpscaler, size: tuple[int, int]) -> None:
-        self._recurrence = Recurrence(model, size=size, device=torch.device("cpu"))
+    def __init__(self, model: RecurrentUpscaler, size: tuple[int, int], *, precision: Precision = "fp32") -> None:
+        self._recurrence = Recurrence(model, size=size, device=CPU, precision=precision)
 
     @torch.inference_mode()
     def step(self, frame: Tensor) -> Tensor:
@@ -134,11 +137,13 @@ def convolution_peak(clock: Callable[[], float]) -> float:
 
 
 def network_alone(options: argparse.Namespace, blocks: int, size: tuple[int, int], clock: Callable[[], float]) -> str:
-    """A row of the first table: both ways in turn, frame by frame."""
+    """A row of the first table: all ways in turn, frame by frame."""
     model = upscaler(blocks)
     frames = film(*size, options.frames + 1)
     ways: list[Straightforward | Ours] = [Straightforward(model), Ours(model, size)]
-    seconds: list[list[float]] = [[], []]
+    if has_bf16():
+        ways.append(Ours(model, size, precision="bf16"))
+    seconds: list[list[float]] = [[] for _ in ways]
     largest = 0.0
     for frame in frames:
         results = []
@@ -148,13 +153,23 @@ def network_alone(options: argparse.Namespace, blocks: int, size: tuple[int, int
             to_image(results[-1])
             spent.append(clock() - began)
         largest = max(largest, float((results[0] - results[1]).abs().max()))
-    straightforward, ours = (statistics.median(spent[1:]) for spent in seconds)  # the first frame has no past
+    straightforward, ours, *half = (statistics.median(spent[1:]) for spent in seconds)  # the first frame has no past
     peak = convolution_peak(clock)
     fraction = multiplications(blocks, *size) / ours / peak
     return (
         f"| {size[0]}x{size[1]} | {blocks} | {1000 * straightforward:.0f} ms / {1000 * ours:.0f} ms = "
-        f"{straightforward / ours:.2f} | {peak / 1e9:.0f} GFLOP/s | {fraction:.2f} | {largest:.0e} |"
+        f"{straightforward / ours:.2f} | {peak / 1e9:.0f} GFLOP/s | {fraction:.2f} | {largest:.0e} | "
+        + (f"{1000 * half[0]:.0f} ms, {ours / half[0]:.2f} times as fast |" if half else "this CPU has none |")
     )
+
+
+def has_bf16() -> bool:
+    """Whether ``upscale`` would take --precision bf16 on this CPU."""
+    try:
+        check_precision(CPU, "bf16")
+    except UserError:
+        return False
+    return True
 
 
 def whole_video(options: argparse.Namespace, blocks: int, size: tuple[int, int], folder: Path) -> str:
@@ -208,8 +223,8 @@ def main() -> None:
     clock = time.perf_counter if options.clock == "wall" else time.process_time
     sizes = [(int(height), int(width)) for height, width in (size.split("x") for size in options.sizes)]
     cases = list(itertools.product(sizes, options.blocks))
-    print("| size | blocks | straightforward / ours | convolution peak | ours, of the peak | largest difference |")
-    print("|---|---|---|---|---|---|")
+    print("| size | blocks | straightforward / ours | convolution peak | ours, of the peak | difference | bf16 |")
+    print("|---|---|---|---|---|---|---|")
     for size, blocks in cases:
         print(network_alone(options, blocks, size, clock), flush=True)
     if options.video_frames:

@@ -163,8 +163,8 @@ def _add_network(add: Add) -> None:
         "--precision",
         choices=["auto", *get_args(Precision)],
         default="auto",
-        help="auto (default): tf32 on CUDA, within a level of fp32 and 3 to 7 times as fast; bf16 is faster and "
-        "coarser; on a CPU fp32",
+        help="auto (default): tf32 on CUDA, within a level of fp32 and 3 to 7 times as fast, and fp32 on a CPU; bf16 "
+        "is faster and coarser, on a CPU if it has AVX512-BF16 or AMX",
     )
     add("--exact", action="store_true", help="the original's numbers: fp32 everywhere")
     add(

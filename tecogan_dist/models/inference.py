@@ -15,7 +15,7 @@ Differences to :class:`RecurrentUpscaler`, whose weights it reads and never chan
 from __future__ import annotations
 
 import copy
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -37,18 +37,26 @@ FEWEST_ROWS = 6
 PLACES = ((0, 0), (0, 1), (1, 0), (1, 1))
 """Even or odd row and column of a pixel of the higher resolution."""
 CHANNELS_LAST = torch.channels_last
+Network = TypeVar("Network", bound=nn.Module)
 
 
-def for_inference(model: RecurrentUpscaler) -> RecurrentUpscaler:
+def for_inference(model: RecurrentUpscaler, *, half: bool = False) -> RecurrentUpscaler:
     """``model`` for one frame (1, 3, h, w) at a time without gradients, in either arithmetic, fastest in channels_last.
 
-    It shares the weights that it can; others are read here: make another one after they have changed.
+    It shares the weights that it can; others are read here: make another one after they have changed. ``half``: for
+    use under an autocast to bf16, with weights that are in bf16 already.
     """
     quick = copy.copy(model)
-    quick._modules = {"flow": _PlanarFlow(model.flow), "generator": _InferenceGenerator(model.generator)}
+    flow, generator = (_in_bf16(model.flow), _in_bf16(model.generator)) if half else (model.flow, model.generator)
+    quick._modules = {"flow": _PlanarFlow(flow), "generator": _InferenceGenerator(generator)}
     if model.warp is warp:
         quick.warp = _sample
     return quick
+
+
+def _in_bf16(network: Network) -> Network:
+    """A copy with such weights, in the order in which convolutions read them."""
+    return copy.deepcopy(network).to(dtype=torch.bfloat16, memory_format=CHANNELS_LAST)
 
 
 class _PlanarFlow(nn.Module):

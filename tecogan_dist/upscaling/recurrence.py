@@ -143,7 +143,9 @@ class Recurrence:
             return _channels_last(self._network.next_frame(lr_frame, *self._previous))
 
     def _make_network(self) -> FrameNetwork:
-        network = self._model if self._device.type == "cuda" else for_inference(self._model)
+        network = self._model
+        if self._device.type != "cuda":
+            network = for_inference(network, half=self._precision == "bf16")
         if self.tile is not None:
             return TiledUpscaler(network, self.tile)
         return GraphedUpscaler(network, note=self._note) if self._graph else network

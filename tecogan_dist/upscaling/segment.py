@@ -26,6 +26,7 @@ from tecogan_dist.config.degradations import Degradation, is_centred
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.ops.resampling import resize_bicubic
 from tecogan_dist.upscaling.check import Look, check_result, check_written, look
+from tecogan_dist.upscaling.devices import check_precision
 from tecogan_dist.upscaling.feeding import Frame, Given, in_order
 from tecogan_dist.upscaling.folder import WorkFolder
 from tecogan_dist.upscaling.images import to_host, to_image
@@ -123,13 +124,15 @@ class Kept:
         key = (task.rendering, size)
         if self._recurrence is None or self._recurrence[0] != key:
             self._recurrence = None  # its memory first
+            device = next(model.parameters()).device
+            check_precision(device, task.rendering.precision)  # of a cluster's machines not all need be alike
             tile = smallest(task.rendering.tile, WorkFolder(task.output).tile())
             if tile != task.rendering.tile:
                 note(f"memory has run out before: the network runs in tiles of {tile} pixels")
             recurrence = Recurrence(
                 model,
                 size=size,
-                device=next(model.parameters()).device,
+                device=device,
                 degradation=task.rendering.degrade,
                 precision=task.rendering.precision,
                 tile=tile,

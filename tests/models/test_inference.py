@@ -90,7 +90,11 @@ def test_the_model_stays_as_it_was() -> None:
 def test_bf16() -> None:
     model = network()
     frame = noise(1, 3, 24, 24)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        half, expected = for_inference(model).first_frame(frame), model.first_frame(frame)
-    assert half.dtype == torch.float32
-    assert (half - expected).abs().mean() < 0.01
+        expected = model.first_frame(frame)
+        cast_each_time, cast_once = (for_inference(model, half=half).first_frame(frame) for half in (False, True))
+    for ours in (cast_each_time, cast_once):
+        assert ours.dtype == torch.float32
+        assert (ours - expected).abs().mean() < 0.01
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
