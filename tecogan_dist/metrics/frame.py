@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
 
 from tecogan_dist.metrics.protocol import Images
 
@@ -42,6 +41,8 @@ def ssim_y(y_result: Luma, y_target: Luma, *, data_range: float | None) -> float
     5. ``data_range`` scales both constants; None: the range of the *result's* luma, max - min, as in the original, or
     255 for a flat result, where the original divides 0 by 0.
     """
+    from scipy.ndimage import uniform_filter  # it takes a sixth of a second, and every training worker imports this
+
     if data_range is None:
         data_range = float(y_result.max() - y_result.min()) or 255.0
     mean_result, mean_target, squares, products = (

@@ -20,7 +20,6 @@ from tecogan_dist.runs.facts import Facts
 from tecogan_dist.runs.previews import ANIMATION_NAME, FOLDER, PROFILE_NAME, PreviewFiles
 from tecogan_dist.runs.records import METRICS_FILE, TENSORBOARD_FOLDER, drop_after, metrics_line
 from tecogan_dist.tracking.previews import Previews, Still
-from tecogan_dist.tracking.tensorboard import TensorBoardRecords
 from tecogan_dist.tracking.wandb_identity import identity_of
 from tecogan_dist.tracking.wandb_records import WandbRecords
 from tecogan_dist.tracking.wandb_variables import RUN_ID, WandbVariables
@@ -60,6 +59,9 @@ class Tracker:
         folder.mkdir(parents=True, exist_ok=True)
         self._metrics = folder / METRICS_FILE
         drop_after(self._metrics, first_step)
+        # Here, for it takes half a second, and of a run's processes only this one needs it.
+        from tecogan_dist.tracking.tensorboard import TensorBoardRecords
+
         self._tensorboard = TensorBoardRecords(folder / TENSORBOARD_FOLDER, first_step=first_step, searched=searched)
         self._previews = Previews(folder / FOLDER, output, first_step=first_step, say=say, may_write=may_publish)
         self._kept: tuple[int, PreviewFiles] | None = None
