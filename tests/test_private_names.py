@@ -22,6 +22,7 @@ SWEEP = "tecogan_dist/tuning/sweep.py"
 LEDGER = "tecogan_dist/tuning/ledger.py"
 DEEPSPEED = "tecogan_dist/training/engines/deepspeed.py"
 MOMENTS = "tecogan_dist/training/engines/moments.py"
+COMPILING = "tecogan_dist/training/compiling.py"
 PT2 = "tecogan_dist/upscaling/export/pt2_file.py"
 STREAM = "tecogan_dist/data/stream/stream.py"
 ERRORS = "tecogan_dist/cluster/ray_errors.py"
@@ -77,6 +78,11 @@ NAMES = [
         "DeepSpeedZeroOptimizer._lazy_init_hp_params_optimizer_state",
         MOMENTS,
     ),
+    ("torch._dynamo.utils", "counters", COMPILING),
+    ("torch._functorch.config", "donated_buffer", COMPILING),
+    ("torch.compiler", "skip_guard_on_globals_unsafe", COMPILING),
+    ("torch.distributed._functional_collectives", "all_reduce", "tecogan_dist/models/discriminator.py"),
+    ("torch.distributed._functional_collectives", "wait_tensor", "tecogan_dist/models/discriminator.py"),
     ("torch._inductor", "aoti_compile_and_package", PT2),
     ("torch._inductor", "aoti_load_package", PT2),
     ("torch._inductor.cpp_builder", "get_cpp_compiler", PT2),

@@ -153,6 +153,11 @@ def _cluster_problems(config: Config) -> list[str]:
         problems.append("cluster.precision bf16 needs cluster.zero_stage 1, 2 or 3 (stage 0 drifts)")
     if cluster.overlap_communication and cluster.zero_stage == 0:
         problems.append("cluster.overlap_communication needs cluster.zero_stage 1, 2 or 3 (stage 0 has none)")
+    if cluster.compile == "on" and cluster.zero_stage == 3:
+        problems.append(
+            "cluster.compile on needs cluster.zero_stage 0, 1 or 2 (stage 3 brings weights in by hooks inside of what "
+            "would be compiled)"
+        )
     if config.optimizer.ema_decay and cluster.zero_stage == 3:
         problems.append(
             "optimizer.ema_decay needs cluster.zero_stage 0, 1 or 2 (stage 3 would gather all weights for every step)"

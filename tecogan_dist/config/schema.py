@@ -198,6 +198,10 @@ class ClusterConfig:
     """bf16: autocast of convolutions; weights, losses and optimiser stay in fp32."""
     zero_stage: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO stage of both engines."""
+    compile: Literal["off", "on", "auto"] = "auto"
+    """on: flow network, recurrent step, discriminator and VGG19 through torch.compile before the first step, which
+    takes minutes, for fewer and larger kernels in each step. It needs a C++ compiler, on CUDA triton and a C compiler.
+    auto: off, as long as that was not measured on a GPU."""
     activation_checkpointing: Switch = False
     """Compute each frame's activations again in the backward pass: long windows in little memory, a third slower."""
     overlap_communication: Switch = False

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_nn
+import torch.distributed._functional_collectives as collectives
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tecogan_dist.base.invariants import present
 from tecogan_dist.models.layers import Conv3x3, HalvingConv4x4
 
 WIDTHS = (64, 64, 128, 256)
@@ -88,9 +91,9 @@ class BatchNorm(nn.Module):
 
     def _normalize_globally(self, x: Tensor, update_statistics: bool) -> Tensor:
         workers = dist.get_world_size()
-        mean = dist_nn.all_reduce(x.mean((0, 2, 3))) / workers
+        mean = sum_over_workers(x.mean((0, 2, 3))) / workers
         centred = x - mean.view(1, -1, 1, 1)
-        variance = dist_nn.all_reduce(centred.square().mean((0, 2, 3))) / workers
+        variance = sum_over_workers(centred.square().mean((0, 2, 3))) / workers
         if update_statistics:
             count = workers * x.numel() // x.shape[1]
             with torch.no_grad():
@@ -98,6 +101,34 @@ class BatchNorm(nn.Module):
                 self.moving_variance.lerp_(variance * (count / (count - 1)), self.MOMENTUM)
         scale = (variance + self.EPSILON).rsqrt()
         return centred * scale.view(1, -1, 1, 1) + self.beta.view(1, -1, 1, 1)
+
+
+def sum_over_workers(x: Tensor) -> Tensor:
+    """The sum of what all workers have; so is its gradient."""
+    total: Tensor = _SumOverWorkers.apply(x)
+    return total
+
+
+class _SumOverWorkers(torch.autograd.Function):
+    """In a graph of torch.compile by the collectives that it can take in, which do not have a gradient everywhere."""
+
+    @staticmethod
+    def forward(_ctx: Any, x: Tensor) -> Tensor:
+        return _summed(x)
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
+        return _summed(gradient)
+
+
+def _summed(x: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():
+        workers = present(dist.group.WORLD, "there are other workers")
+        traced: Tensor = collectives.wait_tensor(collectives.all_reduce(x.contiguous(), "sum", workers))
+        return traced
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
 
 
 @torch.no_grad()

@@ -56,7 +56,7 @@ def for_inference(model: RecurrentUpscaler, *, half: bool = False) -> RecurrentU
 
 def _in_bf16(network: Network) -> Network:
     """A copy with such weights, in the order in which convolutions read them."""
-    return copy.deepcopy(network).to(dtype=torch.bfloat16, memory_format=CHANNELS_LAST)
+    return copy.deepcopy(network).to(torch.bfloat16).to(memory_format=CHANNELS_LAST)
 
 
 class _PlanarFlow(nn.Module):

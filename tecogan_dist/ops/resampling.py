@@ -32,11 +32,11 @@ def warp(frames: Tensor, flow: Tensor) -> Tensor:
     n, c, h, w = frames.shape
     top, fraction_y = _split_position(torch.arange(h, device=flow.device).view(1, h, 1) - flow[:, 0], h)
     left, fraction_x = _split_position(torch.arange(w, device=flow.device).view(1, 1, w) - flow[:, 1], w)
-    corner = (top * w + left).view(n, h * w, 1).expand(-1, -1, c)
+    corner = (top * w + left).view(n, h * w, 1)
     pixels = frames.permute(0, 2, 3, 1).reshape(n, h * w, c)
 
     def at(offset: int) -> Tensor:
-        return pixels.gather(1, corner + offset)
+        return pixels.gather(1, (corner + offset).expand(-1, -1, c))
 
     fraction_y, fraction_x = fraction_y.view(n, h * w, 1), fraction_x.view(n, h * w, 1)
     top_left, top_right, bottom_left, bottom_right = at(0), at(1), at(w), at(w + 1)
@@ -65,9 +65,18 @@ def resize_bilinear(x: Tensor, factor: int, *, centred: bool = False) -> Tensor:
     h, w = x.shape[-2:]
     if centred:
         return F.interpolate(x, size=(h * factor, w * factor), mode="bilinear", align_corners=False)
-    padded = F.pad(x, (0, 1, 0, 1), mode="replicate")
+    padded = _with_doubled_edges(x)
     grown = F.interpolate(padded, size=(h * factor + 1, w * factor + 1), mode="bilinear", align_corners=True)
     return grown[..., : h * factor, : w * factor]
+
+
+def _with_doubled_edges(x: Tensor) -> Tensor:
+    """Images with their last row and column twice."""
+    if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
+        # The gradient of a replicating pad has another order in memory than torch.compile expects on a CPU.
+        x = torch.cat([x, x[..., -1:]], dim=-1)
+        return torch.cat([x, x[..., -1:, :]], dim=-2)
+    return F.pad(x, (0, 1, 0, 1), mode="replicate")
 
 
 def resize_bicubic(x: Tensor, scale: int = 4, *, centred: bool = False) -> Tensor:

@@ -43,6 +43,13 @@ class Clock:
         self._steps += 1
 
     @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """What happens meanwhile, once in a run, is no part of any step's time."""
+        since = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - since
+
+    @contextlib.contextmanager
     def holding_up(self, name: str) -> Iterator[None]:
         """Steps wait meanwhile, for checkpoints or for held-out scenes; ``name`` is what that is recorded as."""
         since = time.perf_counter()

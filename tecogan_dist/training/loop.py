@@ -25,6 +25,7 @@ from tecogan_dist.runs.writing import Snapshot
 from tecogan_dist.tracking.wandb_records import END_SECONDS
 from tecogan_dist.training.begin import begin, the_first_workers
 from tecogan_dist.training.clock import Clock
+from tecogan_dist.training.compiling import compiles
 from tecogan_dist.training.device import prepare_device, to_device
 from tecogan_dist.training.ledger import Flags
 from tecogan_dist.training.profiling import Profiler
@@ -76,6 +77,11 @@ def train(
             validator.start(step)
         batches = to_device(_windows(task, stream, first_step, rank=rank, workers=workers), device)
         for windows in clock.timed(batches, on_first=lambda seconds: zero.begins(first_step, workers, seconds)):
+            if step.state.step == first_step and compiles(config):
+                zero.say("compiling the networks, once: this takes minutes")
+                with clock.stopped():
+                    step.compile(windows)
+
             # A step.
             try:
                 with profiler.step(step.state.step + 1):
@@ -87,6 +93,8 @@ def train(
             heartbeat(0.0)
             if outcome.problem:
                 zero.say(f"warning: step {number} is left out: {outcome.problem}")
+            if step.compiled_again():
+                zero.say(f"warning: networks were compiled again in step {number}: it is to be reported")
 
             # What the workers agreed on: to end, to save, to take in what was measured.
             agreed = outcome.agreed

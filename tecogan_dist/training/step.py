@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from tecogan_dist.ops.images import to_unit
 from tecogan_dist.runs.checkpoints import TrainingState, moved_average
 from tecogan_dist.runs.quantities import ALL_REDUCE, BACKWARD, FORWARD, OPTIMISER, VALIDATION_LOSS
 from tecogan_dist.training.clock import Clock
+from tecogan_dist.training.compiling import CompiledParts, compiles
 from tecogan_dist.training.engines.ema import WeightAverage
 from tecogan_dist.training.engines.pair import EnginePair
 from tecogan_dist.training.ledger import Flags, Ledger, Sample, average_over_workers, mean_of
@@ -88,8 +90,12 @@ class TrainingStep:
     ) -> None:
         self.pair, self.average, self.state = pair, average, state
         self._config, self._device = config, device
-        self._objective = Objective(config, vgg=None if vgg is None else build_vgg(vgg).to(device))
+        network = None if vgg is None else build_vgg(vgg, device)
+        self._objective = Objective(config, vgg=network)
         self._ledger, self._probe = Ledger(), Probe(config, device)
+        self._compiled = None
+        if compiles(config):
+            self._compiled = CompiledParts(pair, network, device)
         pair.mark = self._probe.phases.end
 
     def __call__(
@@ -102,6 +108,7 @@ class TrainingStep:
         many steps in a row were left out.
         """
         config, pair, probe, phases = self._config, self.pair, self._probe, self._probe.phases
+        self.compile(windows)
         updates, losses = False, []
         phases.begin()
         forward, backward = probe.counting_forward(), probe.not_counting()
@@ -145,6 +152,21 @@ class TrainingStep:
             warped=result.unrolled.warped.detach(),
         )
 
+    def compile(self, windows: Tensor) -> None:
+        """Compile the networks for windows of this shape, where that is wanted and not done. All workers call it.
+
+        Nothing of the run's state changes. A step does it by itself if this was not called before.
+        """
+        if self._compiled is None or self._compiled.on:
+            return
+        count = self._config.accumulation
+        frames = [self.frames(windows[number::count]) for number in range(count)]
+        self._compiled.rehearse(frames, self._bare_losses, self._probe)
+
+    def compiled_again(self) -> bool:
+        """Whether anything was compiled since the last call or, at first, since :meth:`compile`: it should not be."""
+        return self._compiled is not None and self._compiled.has_more()
+
     @property
     def learning_rate(self) -> float:
         """Of the generator in the next step."""
@@ -156,14 +178,32 @@ class TrainingStep:
 
     def forward(self, lr_frames: Tensor, hr_frames: Tensor) -> ObjectiveResult:
         """The objective through the engines, in the run's precision."""
+        pair = self.pair
+        return self._losses(lr_frames, hr_frames, pair.upscaler, pair.discriminator, update_statistics=True)
+
+    def _bare_losses(self, lr_frames: Tensor, hr_frames: Tensor, *, update_statistics: bool = True) -> ObjectiveResult:
+        """The same beside the engines, which take no notice."""
+        networks = self.pair.upscaler_module, self.pair.discriminator_module
+        return self._losses(lr_frames, hr_frames, *networks, update_statistics=update_statistics)
+
+    def _losses(
+        self,
+        lr_frames: Tensor,
+        hr_frames: Tensor,
+        upscaler: Callable[..., Any],
+        discriminator: Callable[..., Any] | None,
+        *,
+        update_statistics: bool,
+    ) -> ObjectiveResult:
         with self._autocast():
             return self._objective(
-                upscaler=self.pair.upscaler,
-                discriminator=self.pair.discriminator,
+                upscaler=upscaler,
+                discriminator=discriminator,
                 discriminator_module=self.pair.discriminator_module,
                 lr_frames=lr_frames,
                 hr_frames=hr_frames,
                 fade_in=fade_in_at(self._config.loss, self.state.step),
+                update_statistics=update_statistics,
             )
 
     def updates_discriminator(self) -> bool:
@@ -199,16 +239,7 @@ class TrainingStep:
         Nothing is trained and no statistics are updated.
         """
         lr_frames, hr_frames = self.frames(windows.to(self._device))
-        with self._autocast():
-            result = self._objective(
-                upscaler=self.pair.upscaler_module,
-                discriminator=self.pair.discriminator_module,
-                discriminator_module=self.pair.discriminator_module,
-                lr_frames=lr_frames,
-                hr_frames=hr_frames,
-                fade_in=fade_in_at(self._config.loss, self.state.step),
-                update_statistics=False,
-            )
+        result = self._bare_losses(lr_frames, hr_frames, update_statistics=False)
         means = average_over_workers(result.losses).tolist()
         return {f"{VALIDATION_LOSS}/{name}": mean for name, mean in zip(result.losses, means, strict=True)}
 

@@ -78,7 +78,7 @@ def build_vgg(weights: VggWeights, device: torch.device = CPU) -> Vgg19:
     with torch.random.fork_rng(devices=[]):  # its own initial values, soon replaced, must not move the run's seed
         vgg = Vgg19(weights.preprocessing)
     vgg.load_state_dict(weights.state)
-    return vgg.eval().to(device=device, memory_format=layers.memory_format(device))
+    return vgg.eval().to(device).to(memory_format=layers.memory_format(device))
 
 
 def save_vgg(path: Path, weights: VggWeights) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tecogan_dist.base.documents import dump_yaml
 from tecogan_dist.base.errors import UserError, run_command
 from tecogan_dist.base.storage import Location
 from tecogan_dist.config import load as settings
@@ -113,6 +114,8 @@ def test_frvsr_preset_differs_where_the_original_does() -> None:
         ("cluster: {workers: 100000000}", "cluster.workers: "),
         ("cluster: {resources_per_worker: {tpu: 0.00001}}", "input should be 0 or at least 0.0001"),
         ("cluster: {precision: bf16, zero_stage: 0}", "zero_stage 1, 2 or 3"),
+        ("cluster: {compile: on, zero_stage: 3}", "cluster.compile on needs cluster.zero_stage 0, 1 or 2"),
+        ("cluster: {compile: true}", "cluster.compile: input should be 'off', 'on' or 'auto', not true"),
     ],
 )
 def test_bad_settings_are_one_sentence(text: str, part: str) -> None:
@@ -160,6 +163,15 @@ def test_yaml_numbers_with_an_exponent_need_no_point() -> None:
     assert settings.from_yaml("optimizer: {learning_rate: 5e-5}", source="x").optimizer.learning_rate == 5e-5
 
 
+@pytest.mark.parametrize("word", ["off", "on", "auto"])
+def test_off_and_on_are_words_in_yaml_and_on_the_command_line(word: str) -> None:
+    # YAML 1.1 reads them as false and true.
+    config = settings.from_yaml(f"cluster: {{compile: {word}}}", source="x")
+    assert config.cluster.compile == word
+    assert settings.from_yaml(dump_yaml(settings.to_tree(config)), source="x") == config
+    assert override(Config(), ["--cluster.compile", word]) == config
+
+
 def test_overrides_change_what_they_name_and_nothing_else() -> None:
     config = settings.load("frvsr")
     changes = "--optimizer.learning_rate 1e-4 --data.flip False --data.train_scenes 1 2 --data.degradation BI"
@@ -181,6 +193,7 @@ def test_overrides_change_what_they_name_and_nothing_else() -> None:
         (["--seed", "2", "--steps", "many"], "--steps cannot be 'many'"),
         (["--data.flip", "perhaps"], "--data.flip cannot be 'perhaps'"),
         (["--data.train_scenes", "1"], "--data.train-scenes cannot be '1'"),
+        (["--cluster.compile", "true"], "--cluster.compile cannot be 'true': write off, on or auto"),
         (["--cluster.zero_stage=7"], "--cluster.zero-stage cannot be '7'"),
         (["--model.scale", "8"], "--model.scale cannot be '8'"),
         (["7"], "'7' belongs to no setting"),
