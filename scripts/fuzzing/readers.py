@@ -29,6 +29,7 @@ from tecogan_dist.data.clips import ClipStore, verify
 from tecogan_dist.data.prepare import sources
 from tecogan_dist.data.prepare.archives import unpack
 from tecogan_dist.data.prepare.download import Retrying, describe, fetch
+from tecogan_dist.data.writing import ClipStoreWriter
 from tecogan_dist.metrics.perceptual import find_trunk
 from tecogan_dist.pages.run import render_runs
 from tecogan_dist.pages.run_records import read_runs
@@ -172,6 +173,12 @@ def _store(folder: Path) -> Readers:
                 pass
 
     yield read_frames
+
+    def write() -> None:
+        with ClipStoreWriter(place) as writer:
+            list(writer.scenes.values())
+
+    yield write
 
 
 def _cache(folder: Path) -> Readers:

@@ -226,20 +226,21 @@ def _port() -> dict[str, Tensor]:
 
 
 def _store(folder: Path) -> list[Files]:
-    with ClipStoreWriter(folder / "store") as writer:
-        for number in (2000, 2001):
-            writer.enter(
-                write_clip(
-                    writer.location,
-                    number,
-                    frames(6, height=80, width=96),
-                    rate=Fraction(25),
-                    source="made",
-                    source_start=0,
-                    downscale=1,
-                )
+    """A store, and as it is while it is written: with a row in the index and one in a part."""
+    for number in (2000, 2001):
+        with ClipStoreWriter(folder / "store") as writer:
+            scene = write_clip(
+                writer.location,
+                number,
+                frames(6, height=80, width=96),
+                rate=Fraction(25),
+                source="made",
+                source_start=0,
+                downscale=1,
             )
-    return [files_of(folder)]
+            writer.enter(scene)
+            while_written = files_of(folder)
+    return [files_of(folder), while_written]
 
 
 def _cache(folder: Path) -> list[Files]:

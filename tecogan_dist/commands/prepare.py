@@ -11,7 +11,7 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.progress import Progress
 from tecogan_dist.base.storage import Location
 from tecogan_dist.commands.parser import CommandParser, input_path, input_place, number, output_place, whole_number
-from tecogan_dist.data.clips import Scene, read_index, verify
+from tecogan_dist.data.clips import Scene, Scenes, read_index, written_scenes
 from tecogan_dist.data.index import MOST_FRAMES
 from tecogan_dist.data.prepare.cutting import Event, Finished, News
 from tecogan_dist.data.prepare.limits import GIGABYTE, Limits
@@ -20,6 +20,8 @@ from tecogan_dist.data.prepare.run import FIRST_SCENE, INPUTS_AT_A_TIME, Prepara
 from tecogan_dist.data.prepare.scene_plans import InputPlan
 from tecogan_dist.data.prepare.scenes import DETECTED_MINIMUM, WHOLE_MINIMUM
 from tecogan_dist.data.prepare.sources import ORIGINAL_MINIMUM_SIZE, Source, is_list, is_remote, list_names, load, make
+from tecogan_dist.data.prepare.verifying import verified
+from tecogan_dist.data.scenes import SceneMap
 from tecogan_dist.data.writing import ClipStoreWriter
 
 ORDINARY = Limits()
@@ -45,21 +47,23 @@ def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
     store = Location.of(options.output).absolute()
     if not options.sources:
-        count, damaged = _print_damaged(store)
+        scenes = written_scenes(store)
+        damaged = _print_damaged(store, scenes, options)
         if damaged:
             raise UserError(
-                f"{len(damaged)} of {count} scenes are damaged or missing: add their sources to this command to make "
-                "them again."
+                f"{len(damaged)} of {len(scenes)} scenes are damaged or missing: add their sources to this command to "
+                "make them again."
             )
         return
     sources = [source for argument in options.sources for source in _sources(argument, options)]
     with contextlib.ExitStack() as stack:
-        writer, known = None, {}
+        writer, known = None, SceneMap(Scenes.of(()))
         if options.dry_run:
-            known = {scene.number: scene for scene in read_index(store) or ()}
+            known = SceneMap(read_index(store) or Scenes.of(()))
         else:
             writer = stack.enter_context(ClipStoreWriter(store))
-        damaged = _print_damaged(store)[1] if options.verify and (writer or known) else set()
+        there = (writer.scenes if writer else known).all()
+        damaged = _print_damaged(store, there, options) if options.verify and (writer or there) else set()
         preparation = Preparation(
             sources,
             store,
@@ -155,16 +159,22 @@ def _sources(argument: str, options: argparse.Namespace) -> list[Source]:
     return [make({"source": argument}, name=shown_url(argument), **settings)]
 
 
-def _print_damaged(store: Location) -> tuple[int, set[int]]:
-    """The number of scenes, and the numbers of those whose clip is not what was written, after printing each."""
-    count, damaged = 0, set()
-    for scene, problem in verify(store):
-        count += 1
-        if problem is not None:
-            damaged.add(scene.number)
-            print(f"scene {scene.number}: {problem}", flush=True)
-    print(f"{count - len(damaged)} of {count} scenes of {store} are what was written.", flush=True)
-    return count, damaged
+def _print_damaged(store: Location, scenes: Scenes, options: argparse.Namespace) -> set[int]:
+    """The numbers of scenes whose clips are not what was written, after printing each."""
+    damaged, has_bar = set(), sys.stderr.isatty()
+    with (
+        contextlib.closing(verified(store, scenes, workers=options.workers, address=options.address)) as verdicts,
+        Progress(len(scenes), unit="scene", what="verified") as progress,
+    ):
+        for scene, problem in verdicts:
+            progress.advance()
+            if problem is not None:
+                damaged.add(scene.number)
+                if has_bar:
+                    print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # above the bar
+                print(f"scene {scene.number}: {problem}", flush=True)
+    print(f"{len(scenes) - len(damaged)} of {len(scenes)} scenes of {store} are what was written.", flush=True)
+    return damaged
 
 
 def _run(preparation: Preparation, options: argparse.Namespace) -> None:

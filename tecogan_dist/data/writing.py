@@ -7,8 +7,6 @@ enters the rows.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import io
 import os
 import re
 import shutil
@@ -20,31 +18,24 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tecogan_dist.base.atomic import reported_local
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.base.invariants import require
+from tecogan_dist.base.invariants import present, require
 from tecogan_dist.base.lock import WriterLock
 from tecogan_dist.base.storage import Location
 from tecogan_dist.data.clips import clip_files
-from tecogan_dist.data.index import (
-    CLIPS,
-    INDEX_NAME,
-    SCHEMA,
-    Encoding,
-    Scene,
-    clip_name,
-    low_clip_name,
-    read_index,
-)
+from tecogan_dist.data.index import INDEX_NAME
+from tecogan_dist.data.parts import PARTS, IndexWriter, read_index
+from tecogan_dist.data.scenes import CLIPS, Encoding, Scene, SceneMap, clip_name, low_clip_name
 from tecogan_dist.video.formats import READABLE_SUFFIXES
 from tecogan_dist.video.writer import FrameWriter
 
 MARKER = ".tecogan_store"
 """The file that makes a folder a clip store: in a folder of others nothing is written, replaced or removed."""
-MARKER_TEXT = b"This folder is a clip store of tecogan_dist, which replaces clips/scene_* and index.parquet here.\n"
+MARKER_TEXT = b"""\
+This folder is a clip store of tecogan_dist, which replaces clips/scene_*, index.parquet and index_parts/part_* here.
+"""
 MARKER_START = MARKER_TEXT.partition(b",")[0]
 PARTIAL_PREFIX = ".partial_"
 _PARTIAL = re.compile(rf"{re.escape(PARTIAL_PREFIX)}[a-z0-9_]{{8}}")
@@ -177,15 +168,15 @@ def _check_no_link(clips: Path) -> None:
 class ClipStoreWriter:
     """The right to enter scenes into a store's index, one process's at a time; makes the store if it does not exist.
 
-    Use it as a context manager. ``scenes`` is the index, by number. Only a new or empty folder, and one that is a store
-    already, is ever written to. Raises :class:`UserError` if the folder holds something else, before anything of it is
-    touched, or if another process is writing.
+    Use it as a context manager. Only a new or empty folder, and one that is a store already, is ever written to. Raises
+    :class:`UserError` if the folder holds something else, before anything of it is touched, or if another process is
+    writing.
     """
 
     def __init__(self, store: str | Path | Location) -> None:
         self.location = Location.of(store)
-        self.scenes: dict[int, Scene] = {}
         self._lock = WriterLock(self.location)
+        self._index: IndexWriter | None = None
 
     def __enter__(self) -> Self:
         if not _is_store(self.location):
@@ -193,13 +184,10 @@ class ClipStoreWriter:
         self._lock.__enter__()
         try:
             if self.location.is_local:
-                _check_no_link(self.location.path / CLIPS)
+                for name in (CLIPS, PARTS):
+                    _check_no_link(self.location.path / name)
                 _remove_partial(self.location.path / CLIPS)
-            scenes = read_index(self.location)
-            if scenes is None:
-                self._write_index({})
-            else:
-                self.scenes = {scene.number: scene for scene in scenes}
+            self._index = IndexWriter(self.location, self._lock.check)
         except BaseException:
             self._lock.__exit__(None, None, None)
             raise
@@ -208,31 +196,38 @@ class ClipStoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.__exit__(kind, error, trace)
+        try:
+            if kind is None:
+                with contextlib.suppress(UserError):  # all scenes are entered, and the next writer tries again
+                    self._entered.compact()
+        finally:
+            self._lock.__exit__(kind, error, trace)
+
+    @property
+    def scenes(self) -> SceneMap:
+        """The store's scenes, by number."""
+        return self._entered.scenes
 
     def enter(self, scene: Scene) -> None:
-        """Name a finished clip in the index; a row of the same number is replaced."""
-        scenes = {**self.scenes, scene.number: scene}
-        self._write_index(scenes)
-        self.scenes = scenes
+        """Name a finished clip in the index; a row of the same number is replaced. As quick in a store of any size."""
+        self._entered.enter(scene)
+
+    def enter_all(self, scenes: Iterable[Scene]) -> None:
+        """Name many finished clips, of different numbers, at once: all of them or, if that fails, none."""
+        self._entered.enter_all(scenes)
 
     def remove(self, numbers: Collection[int]) -> None:
         """Take scenes out of the index, and their clips out of the store."""
-        removed = [scene for number, scene in self.scenes.items() if number in numbers]
-        scenes = {number: scene for number, scene in self.scenes.items() if number not in numbers}
-        self._write_index(scenes)
-        self.scenes = scenes
+        removed = [self.scenes[number] for number in numbers if number in self.scenes]
+        self._entered.remove(numbers)
         for scene in removed:
             for file, _ in clip_files(scene):
                 with contextlib.suppress(FileNotFoundError):
                     (self.location / file).delete()
 
-    def _write_index(self, scenes: dict[int, Scene]) -> None:
-        self._lock.check()
-        rows = [dataclasses.asdict(scenes[number]) for number in sorted(scenes)]
-        table = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), table)
-        (self.location / INDEX_NAME).write_bytes(table.getvalue())
+    @property
+    def _entered(self) -> IndexWriter:
+        return present(self._index, "the store is open for writing")
 
 
 def _is_store(location: Location) -> bool:
@@ -240,13 +235,14 @@ def _is_store(location: Location) -> bool:
 
     Raises :class:`UserError` for any other. Writes nothing.
     """
-    names = {name for name in location.names() if name}
-    if not names:
-        return False
-    if MARKER in names:
+    with contextlib.suppress(FileNotFoundError):
+        # Without a list of what is there: on gs:// that is one of all clips.
         if not (location / MARKER).read_bytes(2**16).startswith(MARKER_START):
             raise UserError(f"{location / MARKER} is not the mark of a clip store: give a new folder, or remove it.")
         return True
+    names = {name for name in location.names() if name}
+    if not names:
+        return False
     # The index of a foreign kind is refused by its reader.
     if INDEX_NAME not in names or read_index(location) is None:
         raise UserError(f"{location} is not empty and not a clip store: give a new folder.")

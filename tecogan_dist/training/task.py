@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.config.schema import Config
-from tecogan_dist.data.clips import ClipStore, Scene
+from tecogan_dist.data.clips import ClipStore, Scene, Scenes
 from tecogan_dist.data.stream.fits import check_scenes
 from tecogan_dist.data.stream.windows import window_config
 from tecogan_dist.metrics.names import NEED_WEIGHTS
@@ -29,8 +30,8 @@ class TrainingTask:
     config: Config
     data: Location
     """The clip store."""
-    training_scenes: tuple[Scene, ...]
-    validation_scenes: tuple[Scene, ...]
+    training_scenes: Sequence[Scene]
+    validation_scenes: Sequence[Scene]
     """Empty: no validation."""
     output: Location
     resume_from: Location | None = None
@@ -48,13 +49,13 @@ class TrainingTask:
     """Steps whose time is looked at; None: those of no step."""
 
 
-def select_scenes(store: Location, config: Config) -> tuple[tuple[Scene, ...], tuple[Scene, ...]]:
+def select_scenes(store: Location, config: Config) -> tuple[Scenes, Scenes]:
     """Scenes for training and for validation. Raises :class:`UserError` if there are none or windows do not fit."""
     data = window_config(config)
     clips = ClipStore.open(store)
-    validation = clips.select(*data.validation_scenes) if data.validation_scenes else ()
+    validation = clips.select(*data.validation_scenes) if data.validation_scenes else clips.scenes[:0]
     training = clips.select(*data.train_scenes) if data.train_scenes else clips.scenes
-    training = tuple(scene for scene in training if scene not in validation)
+    training = training.without(validation.numbers())
     check_scenes(training, data)
     if data.validation_scenes:
         check_scenes(validation, data)
@@ -64,12 +65,12 @@ def select_scenes(store: Location, config: Config) -> tuple[tuple[Scene, ...], t
 def measured_scenes(task: TrainingTask) -> tuple[Scene, ...]:
     """The held-out scenes that are measured: the first that the official protocol can measure."""
     smallest = MULTIPLE + 2 * BORDER
-    fit = [
+    fit = (
         scene
         for scene in task.validation_scenes
         if scene.frames >= OFFICIAL.minimum_frames and min(scene.height, scene.width) >= smallest
-    ]
-    return tuple(fit[: task.config.tracking.validation_scene_count])
+    )
+    return tuple(itertools.islice(fit, task.config.tracking.validation_scene_count))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import dataclasses
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,8 +63,8 @@ class SweepTask:
     """The preset with the command line's overrides."""
     data: Location
     output: Location
-    training_scenes: tuple[Scene, ...]
-    validation_scenes: tuple[Scene, ...]
+    training_scenes: Sequence[Scene]
+    validation_scenes: Sequence[Scene]
     use_gpu: bool
     facts: Facts = Facts()
     wandb: WandbVariables = field(default_factory=WandbVariables, repr=False)

@@ -188,7 +188,7 @@ def test_a_full_cache_lets_few_scenes_in_and_all_frames_are_right(
 ) -> None:
     monkeypatch.setattr(cache, "ADMISSION", 0.0)
     data = dataclasses.replace(data, decoded_cache=True, cache_gigabytes=1.9 * SCENE_BYTES / 1e9)
-    for scene in remote.scenes * 2:
+    for scene in [*remote.scenes] * 2:
         np.testing.assert_array_equal(read(remote, scene, data), truth(remote, scene, tmp_path))
     kept = [path.stem for path in cached(data)]
     assert kept.count(remote.scenes[0].sha256) == 2  # the clip and its frames

@@ -281,13 +281,16 @@ def test_a_full_disk_in_the_middle_leaves_a_valid_store(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
         store = ClipStore.open(disk / "store")
         assert 1 <= len(store.scenes) < 30
-        assert clip_names(store.location) == [Path(scene.file).name for scene in store.scenes]
+        # The last one has its clip, and not its row, if it was the row that found no room.
+        count = len(store.scenes)
+        assert clip_names(store.location)[:count] == [Path(scene.file).name for scene in store.scenes]
+        assert clip_names(store.location)[count:] in ([], [f"scene_{count:04d}.mp4"])
         assert not [problem for _, problem in verify(store.location) if problem]
 
         with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as filler:
             while filler.write(bytes(2**12)):
                 pass
-        with pytest.raises(UserError, match=r"index\.parquet cannot be written \(No space left on device\)"):
+        with pytest.raises(UserError, match=r"part_\w+\.parquet cannot be written \(No space left on device\)"):
             writer.enter(dataclasses.replace(store.scenes[0], number=200))
         assert writer.scenes.keys() == {scene.number for scene in store.scenes}
         assert ClipStore.open(disk / "store").scenes == store.scenes

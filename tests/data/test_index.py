@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
-from tecogan_dist.data.index import INDEX_NAME, OLDER_SCHEMA, SCHEMA, Scene, read_index
+from tecogan_dist.data.clips import Scenes, read_index
+from tecogan_dist.data.index import INDEX_NAME, OLDER_SCHEMA, SCHEMA, Scene
 from tecogan_dist.data.writing import MARKER, ClipStoreWriter
 from tests.support.properties import EXAMPLES
 
@@ -47,7 +48,7 @@ def table(*rows: dict[str, Any], schema: pa.Schema = SCHEMA, **settings: Any) ->
     return buffer.getvalue()
 
 
-def read(folder: Path, data: bytes) -> tuple[Scene, ...] | None:
+def read(folder: Path, data: bytes) -> Scenes | None:
     (folder / INDEX_NAME).write_bytes(data)
     return read_index(Location.of(folder))
 
@@ -59,7 +60,7 @@ def test_rows_come_back_also_from_the_table_of_earlier_versions(tmp_path: Path) 
     assert read(tmp_path, table(PAIR)) == (dataclasses.replace(SCENE, **PAIR),)
     assert read(tmp_path, table({}, schema=OLDER_SCHEMA)) == (SCENE,)
     signed = "https://u:hidden@h/a.zip?X-Amz-Signature=hidden&v=3#walk"
-    (scene,) = read(tmp_path, table({"source": signed}, schema=OLDER_SCHEMA)) or ()
+    (scene,) = read(tmp_path, table({"source": signed}, schema=OLDER_SCHEMA)) or Scenes.of(())
     assert scene.source == "https://h/a.zip?v=3#walk"
 
 

@@ -71,7 +71,6 @@ class Finished:
 
 
 Event = Found | News | Scene | Finished
-Scenes = Mapping[int, Scene]
 
 
 class _StoreFailure(Exception):
@@ -90,7 +89,7 @@ class _Short(Exception):
     """The frames ended before the scene was full."""
 
 
-def prepare_input(plan: InputPlan, scenes: Scenes, settings: Settings) -> Iterator[Event]:
+def prepare_input(plan: InputPlan, scenes: Mapping[int, Scene], settings: Settings) -> Iterator[Event]:
     """Make the scenes of an input that ``scenes`` lacks; the last event is :class:`Finished`.
 
     The clip is in the store when its :class:`Scene` comes; entering it into the index is left to the caller.
@@ -117,7 +116,7 @@ def prepare_input(plan: InputPlan, scenes: Scenes, settings: Settings) -> Iterat
         yield Finished(problem=printable(str(error)))
 
 
-def _prepare_file(plan: InputPlan, path: Path, scenes: Scenes, settings: Settings) -> Iterator[Event]:
+def _prepare_file(plan: InputPlan, path: Path, scenes: Mapping[int, Scene], settings: Settings) -> Iterator[Event]:
     """Make scenes of a local file or folder. A damaged download is removed, so that it is fetched again."""
     name = hashlib.sha256(plan.name.encode("utf-8", "surrogateescape")).hexdigest()[:24]
     unpacked = settings.downloads / f".{name}-{plan.numbers.start}.unpacked"
@@ -157,7 +156,9 @@ class _Reading:
         self.problems.append(printable(str(error).replace(str(path), known)).rstrip("."))
         self.is_damaged |= isinstance(error, Damaged) and path == self._path
 
-    def scenes(self, videos: Sequence[ArchivedVideo], there: Scenes, settings: Settings) -> Iterator[Event]:
+    def scenes(
+        self, videos: Sequence[ArchivedVideo], there: Mapping[int, Scene], settings: Settings
+    ) -> Iterator[Event]:
         """Make what ``there`` lacks."""
         opened = {}
         for video in videos:

@@ -34,6 +34,7 @@ from tecogan_dist.data.prepare.rules import (
 )
 from tecogan_dist.data.prepare.scene_plans import InputPlan, PlannedScene
 from tecogan_dist.data.prepare.sources import SETTINGS, is_remote, name_of, printable
+from tecogan_dist.data.scenes import SceneMap
 from tecogan_dist.video.formats import READABLE_SUFFIXES
 
 RESERVED = 100
@@ -43,29 +44,29 @@ RECORDS = "sources"
 RECORD_BYTES = 2**26
 
 
-def changed_scenes(inputs: Iterable[Input], scenes: Mapping[int, Scene], *, thorough: bool) -> dict[str, list[int]]:
+def changed_scenes(inputs: Iterable[Input], scenes: Iterable[Scene], *, thorough: bool) -> dict[str, list[int]]:
     """Of every local input that does not hold any more what scenes were made of: its name, and their numbers.
 
     Scenes for which this was not recorded are not in it. ``thorough``: by every byte of the inputs.
     """
-    by_source = collections.defaultdict(list)
-    for scene in scenes.values():
+    plans = [
+        plan
+        for entry in inputs
+        if not entry.problem and not is_remote(entry.path) and os.path.lexists((plan := _resolved(entry)).path)
+    ]
+    by_name = {plan.name: plan for plan in plans}
+    contents: dict[str, dict[str, list[int]]] = collections.defaultdict(lambda: collections.defaultdict(list))
+    for scene in scenes if by_name else ():
         names = scene.source.split("#")  # of an archive, what comes before a # of the source is its name
-        for count in range(1, len(names) + 1):
-            by_source["#".join(names[:count])].append(scene)
+        for name in ("#".join(names[:count]) for count in range(1, len(names) + 1)):
+            if scene.content is not None and name in by_name and by_name[name].holds(scene):
+                contents[name][scene.content].append(scene.number)
     changed = {}
-    for entry in inputs:
-        plan = _resolved(entry)
-        contents: dict[str, list[int]] = {}
-        for scene in by_source.get(plan.name, ()):
-            if scene.content is not None and plan.holds(scene):
-                contents.setdefault(scene.content, []).append(scene.number)
-        if entry.problem or is_remote(entry.path) or not os.path.lexists(plan.path):
-            continue
+    for plan in plans:
         low_path = None if plan.lr_path is None else Path(plan.lr_path)
         numbers = [
             number
-            for content, numbers in contents.items()
+            for content, numbers in contents[plan.name].items()
             if not is_same(content, Path(plan.path), low_path, thorough=thorough)
             for number in numbers
         ]
@@ -75,7 +76,7 @@ def changed_scenes(inputs: Iterable[Input], scenes: Mapping[int, Scene], *, thor
 
 
 def plan_inputs(
-    inputs: Iterable[Input], *, first_number: int, scenes: Mapping[int, Scene], store: Location | None
+    inputs: Iterable[Input], *, first_number: int, scenes: SceneMap, store: Location | None
 ) -> list[InputPlan]:
     """A plan for every input, in order.
 
@@ -92,11 +93,12 @@ def plan_inputs(
             number = plans[-1].numbers.stop
     _check_names_and_numbers(plans)
     for plan in plans:
+        there = scenes.of(plan.numbers)
         for planned in plan.scenes or ():
-            plan.is_there(planned, scenes)
-        for number in plan.numbers if plan.scenes is None else ():
-            if number in scenes and not plan.holds(scenes[number]):
-                raise plan.clash(scenes[number], plan.name)
+            plan.is_there(planned, there)
+        for scene in there.values() if plan.scenes is None else ():
+            if not plan.holds(scene):
+                raise plan.clash(scene, plan.name)
     return plans
 
 

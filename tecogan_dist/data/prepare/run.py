@@ -24,13 +24,14 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.invariants import present, require
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.connect import cluster_address, connected
-from tecogan_dist.data.clips import CLIPS, Scene, missing_clips
-from tecogan_dist.data.prepare.cutting import Event, Finished, Found, Scenes, Settings, prepare_input
+from tecogan_dist.data.clips import CLIPS, Scene, Scenes, missing_clips
+from tecogan_dist.data.prepare.cutting import Event, Finished, Found, Settings, prepare_input
 from tecogan_dist.data.prepare.download import Limits, Retrying
 from tecogan_dist.data.prepare.inputs import Input, inputs_of
 from tecogan_dist.data.prepare.plan import changed_scenes, plan_inputs, record
 from tecogan_dist.data.prepare.scene_plans import InputPlan, PlannedScene
 from tecogan_dist.data.prepare.sources import Source
+from tecogan_dist.data.scenes import SceneMap
 from tecogan_dist.data.writing import ClipStoreWriter
 
 FIRST_SCENE = 2000
@@ -85,7 +86,7 @@ class Preparation:
         downloads: Path | None = None,
         remove_source: bool = False,
         dry_run: bool = False,
-        scenes: Mapping[int, Scene] | None = None,
+        scenes: SceneMap | None = None,
         thorough: bool = False,
         remake_changed: bool = False,
         limits: Limits | None = None,
@@ -93,11 +94,12 @@ class Preparation:
         require(writer is not None or dry_run, "only a dry run goes without a writer")
         store = store.absolute()  # Ray tasks have other working directories
         self._store, self._writer, self._dry_run = store, writer, dry_run
-        self._known = scenes or {}
+        self._known = SceneMap(Scenes.of(())) if scenes is None else scenes
         self._to_remake = set(damaged)
         self._to_remove: set[int] = set()
+        """Those of ``_to_remake`` whose source has changed."""
         if writer is not None:
-            self._to_remake |= {scene.number for scene, _ in missing_clips(store, writer.scenes.values())}
+            self._to_remake |= missing_clips(store, writer.scenes.all()).keys()
         if downloads is None:
             downloads = store.path / "downloads" if store.is_local else Path("downloads")
         self._settings = Settings(
@@ -109,25 +111,23 @@ class Preparation:
             limits=limits or Limits(),
         )
         inputs = [entry for source in sources for entry in inputs_of(source) if not self._is_own_clip(entry)]
-        self._look_for_changes(changed_scenes(inputs, self.scenes(), thorough=thorough), remake_changed)
+        self._look_for_changes(changed_scenes(inputs, self.scenes().all(), thorough=thorough), remake_changed)
         known = None if writer is None and not self._known else store
         plans = plan_inputs(inputs, first_number=first_scene, scenes=self.scenes(), store=known)
-        stored = self.scenes()
-        self.results = {
-            plan: Result(
+        self.results: dict[InputPlan, Result] = {}
+        for plan in plans:
+            stored = self.scenes().of(plan.numbers)
+            self.results[plan] = Result(
                 plan.scenes,
                 there=sum(plan.is_there(planned, stored) for planned in plan.scenes or ()),
                 problem=plan.problem,
                 note="; ".join(filter(None, (plan.note, _unrecorded(plan, stored)))),
             )
-            for plan in plans
-        }
 
-    def scenes(self) -> Mapping[int, Scene]:
+    def scenes(self) -> SceneMap:
         """The store's scenes by number, without those that are to be made again."""
         scenes = self._known if self._writer is None else self._writer.scenes
-        left_out = self._to_remake | self._to_remove
-        return {number: scene for number, scene in scenes.items() if number not in left_out}
+        return scenes.without(self._to_remake)
 
     def _is_own_clip(self, entry: Input) -> bool:
         """Whether a pattern has met a clip of the store itself, as films/**/*.mp4 does for a store in films."""
@@ -144,7 +144,8 @@ class Preparation:
                     f"{name} is not what it was when {which} of the store were made of it: --remake-changed makes them "
                     "again, or put the former one back, or use another --first-scene and another name."
                 )
-            self._to_remove |= set(numbers)
+            self._to_remove.update(numbers)
+            self._to_remake.update(numbers)
 
     def todo(self) -> list[InputPlan]:
         """Inputs of which something is missing, or may be; in a dry run those that are remote."""
@@ -214,21 +215,21 @@ class Preparation:
             result.note = event.note or result.note
 
     def _count_there(self, plan: InputPlan, planned_scenes: Iterable[PlannedScene]) -> int:
-        scenes = self.scenes()
+        scenes = self.scenes().of(plan.numbers)
         return sum(plan.is_there(planned, scenes) for planned in planned_scenes)
 
 
 def in_this_process(
-    plans: Sequence[InputPlan], scenes: Callable[[], Scenes], settings: Settings
+    plans: Sequence[InputPlan], scenes: Callable[[], SceneMap], settings: Settings
 ) -> Generator[tuple[InputPlan, Event]]:
     """What happens to each input, one after the other. ``scenes``: those that the index has at the time."""
     for plan in plans:
-        for event in prepare_input(plan, _of(plan, scenes()), settings):
+        for event in prepare_input(plan, scenes().of(plan.numbers), settings):
             yield plan, event
 
 
 def by_ray_tasks(
-    plans: Sequence[InputPlan], scenes: Callable[[], Scenes], settings: Settings, *, workers: int
+    plans: Sequence[InputPlan], scenes: Callable[[], SceneMap], settings: Settings, *, workers: int
 ) -> Generator[tuple[InputPlan, Event]]:
     """What happens to the inputs, up to ``workers`` at a time, each a task of one CPU on the connected Ray.
 
@@ -242,7 +243,7 @@ def by_ray_tasks(
         while waiting or running:
             while waiting and len(running) < workers:
                 plan, lost = waiting.popleft()
-                running[task.remote(plan, _of(plan, scenes()), settings)] = (plan, lost)
+                running[task.remote(plan, scenes().of(plan.numbers), settings)] = (plan, lost)
             ready: Any = ray.wait(list(running), num_returns=1)[0]
             events = ready[0]
             plan, lost = running[events]
@@ -264,12 +265,8 @@ def by_ray_tasks(
             ray.cancel(events, force=True)
 
 
-def _unrecorded(plan: InputPlan, scenes: Scenes) -> str:
-    """A note on scenes of which it is not known what they were made of; "" if there are none."""
-    if plan.source.is_remote or all(scene.content is not None for scene in _of(plan, scenes).values()):
+def _unrecorded(plan: InputPlan, scenes: Mapping[int, Scene]) -> str:
+    """A note on an input's scenes of which it is not known what they were made of; "" if there are none."""
+    if plan.source.is_remote or all(scene.content is not None for scene in scenes.values()):
         return ""
     return "made by an earlier version, which did not record what it was made of: not compared"
-
-
-def _of(plan: InputPlan, scenes: Scenes) -> dict[int, Scene]:
-    return {number: scenes[number] for number in plan.numbers if number in scenes}

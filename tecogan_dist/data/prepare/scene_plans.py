@@ -26,9 +26,9 @@ class PlannedScene:
     """The only scene of its video: it may have fewer frames than the container says."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class InputPlan:
-    """An input, and the scenes that it is to become."""
+    """An input, and the scenes that it is to become. Equal to itself only: a key that costs the same however many."""
 
     source: Source
     name: str

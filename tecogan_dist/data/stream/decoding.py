@@ -1,4 +1,4 @@
-"""What a decoding task of the training stream does: the numbers of a few decodes in, their windows out.
+"""What a decoding task of the training stream does: a few decodes and their scenes in, their windows out.
 
 Each task runs in a process of its own, of which a machine has many: nothing that is imported here imports torch.
 """
@@ -7,35 +7,36 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from tecogan_dist.base.storage import Location
 from tecogan_dist.data.cache import scene_frames
-from tecogan_dist.data.clips import Scene
+from tecogan_dist.data.clips import SCHEMA, Scene
 from tecogan_dist.data.stream.windows import (
     Sample,
     WindowConfig,
     cut_windows,
     decode_of,
     needed_frames,
-    sample_at,
+    sample_of,
     scene_of_decode,
 )
+
+NUMBERS, SCENES = pa.list_(pa.int64()), pa.list_(pa.struct(list(SCHEMA)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StreamShard:
-    """Everything that decides which windows a rank needs; travels to the decoding tasks.
+    """Everything that decides which windows a rank needs, but for the scenes; travels to the decoding tasks.
 
-    Decodes and samples are given by their numbers.
+    Decodes and samples are given by their numbers. A task gets the scenes of its decodes only, in its row.
     """
 
     store: Location
     data: WindowConfig
     seed: int
-    scenes: tuple[Scene, ...]
     batch_size: int
     rank: int
     world_size: int
@@ -71,20 +72,25 @@ class StreamShard:
                     yield number
 
 
-def decode(batch: Any, shard: StreamShard) -> Iterator[dict[str, np.ndarray]]:
+def rows_of(tasks: Sequence[Sequence[int]], scenes: Sequence[Scene], *, seed: int) -> pa.Table:
+    """A row for each task: the numbers of its decodes, and their scenes."""
+    of_decodes = [[vars(scene_of_decode(number, seed=seed, scenes=scenes)) for number in numbers] for numbers in tasks]
+    return pa.table([pa.array(tasks, NUMBERS), pa.array(of_decodes, SCENES)], names=["decodes", "scenes"])
+
+
+def decode(row: pa.Table, shard: StreamShard) -> Iterator[dict[str, np.ndarray]]:
     """Runs in a task: the windows that this rank needs of each decode of a row, one after the other."""
-    (numbers,) = batch["decodes"]
+    (numbers,), (scenes,) = row["decodes"].to_pylist(), row["scenes"].to_pylist()
     decoded = []
-    for number in numbers.tolist():
-        scene = scene_of_decode(number, seed=shard.seed, scenes=shard.scenes)
+    for number, facts in zip(numbers, scenes, strict=True):
+        scene = Scene(**facts)
         samples = [
-            sample_at(index, seed=shard.seed, scenes=shard.scenes, data=shard.data)
-            for index in shard.samples_of_decode(number)
+            sample_of(index, seed=shard.seed, scene=scene, data=shard.data) for index in shard.samples_of_decode(number)
         ]
         decoded.append(decode_windows(shard.store, scene, samples, shard.data))
     windows = decoded[0] if len(decoded) == 1 else np.concatenate(decoded)
     counts = np.array([[len(of_decode) for of_decode in decoded]])
-    yield {"decodes": numbers[None], "counts": counts, "windows": windows[None]}
+    yield {"decodes": np.array([numbers]), "counts": counts, "windows": windows[None]}
 
 
 def decode_windows(store: Location, scene: Scene, samples: Sequence[Sample], data: WindowConfig) -> np.ndarray:

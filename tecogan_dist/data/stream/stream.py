@@ -21,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import ray
 import ray.data
 import torch
@@ -31,7 +30,7 @@ from tecogan_dist.base.invariants import require
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.ray_errors import find_user_error
 from tecogan_dist.data.clips import Scene
-from tecogan_dist.data.stream.decoding import StreamShard, decode
+from tecogan_dist.data.stream.decoding import StreamShard, decode, rows_of
 from tecogan_dist.data.stream.fits import check_scenes
 from tecogan_dist.data.stream.scheduling import WANTED, Unhurried
 from tecogan_dist.data.stream.windows import WindowConfig, crop_side, decode_of
@@ -83,19 +82,18 @@ def training_stream(
         store=Location.of(store).absolute(),
         data=data,
         seed=seed,
-        scenes=tuple(scenes),
         batch_size=batch_size,
         rank=rank,
         world_size=world_size,
         first_step=first_step,
         steps=steps,
     )
-    return _batches(shard, decoders)
+    return _batches(shard, scenes, decoders)
 
 
-def _batches(shard: StreamShard, decoders: int) -> Generator[torch.Tensor]:
+def _batches(shard: StreamShard, scenes: Sequence[Scene], decoders: int) -> Generator[torch.Tensor]:
     held: dict[int, list[np.ndarray]] = {}  # windows of each decode that are still to be used, the next one last
-    decoded = _decodes_ahead(shard, decoders)
+    decoded = _decodes_ahead(shard, scenes, decoders)
     for step in range(shard.first_step, shard.first_step + shard.steps):
         windows = []
         for index in shard.samples_of_step(step):
@@ -113,12 +111,12 @@ def _batches(shard: StreamShard, decoders: int) -> Generator[torch.Tensor]:
         yield torch.from_numpy(np.stack(windows))
 
 
-def _decodes_ahead(shard: StreamShard, decoders: int) -> Iterator[tuple[int, np.ndarray]]:
+def _decodes_ahead(shard: StreamShard, scenes: Sequence[Scene], decoders: int) -> Iterator[tuple[int, np.ndarray]]:
     """(decode, its windows (K, T, H, W, 3)) in the order of ``shard.decodes()``, made before they are asked for."""
     numbers = shard.decodes()
 
     def start(segment: list[int]) -> tuple[tuple[int, np.ndarray], Iterator[tuple[int, np.ndarray]]]:
-        decoded = _segment(segment, shard, decoders)
+        decoded = _segment(segment, shard, scenes, decoders)
         return next(decoded), decoded
 
     try:
@@ -146,14 +144,17 @@ def _take(numbers: Iterator[int]) -> list[int]:
     return [number for _, number in zip(range(SEGMENT_DECODES), numbers, strict=False)]
 
 
-def _segment(numbers: list[int], shard: StreamShard, decoders: int) -> Iterator[tuple[int, np.ndarray]]:
+def _segment(
+    numbers: list[int], shard: StreamShard, scenes: Sequence[Scene], decoders: int
+) -> Iterator[tuple[int, np.ndarray]]:
     """One Ray Data execution: a row and block for each task, in order; yields (decode, its windows)."""
     decodes_of_task = max(1, WINDOWS_OF_TASK // shard.data.windows_per_decode)
     tasks = [numbers[first : first + decodes_of_task] for first in range(0, len(numbers), decodes_of_task)]
-    rows = ray.data.from_arrow(pa.table({"decodes": tasks}))
+    rows = ray.data.from_arrow(rows_of(tasks, scenes, seed=shard.seed))
     dataset = rows.repartition(target_num_rows_per_block=1).map_batches(
         functools.partial(decode, shard=shard),
         batch_size=1,
+        batch_format="pyarrow",
         num_cpus=1,
         compute=ray.data.TaskPoolStrategy(size=min(decoders, len(tasks))),
     )

@@ -82,12 +82,17 @@ def scene_of_decode(decode: int, *, seed: int, scenes: Sequence[Scene]) -> Scene
 
 
 def sample_at(index: int, *, seed: int, scenes: Sequence[Scene], data: WindowConfig) -> Sample:
-    """The sample with this number. All scenes must be at least as long and large as a window.
+    """The sample with this number. All scenes must be at least as long and large as a window."""
+    scene = scene_of_decode(decode_of(index, data), seed=seed, scenes=scenes)
+    return sample_of(index, seed=seed, scene=scene, data=data)
+
+
+def sample_of(index: int, *, seed: int, scene: Scene, data: WindowConfig) -> Sample:
+    """The sample with this number, whose decode is of ``scene``.
 
     The crop of a moving window is placed so that it stays in the frame during the whole walk; in a frame too small for
     that, the walk stops at the border. With pairs, everything is in whole low-resolution pixels.
     """
-    scene = scene_of_decode(decode_of(index, data), seed=seed, scenes=scenes)
     length = data.sequence_length
     uniform = _uniform(seed, index, 5 + 2 * (length - 1))
     side, unit = crop_side(data), data.scale if data.degradation == "pairs" else 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
+from tecogan_dist.commands.prepare import main
 from tecogan_dist.data.clips import ClipStore, Scene
 from tecogan_dist.data.prepare.cutting import Event, Finished
 from tecogan_dist.data.prepare.run import Preparation
@@ -58,3 +61,42 @@ def test_what_stops_all_inputs_is_raised(tmp_path: Path) -> None:
         (result,) = preparation.results.values()
         assert "No space left on device" in result.problem
         assert result.made == len(writer.scenes) < 10
+
+
+def test_the_clips_of_a_store_are_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its other files not at all: on gs:// that would be a list of everything below."""
+    film, listed = write_video(tmp_path / "film.mp4", 50), list[str]()
+    words = [str(film), "--scene-length", "20", "--output", str(tmp_path / "store")]
+    main(words)
+
+    def noting(action: Callable[[Location], Any]) -> Callable[[Location], Any]:
+        def noted(place: Location) -> Any:
+            listed.append(place.name)
+            return action(place)
+
+        return noted
+
+    for name in ("names", "entries"):
+        monkeypatch.setattr(Location, name, noting(getattr(Location, name)))
+    for more in ([], ["--verify"], ["--dry-run"]):
+        listed.clear()
+        main([*words, *more])
+        assert listed.count("clips") == (0 if "--dry-run" in more else 1)
+        assert set(listed) <= {"clips", "index_parts"}
+
+
+def test_scenes_are_seen_as_they_are_made_and_those_to_be_made_again_are_not(tmp_path: Path) -> None:
+    film = write_video(tmp_path / "film.mp4", 60)
+    source = make({"source": str(film)}, name="a", minimum_size=1, cut="fixed", scene_length=20)
+    with ClipStoreWriter(tmp_path / "store") as writer:
+        preparation = Preparation([source], writer.location, writer)
+        seen: list[list[int]] = []
+        preparation.run(workers=1, watch=lambda _plan, _event: seen.append(list(preparation.scenes())))
+        assert seen == [[2000], [2000, 2001], [2000, 2001, 2002], [2000, 2001, 2002]]
+        (writer.location / "clips/scene_2001.mp4").delete()
+        again = Preparation([source], writer.location, writer, damaged=[2002])
+        assert list(again.scenes()) == [2000]
+        assert again.scenes().of(range(1999, 2003)).keys() == {2000}
+        again.run(workers=1)
+        assert again.scenes().of(range(1999, 2003)) == again.scenes() == writer.scenes
+        assert len(again.scenes()) == 3

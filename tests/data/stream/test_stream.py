@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import pickle
 from collections.abc import Generator, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -13,11 +14,12 @@ import torch
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.cluster.ray_errors import find_user_error
-from tecogan_dist.data.clips import ClipStore
+from tecogan_dist.data.clips import ClipStore, Scene, Scenes
 from tecogan_dist.data.stream import stream
+from tecogan_dist.data.stream.decoding import StreamShard, rows_of
 from tecogan_dist.data.stream.fits import check_scenes
 from tecogan_dist.data.stream.stream import training_stream
-from tecogan_dist.data.stream.windows import WindowConfig, sample_at
+from tecogan_dist.data.stream.windows import WindowConfig, sample_at, scene_of_decode
 from tests.support.local_ray import small_ray
 from tests.support.video_files import read_code, write_store
 
@@ -93,6 +95,29 @@ def test_mixes_need_not_fit_the_batch(store: ClipStore) -> None:
     alone = digests(open_stream(store, data=data, batch_size=8, steps=5))
     ranks = [digests(open_stream(store, data=data, batch_size=8, steps=5, world_size=4, rank=r)) for r in range(4)]
     assert [list(chain(*parts)) for parts in zip(*ranks, strict=True)] == alone
+
+
+def test_a_task_gets_its_own_scenes_only(store: ClipStore) -> None:
+    one = store.scenes[0]
+    scenes = [dataclasses.replace(one, number=n, file=f"clips/scene_{n:04d}.mp4") for n in range(5000)]
+    tasks = [[5, 6], [7], [8, 9, 10]]
+    for some in (scenes, Scenes.of(scenes)):
+        rows = rows_of(tasks, some, seed=5)
+        assert rows["decodes"].to_pylist() == tasks
+        found = [[Scene(**facts) for facts in of_task] for of_task in rows["scenes"].to_pylist()]
+        expected = [[scene_of_decode(number, seed=5, scenes=scenes) for number in numbers] for numbers in tasks]
+        assert found == expected
+        assert rows.nbytes < 5000
+    travels = StreamShard(
+        store=store.location, data=DATA, seed=5, batch_size=BATCH, rank=0, world_size=1, first_step=0, steps=8
+    )
+    assert len(pickle.dumps(travels)) < 2000
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_columns_and_objects_give_the_same_batches(store: ClipStore) -> None:
+    expected = digests(open_stream(store, steps=3))
+    assert digests(open_stream(store, steps=3, scenes=list(store.scenes))) == expected
 
 
 @pytest.mark.usefixtures("local_ray")

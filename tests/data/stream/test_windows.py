@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections import Counter
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.config.schema import Config, DataConfig, ModelConfig
-from tecogan_dist.data.clips import Scene
+from tecogan_dist.data.clips import Scene, Scenes
 from tecogan_dist.data.stream.windows import (
     Sample,
     WindowConfig,
@@ -17,6 +20,7 @@ from tecogan_dist.data.stream.windows import (
     decode_of,
     needed_frames,
     sample_at,
+    scene_of_decode,
     window_config,
 )
 from tests.support.video_files import FRAMES_PER_SCENE, coded_frame, read_code
@@ -106,6 +110,31 @@ def test_a_sample_depends_on_seed_and_number_only() -> None:
 
 # Written down once: a change here changes what every earlier run would resume with.
 EXPECTED_FIRST = (2004, 2, 31, 2, True, None)
+
+
+def test_samples_are_those_of_every_version_before() -> None:
+    """A run that is resumed goes on with the samples that it began with; found by the version of issue 14."""
+    scenes = [
+        dataclasses.replace(scene, frames=20 + n % 100, height=150 + n % 7, width=160 + n % 11, sha256="0" * 64)
+        for n, scene in enumerate(make_scenes(1000))
+    ]
+
+    def facts(index: int, scenes: Sequence[Scene]) -> tuple[object, ...]:
+        sample = sample_at(index, seed=7, scenes=scenes, data=WindowConfig())
+        return sample.index, sample.scene.number - 2000, sample.start, sample.y, sample.x, sample.flip, sample.walk
+
+    for some in (scenes, Scenes.of(scenes)):
+        assert facts(10**9, some) == (10**9, 341, 42, 10, 6, False, None)
+        assert facts(99_999, some)[:6] == (99_999, 545, 38, 8, 5, False)
+        samples = repr([facts(index, some) for index in range(0, 40_000, 37)])
+        assert (
+            hashlib.sha256(samples.encode()).hexdigest()
+            == "78c1cacad97cf3df2cd6065c5626ebd4a0dee17c2f1a7b0765d3f19dd16f2230"
+        )
+    many: Any = range(10**6)
+    decodes = [0, 1, 999_999, 10**6, 10**9]
+    found: list[Any] = [scene_of_decode(decode, seed=7, scenes=many) for decode in decodes]
+    assert found == [663157, 31198, 904053, 201842, 536750]
 
 
 def test_switches_turn_flip_and_movement_off() -> None:
