@@ -116,14 +116,17 @@ def measured_worker(task: TrainingTask, *, networks: ray.ObjectRef, board: Any) 
     clock.mark("function")
     seen: dict[str, Any] = {}
 
-    def begin(*args: Any) -> tuple[TrainingStep, str]:
-        found = loop_begin(*args)
+    def begin(*args: Any, **kwargs: Any) -> tuple[TrainingStep, str]:
+        found = loop_begin(*args, **kwargs)
         clock.mark("engines")
         seen["step"] = found[0]
         return found
 
     def stream(*args: Any, **kwargs: Any) -> Iterator[Tensor]:
-        for windows in training_stream(*args, **kwargs):
+        return marked(training_stream(*args, **kwargs))  # which begins here
+
+    def marked(batches: Iterator[Tensor]) -> Iterator[Tensor]:
+        for windows in batches:
             clock.mark("windows")
             yield windows
 

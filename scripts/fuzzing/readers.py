@@ -41,7 +41,7 @@ from tecogan_dist.runs.folder import AUTO, open_run_folder
 from tecogan_dist.runs.overview import Viewer
 from tecogan_dist.runs.records import METRICS_FILE, drop_after, read_metrics, read_scores
 from tecogan_dist.runs.status import read_restarts
-from tecogan_dist.training.begin import begin
+from tecogan_dist.training.begin import begin, find_origin
 from tecogan_dist.training.task import TrainingTask, select_scenes
 from tecogan_dist.tuning.checks import check_space
 from tecogan_dist.tuning.configs import number_of_trials
@@ -55,6 +55,8 @@ from tecogan_dist.weights.pytorch_port import convert_port
 from tecogan_dist.weights.tensorflow.checkpoint import read_checkpoint
 from tecogan_dist.weights.tensorflow.convert import convert
 from tecogan_dist.weights.vgg import read_vgg
+
+CPU = torch.device("cpu")
 
 QUICK = Retrying(attempts=2, first_pause=0.01, timeout=1.0)
 
@@ -153,7 +155,7 @@ def _run(folder: Path) -> Readers:
     yield lambda: measured_weights(place, 1)
     yield lambda: read_scores(place)
     task = TrainingTask(config=config(), data=Location(DATA), training_scenes=(), validation_scenes=(), output=place)
-    yield lambda: begin(task, torch.device("cpu"), None)
+    yield lambda: begin(task, CPU, None, origin=find_origin(task, CPU)[0])
     yield lambda: read_metrics(place.path)
     yield lambda: drop_after(place.path / METRICS_FILE, 1)
     yield lambda: read_restarts(place)

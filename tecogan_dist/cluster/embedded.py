@@ -32,6 +32,8 @@ from tecogan_dist.cluster.worker_output import ray_logging, worker_output
 LOOPBACK = "lo"
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 """Over which the workers of one machine talk to each other."""
+NOT_NEEDED = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+"""An actor that asks whether a cloud takes machines away: not this one without the command, and it takes a second."""
 LEAST_FILES, ENOUGH_FILES = 256, 65536
 """Open files of a process: below the first Ray's own processes end without a word."""
 SHARED_MEMORY = Path("/dev/shm")
@@ -166,6 +168,7 @@ def _environment() -> Iterator[None]:
             ours[TOKEN] = _token()
     if LOOPBACK in (name for _, name in socket.if_nameindex()):
         ours |= {name: LOOPBACK for name in INTERFACES if name not in os.environ}
+    ours |= {name: value for name, value in NOT_NEEDED.items() if name not in os.environ}
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     read_environment_anew()

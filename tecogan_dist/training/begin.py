@@ -60,14 +60,24 @@ def build_networks(
     return upscaler, discriminator, sentence
 
 
-def begin(task: TrainingTask, device: torch.device, vgg: VggWeights | None) -> tuple[TrainingStep, str]:
-    """A step that goes on from the newest checkpoint or ``resume_from``, or begins; and where it is, in words.
+def find_origin(task: TrainingTask, device: torch.device) -> tuple[Location | None, int]:
+    """The newest checkpoint or ``resume_from``, which the run goes on from, if any, and the steps that are done there.
+
+    All workers call it. Raises :class:`UserError` for a checkpoint that is damaged.
+    """
+    # One look for all: a listing that changed in between would send workers to different steps.
+    origin = the_first_workers(newest_checkpoint(task.output) or task.resume_from, device)
+    return origin, 0 if origin is None else read_state(origin).state.step
+
+
+def begin(
+    task: TrainingTask, device: torch.device, vgg: VggWeights | None, *, origin: Location | None
+) -> tuple[TrainingStep, str]:
+    """A step that goes on from the checkpoint ``origin``, or begins; and where it is, in words.
 
     All workers call it. Raises :class:`UserError` for a checkpoint that is damaged or does not fit.
     """
     config = task.config
-    # One look for all: a listing that changed in between would send workers to different steps.
-    origin = the_first_workers(newest_checkpoint(task.output) or task.resume_from, device)
     if origin is not None:
         return _resume(origin, config, device, vgg)
     upscaler, discriminator, sentence = build_networks(config, initial_weights=config.initial_weights)

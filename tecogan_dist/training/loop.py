@@ -23,7 +23,7 @@ from tecogan_dist.runs.quantities import CHECKPOINT_WAIT, VALIDATION_WAIT
 from tecogan_dist.runs.records import read_scores
 from tecogan_dist.runs.writing import Snapshot
 from tecogan_dist.tracking.wandb_records import END_SECONDS
-from tecogan_dist.training.begin import begin, the_first_workers
+from tecogan_dist.training.begin import begin, find_origin, the_first_workers
 from tecogan_dist.training.clock import Clock
 from tecogan_dist.training.compiling import compiles
 from tecogan_dist.training.device import prepare_device, to_device
@@ -61,22 +61,23 @@ def train(
     config, every, clock = task.config, task.config.tracking, Clock()
     rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     prepare_device(device, config)
-    step, origin = begin(task, device, networks.vgg)
-    first_step = step.state.step
+    origin, first_step = find_origin(task, device)
+    batches = _windows(task, stream, first_step, rank=rank, workers=workers)  # they are made from now on
+    step, where = begin(task, device, networks.vgg, origin=origin)
     profiler = Profiler(task.profile, task.output, device=device, rank=rank, first_step=first_step, say=reporter.say)
     with contextlib.ExitStack() as stack:
         zero = _zero(task, reporter, first_step=first_step, device=device)
         stack.enter_context(zero)
         stack.callback(heartbeat, LAST_SECONDS)
         stack.enter_context(profiler)
-        zero.say(origin)
+        zero.say(where)
         validator = stack.enter_context(
             Validator(task, device, networks.lpips, rank=rank, workers=workers, report=zero.measured, look=zero.look)
         )
         if the_first_workers(_lacks_score(task, first_step), device):
             validator.start(step)
-        batches = to_device(_windows(task, stream, first_step, rank=rank, workers=workers), device)
-        for windows in clock.timed(batches, on_first=lambda seconds: zero.begins(first_step, workers, seconds)):
+        on_device = to_device(batches, device)
+        for windows in clock.timed(on_device, on_first=lambda seconds: zero.begins(first_step, workers, seconds)):
             if step.state.step == first_step and compiles(config):
                 zero.say("compiling the networks, once: this takes minutes")
                 with clock.stopped():

@@ -23,7 +23,7 @@ from tecogan_dist.base.storage import Location
 from tecogan_dist.commands.convert import main
 from tecogan_dist.runs.checkpoints import LossRecords, TrainingState
 from tecogan_dist.runs.find import read_weights
-from tecogan_dist.training.begin import begin
+from tecogan_dist.training.begin import begin, find_origin
 from tecogan_dist.training.saving import take_snapshot
 from tecogan_dist.training.step import StepOutcome, TrainingStep
 from tecogan_dist.training.task import TrainingTask
@@ -33,6 +33,8 @@ from tests.parity.original_checkpoints import AVERAGE, LOSS_OF_AVERAGE, original
 from tests.parity.reference import TrainingTrace, close, load_trace, relative_distance, rule
 from tests.parity.replaying import OFF, SCOPES, Replay, check_raw_losses, check_weights, vgg_of, weights_of
 from tests.support.tensorflow_files import write_v2
+
+CPU = torch.device("cpu")
 
 pytestmark = pytest.mark.timeout(900)  # the original's batches are large: a run takes minutes on a busy machine
 MOMENT_TOLERANCE = {"generator/": 0.005, "fnet/": 0.005, "tdiscriminator/": 0.06}
@@ -83,7 +85,8 @@ def resumed(variables: dict[str, np.ndarray], trace: TrainingTrace, folder: Path
         output=Location.of(folder / "new"),
         resume_from=Location.of(folder / "converted"),
     )
-    step, _ = begin(task, torch.device("cpu"), vgg_of(trace))
+    origin, _ = find_origin(task, CPU)
+    step, _ = begin(task, CPU, vgg_of(trace), origin=origin)
     return step
 
 

@@ -66,7 +66,7 @@ def training_stream(
     ``batch_size`` is that of a step over all ranks and a multiple of ``world_size``; rank r has its samples
     ``r * N`` to ``r * N + N - 1`` with N = batch_size / world_size. Yields (N, T, H, W, 3) uint8 RGB tensors on the
     CPU, each in memory of its own (pin it at will), H and W being ``crop_side(data)``. A validation stream is the same
-    thing with other scenes and another seed.
+    thing with other scenes and another seed. The first windows are made from the call on.
 
     ``decoders``: decoding tasks at a time, one CPU each; by default this rank's share of the cluster's CPUs less one
     for the worker itself, at most 8. The workers must leave at least one CPU of the cluster free. Needs an initialised
@@ -88,12 +88,11 @@ def training_stream(
         first_step=first_step,
         steps=steps,
     )
-    return _batches(shard, scenes, decoders)
+    return _batches(shard, iter(_Decodes(shard, scenes, decoders)))
 
 
-def _batches(shard: StreamShard, scenes: Sequence[Scene], decoders: int) -> Generator[torch.Tensor]:
+def _batches(shard: StreamShard, decoded: Iterator[tuple[int, np.ndarray]]) -> Generator[torch.Tensor]:
     held: dict[int, list[np.ndarray]] = {}  # windows of each decode that are still to be used, the next one last
-    decoded = _decodes_ahead(shard, scenes, decoders)
     for step in range(shard.first_step, shard.first_step + shard.steps):
         windows = []
         for index in shard.samples_of_step(step):
@@ -111,33 +110,42 @@ def _batches(shard: StreamShard, scenes: Sequence[Scene], decoders: int) -> Gene
         yield torch.from_numpy(np.stack(windows))
 
 
-def _decodes_ahead(shard: StreamShard, scenes: Sequence[Scene], decoders: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(decode, its windows (K, T, H, W, 3)) in the order of ``shard.decodes()``, made before they are asked for."""
-    numbers = shard.decodes()
+class _Decodes:
+    """(decode, its windows (K, T, H, W, 3)) in the order of ``shard.decodes()``, made before they are asked for.
 
-    def start(segment: list[int]) -> tuple[tuple[int, np.ndarray], Iterator[tuple[int, np.ndarray]]]:
-        decoded = _segment(segment, shard, scenes, decoders)
+    The first segment starts when this is made: while a worker builds its networks, tasks start and decode.
+    """
+
+    def __init__(self, shard: StreamShard, scenes: Sequence[Scene], decoders: int) -> None:
+        self._shard, self._scenes, self._decoders = shard, scenes, decoders
+        self._numbers = shard.decodes()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="next-segment")
+        self._segment = _take(self._numbers)
+        self._upcoming = self._thread.submit(self._start, self._segment) if self._segment else None
+
+    def __iter__(self) -> Generator[tuple[int, np.ndarray]]:
+        try:
+            with self._thread:
+                while self._upcoming is not None:
+                    pair, decoded = self._upcoming.result()
+                    self._upcoming, following = None, []
+                    for position in range(len(self._segment)):
+                        if position == max(0, len(self._segment) - OVERLAP_DECODES):
+                            following = _take(self._numbers)
+                            self._upcoming = self._thread.submit(self._start, following) if following else None
+                        yield pair
+                        if position + 1 < len(self._segment):
+                            pair = next(decoded)
+                    self._segment = following
+        except Exception as error:
+            user_error = find_user_error(error)
+            if user_error is None:
+                raise
+            raise user_error from error
+
+    def _start(self, segment: list[int]) -> tuple[tuple[int, np.ndarray], Iterator[tuple[int, np.ndarray]]]:
+        decoded = _segment(segment, self._shard, self._scenes, self._decoders)
         return next(decoded), decoded
-
-    try:
-        with ThreadPoolExecutor(1, thread_name_prefix="next-segment") as thread:
-            segment = _take(numbers)
-            upcoming = thread.submit(start, segment) if segment else None
-            while upcoming is not None:
-                pair, decoded = upcoming.result()
-                upcoming = None
-                for position in range(len(segment)):
-                    if position == max(0, len(segment) - OVERLAP_DECODES) and (following := _take(numbers)):
-                        upcoming = thread.submit(start, following)
-                    yield pair
-                    if position + 1 < len(segment):
-                        pair = next(decoded)
-                segment = following if upcoming is not None else []
-    except Exception as error:
-        user_error = find_user_error(error)
-        if user_error is None:
-            raise
-        raise user_error from error
 
 
 def _take(numbers: Iterator[int]) -> list[int]:
