@@ -251,7 +251,8 @@ def main() -> None:
     two = [Case(2, options.batch_size, stage, SHORT if i else options.steps) for i, stage in enumerate(STAGES)]
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, {vars(options)}")
     with tempfile.TemporaryDirectory() as folder, connected(None, cpus=6):
-        store, address = write_store(Path(folder)), ray.get_runtime_context().gcs_address
+        port = ray.get_runtime_context().gcs_address.rpartition(":")[2]
+        store, address = write_store(Path(folder)), f"127.0.0.1:{port}"
         found = run(one, address, store, options) | run(two, address, store, options)
     print_parts(found)
     print_traffic(found)

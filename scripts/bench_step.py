@@ -260,6 +260,7 @@ def main() -> None:
     for form in forms:
         sides[form], theirs = context.Pipe()
         context.Process(target=serve, args=(theirs, options, form), daemon=True).start()
+        theirs.close()  # so that the end of the process is the end of the connection
     steps: dict[Form, list[tuple[dict[str, float], float, float]]] = {form: [] for form in forms}
     for _ in range(1 + options.repeats):
         for name, side in sides.items():

@@ -16,7 +16,7 @@ from tecogan_dist.runs.unhealthy_pace import WAITING
 
 PARTS = {
     quantities.FORWARD: "losses",
-    quantities.BACKWARD: "gradients",
+    quantities.BACKWARD: "gradients of the weights",
     quantities.ALL_REDUCE: "between workers",
     quantities.OPTIMISER: "updating weights",
     quantities.DATA_WAIT: "waiting for data",

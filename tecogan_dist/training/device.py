@@ -37,9 +37,9 @@ def keep_freed_memory() -> None:
     anew: 3% of a step's time with one window, 8% with four. Another C library stays as it is.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    # Either ends glibc's own choice of the other. Older versions refuse more than 32 MB for the first.
+    if mallopt is not None and (mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)):
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(M_MMAP_THRESHOLD, 2**30)
 
 
 def out_of_memory(error: torch.cuda.OutOfMemoryError) -> str:

@@ -118,14 +118,15 @@ def _comparisons(
     """
     found = []
     chunk = -(-n * length // -(-n * length // chunk))  # all as large as they can be alike
-    for first in range(0, n * length, chunk):
-        places = [divmod(k, length) for k in range(first, min(first + chunk, n * length))]
-        ways = [[(s * t + i, j) for j, (s, i) in enumerate(places)]]
-        if t > length:  # frame i and its mirror image, 2 (length - 1) - i; the last one has none
-            ways.append([(s * t + t - 1 - i, j) for j, (s, i) in enumerate(places) if i < length - 1])
-        on_device = [torch.tensor(way, device=device).unbind(1) for way in ways if way]
-        rows = torch.arange(first, first + len(places), device=device)
-        found.append((rows, [(compared, kept) for compared, kept in on_device]))
+    with torch.inference_mode(False):  # a tensor of inference mode would be of no use for training later
+        for first in range(0, n * length, chunk):
+            places = [divmod(k, length) for k in range(first, min(first + chunk, n * length))]
+            ways = [[(s * t + i, j) for j, (s, i) in enumerate(places)]]
+            if t > length:  # frame i and its mirror image, 2 (length - 1) - i; the last one has none
+                ways.append([(s * t + t - 1 - i, j) for j, (s, i) in enumerate(places) if i < length - 1])
+            on_device = [torch.tensor(way, device=device).unbind(1) for way in ways if way]
+            rows = torch.arange(first, first + len(places), device=device)
+            found.append((rows, [(compared, kept) for compared, kept in on_device]))
     return found
 
 

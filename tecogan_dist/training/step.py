@@ -122,6 +122,8 @@ class TrainingStep:
                 self.settle()  # the step before: its balance decides, and the GPU has not been waited for
                 updates = self.updates_discriminator()
                 backward = probe.counting_backward(update_discriminator=updates)
+            if not updates:
+                result = replace(result, discriminator_loss=None)  # its graph goes, before there is more
             with backward:
                 pair.backward(result, update_discriminator=updates, last=number == config.accumulation - 1)
             phases.end(BACKWARD)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -34,13 +33,14 @@ def check_precision(device: torch.device, precision: str) -> None:
     if precision not in ("tf32", "bf16"):
         return
     if device.type == "cuda":
-        if precision == "bf16" and torch.cuda.get_device_capability() < LEAST_FOR_BF16:
-            raise UserError(f"{torch.cuda.get_device_name()} has no bf16: leave --precision out.")
+        if precision == "bf16" and torch.cuda.get_device_capability(device) < LEAST_FOR_BF16:
+            raise UserError(f"{torch.cuda.get_device_name(device)} has no bf16: leave --precision out.")
         return
     if precision == "tf32":
         raise UserError("TF32 is for GPUs, and the network runs on the CPU: leave --precision out.")
-    known: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # of torch 2.10 and newer
-    if not any(known.get(name) for name in BF16_OF_A_CPU):
+    if not hasattr(torch.cpu, "get_capabilities"):
+        raise UserError("this version of torch does not tell whether the CPU computes in bf16: leave --precision out.")
+    if not any(torch.cpu.get_capabilities().get(name) for name in BF16_OF_A_CPU):
         raise UserError(
             "this CPU has neither AVX512-BF16 nor AMX, without which bf16 is slower than fp32: leave --precision out."
         )

@@ -55,8 +55,9 @@ def upscale_float(
     (:func:`tecogan_dist.ops.degrade.degrade_frames`) and the output has scale * ceil(H / scale) rows and
     scale * ceil(W / scale) columns, to be cropped for a comparison.
 
-    ``precision`` matters on CUDA (H100, 960x540): with fp32 floats agree with the original's to 6e-6; with tf32 images
-    stay within a level and floats within 3e-3, at three times the speed; bf16 runs the convolutions under autocast.
+    ``precision`` on CUDA (H100, 960x540): with fp32 floats agree with the original's to 6e-6; with tf32 images
+    stay within a level and floats within 3e-3, at three times the speed; bf16 runs the convolutions under autocast,
+    also on a CPU.
 
     Raises :class:`UserError` without any frame, for a low-resolution side below 8 and for frames of different sizes.
     """

@@ -98,3 +98,5 @@ def test_bf16() -> None:
         assert ours.dtype == torch.float32
         assert (ours - expected).abs().mean() < 0.01
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    once = for_inference(model, half=True)
+    assert {weight.dtype for weight in once.parameters()} == {torch.bfloat16}

@@ -33,6 +33,8 @@ draws of 1e-6 have 2.3%, 5.0% and 7.0% off the trace ``main_asis``, and 0.3%, 1.
 gradient of the first layer sums over all pixels what nearly cancels, leaky ReLUs tip over, and Adam makes full steps of
 the signs. The two traces themselves differ by 7.0%.
 """
+OFF_AFTER_STEP = (0.01, 0.03, 0.08, OFF[DISCRIMINATOR])
+"""The discriminator's after each step: what rounding began grows."""
 STEP_TOLERANCE = (1e-5, 5e-4, 1e-3, 3e-3)
 """Relative tolerance of raw losses at each step: rounding grows through the kinks of floor, leaky ReLU and max pool."""
 
@@ -152,7 +154,9 @@ def check_weights(trace: TrainingTrace, i: int, weights: dict[str, np.ndarray]) 
             assert not moved.any(), f"{scope} moved at step {i}, the original did not"
             continue
         cosine = moved @ they_moved / (np.linalg.norm(moved) * np.linalg.norm(they_moved))
-        allowed = OFF[scope] if scope == DISCRIMINATOR else 0.01 if is_clean(trace) else 0.05
+        allowed = 0.01 if is_clean(trace) else 0.05
+        if scope == DISCRIMINATOR:
+            allowed = OFF_AFTER_STEP[min(i, len(OFF_AFTER_STEP) - 1)]
         assert off <= allowed, f"{scope} step {i}: {off:.2%} of the samples are off by more than a tenth of a step"
-        is_tight = is_clean(trace) and scope != DISCRIMINATOR
+        is_tight = is_clean(trace) and (scope != DISCRIMINATOR or i < 2)
         assert cosine > (0.999 if is_tight else 0.995), f"{scope} step {i}: cosine {cosine}"

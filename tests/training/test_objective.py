@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ from tecogan_dist.ops.degrade import windows_to_frames
 from tecogan_dist.ops.images import to_unit
 from tecogan_dist.ops.resampling import resize_bilinear
 from tecogan_dist.training import losses
-from tecogan_dist.training.objective import Objective, ObjectiveResult, mirror, triplets
+from tecogan_dist.training.objective import Judgement, Objective, ObjectiveResult, mirror, triplets
 from tecogan_dist.weights.vgg import build_vgg, read_vgg
 
 SMALL = Config(
@@ -54,6 +54,7 @@ def evaluate(
     *,
     frames: tuple[Tensor, Tensor] | None = None,
     vgg: Vgg19 | None = None,
+    fade_in: float = 1.0,
 ) -> ObjectiveResult:
     """The config's objective of its windows, or of ``frames`` (low resolution and high)."""
     lr_frames, hr_frames = frames or frames_of(config)
@@ -63,7 +64,7 @@ def evaluate(
         discriminator_module=discriminator,
         lr_frames=lr_frames,
         hr_frames=hr_frames,
-        fade_in=1.0,
+        fade_in=fade_in,
     )
 
 
@@ -175,15 +176,75 @@ def test_return_flow_brings_the_last_frame_of_a_triplet_onto_its_middle() -> Non
     torch.testing.assert_close(unrolled.return_flow[:, 1], backwards.hr_flow[:, 0])
 
 
-def test_statistics_move_once_for_each_of_real_and_fake_and_not_for_the_generator() -> None:
-    norm = BatchNorm(4, over_workers=False)
-    x = torch.randn(2, 4, 3, 3)
-    expected = norm.moving_mean.clone()
-    norm(x, False)
-    assert torch.equal(norm.moving_mean, expected)
-    norm(x, True)
-    torch.testing.assert_close(norm.moving_mean, 0.1 * x.mean((0, 2, 3)))
-    torch.testing.assert_close(norm.moving_variance, 0.9 + 0.1 * x.transpose(0, 1).flatten(1).var(1))
+def test_statistics_move_once_for_each_of_real_and_fake_and_not_for_the_generator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    upscaler, discriminator = networks(SMALL)
+    norm = cast(BatchNorm, discriminator.get_submodule("blocks.0.norm"))
+    seen: list[Tensor] = []
+    original = norm.forward
+
+    def watched(x: Tensor, update_statistics: bool) -> Tensor:
+        assert update_statistics
+        seen.append(x.detach().clone())
+        return original(x, update_statistics)
+
+    monkeypatch.setattr(norm, "forward", watched)
+    evaluate(SMALL, upscaler, discriminator)
+    assert len(seen) == 2
+    mean, variance = torch.zeros(64), torch.ones(64)
+    for x in seen:
+        mean = 0.9 * mean + 0.1 * x.mean((0, 2, 3))
+        variance = 0.9 * variance + 0.1 * x.transpose(0, 1).flatten(1).var(1)
+    torch.testing.assert_close(norm.moving_mean, mean)
+    torch.testing.assert_close(norm.moving_variance, variance)
+
+
+@pytest.mark.parametrize("fade_in", [1.0, 0.3, 0.0])
+@pytest.mark.parametrize(
+    "config",
+    [
+        SMALL,
+        replace(SMALL, loss=replace(SMALL.loss, feature_match=0)),
+        replace(SMALL, loss=replace(SMALL.loss, pingpong=0)),
+        replace(SMALL, discriminator=DiscriminatorConfig(temporal_only=True, temporal_crop=0.75)),
+    ],
+    ids=["all", "no feature match", "one way", "temporal only"],
+)
+def test_one_pass_of_the_discriminator_gives_both_networks_the_gradients_of_a_pass_each(
+    config: Config, fade_in: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the losses as they are written down: each with a pass of its own."""
+
+    def with_a_pass_each(
+        objective: Objective, judge: Any, module: Any, real: Tensor, fake: Tensor, **_: object
+    ) -> Judgement:
+        weights = objective.config.loss
+        real_score, real_features = judge(real)
+        own = losses.discrimination(real_score, judge(fake.detach())[0])
+        module.requires_grad_(False)
+        score, features = module(fake)
+        module.requires_grad_(True)
+        distances = losses.feature_distances([layer.detach() for layer in real_features], features)
+        matched = torch.stack([d / norm for d, norm in zip(distances, weights.feature_match_norms, strict=True)]).sum()
+        both = weights.adversarial * losses.adversarial(score) + weights.feature_match * matched
+        return Judgement({}, fade_in * both, own)
+
+    def gradients() -> list[Tensor]:
+        upscaler, discriminator = networks(config)
+        result = evaluate(config, upscaler, discriminator, fade_in=fade_in)
+        assert result.discriminator_loss is not None
+        result.discriminator_loss.backward()
+        result.generator_loss.backward()
+        found = [parameter.grad for network in (upscaler, discriminator) for parameter in network.parameters()]
+        return [result.generator_loss.detach(), *(gradient for gradient in found if gradient is not None)]
+
+    ours = gradients()
+    monkeypatch.setattr(Objective, "_judgement", with_a_pass_each)
+    expected = gradients()
+    assert len(ours) == len(expected)
+    for mine, theirs in zip(ours, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("scale", [2, 4])

@@ -44,7 +44,7 @@ def test_a_gpu_that_does_not_work_is_found_by_using_it(
 def test_bf16_is_for_cpus_that_compute_in_it(
     instructions: dict[str, object], faster: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
     if faster:
         assert device_here("cpu", precision="bf16") == torch.device("cpu")
         return

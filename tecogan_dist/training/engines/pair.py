@@ -29,10 +29,10 @@ class EnginePair(Protocol):
     upscaler: Callable[..., Any]
     """LR frames to :class:`Unrolled`, the pass that :meth:`update` trains."""
     discriminator: Callable[..., Any] | None
-    """The pass that the discriminator's own loss goes through."""
+    """The pass that real triplets go through."""
     upscaler_module: nn.Module
     discriminator_module: nn.Module | None
-    """The discriminator's plain module, for the generator's pass and for validation."""
+    """The discriminator's plain module, for generated triplets and for validation."""
     not_finite: tuple[str, ...]
     """Those of NETWORKS whose gradients were not finite in the last update."""
     mark: Callable[[str], None]
