@@ -41,6 +41,7 @@ from torch import Tensor
 
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.connect import connected
+from tecogan_dist.cluster.internals.ray_core import on_loopback
 from tecogan_dist.config.schema import Config, DataConfig
 from tecogan_dist.data.clips import ClipStore
 from tecogan_dist.data.stream.stream import training_stream
@@ -173,7 +174,8 @@ def work(rank: int, cases: list[Case], port: int, address: str, store: Path, opt
     warnings.filterwarnings("ignore", category=FutureWarning)  # names of torch's that DeepSpeed still uses
     workers = cases[0].workers
     prepare_device(CPU, Config())
-    ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    with on_loopback():  # where the embedded Ray listens
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(workers)}
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=workers)
     watch_collectives()
