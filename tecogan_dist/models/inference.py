@@ -1,6 +1,7 @@
 """The upscaler's numbers without gradients, as fast as a CPU gives them: what ``upscale`` runs there.
 
-Differences to :class:`RecurrentUpscaler`, whose weights it reads and never changes, are of rounding (below 1e-5):
+Differences to :class:`RecurrentUpscaler`, whose weights it reads and never changes, are of rounding: below 1e-5, but in
+bf16.
 
 - The last layers work on 16 times as many pixels as the residual blocks. They go over strips of rows, so that their
   activations stay in the cache and never need memory of that size.
@@ -46,12 +47,22 @@ def for_inference(model: RecurrentUpscaler, *, half: bool = False) -> RecurrentU
     It shares the weights that it can; others are read here: make another one after they have changed. ``half``: for
     use under an autocast to bf16, with weights that are in bf16 already.
     """
-    quick = copy.copy(model)
-    flow, generator = (_in_bf16(model.flow), _in_bf16(model.generator)) if half else (model.flow, model.generator)
+    quick, flow, generator = _as_written(model), _as_written(model.flow), _as_written(model.generator)
+    if half:
+        flow, generator = _in_bf16(flow), _in_bf16(generator)
     quick._modules = {"flow": _PlanarFlow(flow), "generator": _InferenceGenerator(generator)}
     if model.warp is warp:
         quick.warp = _sample
     return quick
+
+
+def _as_written(network: Network) -> Network:
+    """A copy that shares all but methods which the original alone has got, as of ``cluster.compile``: they are bound to
+    it."""
+    twin = copy.copy(network)
+    for name in [name for name in vars(twin) if callable(getattr(type(twin), name, None))]:
+        delattr(twin, name)
+    return twin
 
 
 def _in_bf16(network: Network) -> Network:

@@ -3,7 +3,8 @@
 These are the flow network, the recurrent step of one frame (compiled once, used for every frame of a window), the
 discriminator and VGG19. Each is one graph, without a break; a module's own ``forward`` is replaced, so that weights,
 their names, DeepSpeed's hooks and checkpoints stay as they are. What needs no gradient, such as the losses of held-out
-windows, runs as it is without this, but for VGG19's targets.
+windows, runs as it is without this, but for VGG19: all its passes go through its graph, as those of targets, which need
+no gradient in a step either.
 
 torch compiles anew whatever differs from what it has seen: in size, memory order, whether it needs a gradient. That
 takes a minute each time, so the parts here are given what is always the same in these, and all of them are compiled
@@ -16,7 +17,7 @@ import contextlib
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,10 @@ from torch import Tensor, nn
 from tecogan_dist.base.atomic import reported_local
 from tecogan_dist.base.console import printable
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.base.storage import make_folder
 from tecogan_dist.config.schema import Config
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.models.vgg import Vgg19
-from tecogan_dist.training.engines.pair import EnginePair, losses_in_order
+from tecogan_dist.training.engines.pair import EnginePair
 from tecogan_dist.training.objective import ObjectiveResult
 from tecogan_dist.training.recording import Probe
 
@@ -42,8 +42,10 @@ Counting = contextlib.AbstractContextManager[object]
 
 BACKEND = "inductor"
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
-TORCHS_OWN = "torchinductor_"
-"""What torch chooses begins with it, and is written to that variable: a name in /tmp that anybody could make first."""
+TRITON_CACHE = "TRITON_CACHE_DIR"
+COMPILERS = ("torch._dynamo.", "torch._functorch.", "torch._inductor.", "triton.")
+"""Modules whose errors say that something could not be compiled."""
+WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 NEEDED = {
     "cpu": "a C++ compiler (g++, or the one that CXX names)",
     "cuda": "triton, which comes with torch for CUDA, and a C compiler (gcc) with Python's headers",
@@ -79,37 +81,40 @@ class CompiledParts:
         if vgg is not None:
             _replace(vgg, "forward", _Frames(self, vgg.forward))
 
-    def rehearse(self, micro_batches: list[Frames], losses: Losses, probe: Probe) -> None:
+    def rehearse(self, micro_batches: Iterable[Frames], losses: Losses, probe: Probe) -> None:
         """Do all that a step with these micro-batches computes, and compile it, with no effect on weights or state.
 
         ``losses`` are of frames of low and high resolution, beside the engines. Operations are counted before anything
-        is compiled: torch can do no more than one of both. All workers call it.
+        is compiled: torch can do no more than one of both. All workers call it. Raises :class:`UserError` where the
+        networks cannot be compiled.
         """
-        has_discriminator = self._pair.discriminator_module is not None
-        kinds = (True, False) if has_discriminator else (False,)
+        kinds = (True, False) if self._pair.discriminator_module is not None else (False,)
         forward = probe.counting_forward()
         backward = {kind: probe.counting_backward(update_discriminator=kind) for kind in kinds}
         with _unchanged_buffers(self._pair.discriminator_module):
             for frames in micro_batches:
-                self._count(frames, losses, forward, backward)
+                with forward:
+                    result = losses(*frames)
+                self._differentiate(result, backward)
+                del result  # its frames would be there beside the next ones
             self.on = True
-            self._differentiate(losses(*micro_batches[0]), update_discriminator=has_discriminator, again=False)
+            with _reported():
+                self._differentiate(losses(*frames), {})
         self._graphs = _graphs()
 
-    def _count(self, frames: Frames, losses: Losses, forward: Counting, backward: dict[bool, Counting]) -> None:
-        with forward:
-            result = losses(*frames)
-        for update_discriminator, counting in backward.items():
-            with counting:
-                self._differentiate(result, update_discriminator=update_discriminator, again=True)
-
-    def _differentiate(self, result: ObjectiveResult, *, update_discriminator: bool, again: bool) -> None:
-        """``again``: it is not the last time, what is needed for it stays."""
+    def _differentiate(self, result: ObjectiveResult, counting: dict[bool, Counting]) -> None:
+        """Take each loss's gradient once, as a step does. ``counting`` goes around by kind of step: the generator's is
+        the same in both."""
         modules = self._pair.upscaler_module, self._pair.discriminator_module
         weights = [weight for module in modules if module is not None for weight in module.parameters()]
-        for loss in losses_in_order(result, update_discriminator):
-            # Gradients that are asked for by name: no hook of an engine hears of them.
-            torch.autograd.grad(loss, weights, retain_graph=again, allow_unused=True)
+        # Gradients that are asked for by name: no hook of an engine hears of them.
+        if result.discriminator_loss is not None:
+            with counting.get(True, contextlib.nullcontext()):
+                torch.autograd.grad(result.discriminator_loss, weights, allow_unused=True)
+        with contextlib.ExitStack() as stack:
+            for of_kind in counting.values():
+                stack.enter_context(of_kind)
+            torch.autograd.grad(result.generator_loss, weights, allow_unused=True)
 
     def has_more(self) -> bool:
         """Whether torch has compiled anything since the last call or, at first, since the rehearsal."""
@@ -120,9 +125,27 @@ class CompiledParts:
 @contextlib.contextmanager
 def _unchanged_buffers(module: nn.Module | None) -> Iterator[None]:
     kept = [] if module is None else [(buffer, buffer.clone()) for buffer in module.buffers()]
-    yield
-    for buffer, before in kept:
-        buffer.copy_(before)
+    try:
+        yield
+    finally:
+        for buffer, before in kept:
+            buffer.copy_(before)
+
+
+@contextlib.contextmanager
+def _reported() -> Iterator[None]:
+    """A failure to compile as a :class:`UserError`; want of memory stays what it is."""
+    try:
+        yield
+    except Exception as error:
+        inner = getattr(error, "inner_exception", None)  # of what a backend raised
+        if isinstance(inner, torch.OutOfMemoryError):
+            raise inner from None
+        if not any(f"{kind.__module__}.".startswith(COMPILERS) for kind in type(error).__mro__):
+            raise
+        raise UserError(
+            f"the networks cannot be compiled here ({_reason(error)}): set cluster.compile to off."
+        ) from error
 
 
 def _graphs() -> int:
@@ -241,28 +264,61 @@ def _reason(error: Exception) -> str:
 
 
 def keep_private_cache() -> Path:
-    """Have torch keep what it compiles where nobody else can put anything: it is code that is loaded and run.
+    """Have torch and triton keep what they compile where nobody else can put anything: it is code that is loaded and
+    run.
 
-    That is ``$TORCHINDUCTOR_CACHE_DIR``, else a folder of the user's in the system's one for temporary files. The
-    workers of a machine share it. Raises :class:`UserError` for a folder that others could have written.
+    That is ``$TORCHINDUCTOR_CACHE_DIR``, else a folder of the user's in the system's one for temporary files; triton's
+    is ``$TRITON_CACHE_DIR``, else below it. What torch has chosen itself is neither: a name in /tmp that anybody could
+    make first. The workers of a machine share it. Raises :class:`UserError` for a folder that others could have
+    written.
     """
-    given = Path(os.environ.get(CACHE, "").strip())
-    folder = Path(tempfile.gettempdir()) / f"tecogan_compiled_{os.getuid()}"
-    if given.name and not given.name.startswith(TORCHS_OWN):
-        folder = given.absolute()
-    make_folder(folder.parent)
+    given, tritons = _named_by(CACHE), _named_by(TRITON_CACHE)
+    # Only now: they write what torch chooses to the first variable, the current folder where it is empty.
+    from torch._inductor import codecache
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    torchs_own = Path(default_cache_dir()).absolute()
+    if given is None or given == torchs_own:
+        given = Path(tempfile.gettempdir()) / f"tecogan_compiled_{os.getuid()}"
+    folder = _private_folder(given, CACHE)
+    if tritons is None or tritons.is_relative_to(torchs_own):
+        tritons = folder / "triton"
+    os.environ[CACHE], os.environ[TRITON_CACHE] = str(folder), str(_private_folder(tritons, TRITON_CACHE))
+    # Headers that are read by every kernel of a CPU: torch keeps them in its own folder, whatever the variable says.
+    codecache._HEADER_DIR = str(folder / "precompiled_headers")
+    codecache._HEADER_LOCK_DIR = str(folder / "precompiled_headers" / "locks")
+    return folder
+
+
+def _named_by(variable: str) -> Path | None:
+    name = os.environ.get(variable, "").strip()
+    return Path(name).absolute() if name else None
+
+
+def _private_folder(wanted: Path, variable: str) -> Path:
+    """The folder, made if it is missing, by its path without links above it. Raises :class:`UserError` where others can
+    write it or put another one in its place."""
+    folder = Path(os.path.realpath(wanted.parent)) / wanted.name
+    advice = f"name a folder of your own in {variable}"
     try:
         with reported_local(folder):
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(mode=0o700)
+            for path in (*reversed(folder.parents), folder):
+                if not os.path.lexists(path):
+                    with contextlib.suppress(FileExistsError):  # another worker's
+                        path.mkdir(mode=0o700)
             status = os.lstat(folder)
+            above = {path: os.lstat(path).st_mode for path in folder.parents}
     except FileNotFoundError as error:
-        raise UserError(f"{folder} cannot be made: name a folder of your own in {CACHE}.") from error
-    writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or writable:
+        raise UserError(f"{folder} cannot be made: {advice}.") from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & WRITABLE:
         raise UserError(
-            f"{folder} can be written by others, and what torch compiles would be loaded from there: name a folder of "
-            f"your own in {CACHE}, or set cluster.compile to off."
+            f"{folder} can be written by others, and what torch compiles would be loaded from there: {advice}, or set "
+            "cluster.compile to off."
         )
-    os.environ[CACHE] = str(folder)
+    for path, mode in above.items():
+        if mode & WRITABLE and not mode & stat.S_ISVTX:
+            raise UserError(
+                f"{path} can be written by others, who could replace {folder}, and what torch compiles would be loaded "
+                f"from there: {advice}, or set cluster.compile to off."
+            )
     return folder

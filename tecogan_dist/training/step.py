@@ -162,7 +162,7 @@ class TrainingStep:
         if self._compiled is None or self._compiled.on:
             return
         count = self._config.accumulation
-        frames = [self.frames(windows[number::count]) for number in range(count)]
+        frames = (self.frames(windows[number::count]) for number in range(count))  # no more at a time than in a step
         self._compiled.rehearse(frames, self._bare_losses, self._probe)
 
     def compiled_again(self) -> bool:

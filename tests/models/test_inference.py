@@ -87,6 +87,27 @@ def test_the_model_stays_as_it_was() -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("half", [False, True])
+def test_methods_that_the_model_alone_has_got_stay_with_it(half: bool) -> None:
+    """As those of ``cluster.compile``, whose run validates with it."""
+    model = network()
+    frame = noise(1, 3, 16, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+        expected = for_inference(model, half=half).first_frame(frame)
+
+        def others(*_: Tensor) -> Tensor:
+            raise AssertionError("not of the copy")
+
+        for module, name in ((model, "_after"), (model, "first_frame"), (model.flow, "forward")):
+            setattr(module, name, others)
+        quick = for_inference(model, half=half)
+        assert torch.equal(quick.first_frame(frame), expected)
+        quick.next_frame(frame, frame, expected)
+    assert model.first_frame is others
+    assert model.flow.forward is others
+
+
+@torch.inference_mode()
 def test_bf16() -> None:
     model = network()
     frame = noise(1, 3, 24, 24)

@@ -5,6 +5,7 @@ Most tests stop short of generating code: what is traced, guarded and differenti
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._inductor import codecache
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
@@ -31,6 +35,7 @@ from tecogan_dist.training import compiling
 from tecogan_dist.training.begin import build_networks, build_pair
 from tecogan_dist.training.clock import Clock
 from tecogan_dist.training.engines.pair import losses_in_order
+from tecogan_dist.training.objective import ObjectiveResult
 from tecogan_dist.training.step import TrainingStep
 from tecogan_dist.weights.vgg import read_vgg
 from tests.support.plain_runs import make_config, noise, run
@@ -62,6 +67,9 @@ needs_compiler = pytest.mark.skipif(
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing that was compiled before is found, and nothing stays."""
     monkeypatch.setenv(compiling.CACHE, str(tmp_path / "compiled"))
+    monkeypatch.setenv(compiling.TRITON_CACHE, "")
+    for folder in ("_HEADER_DIR", "_HEADER_LOCK_DIR"):
+        monkeypatch.setattr(codecache, folder, getattr(codecache, folder))
     monkeypatch.setattr(logging.getLogger("torch.__trace"), "propagate", False)
     torch.set_num_threads(1)
     yield
@@ -147,6 +155,7 @@ def compare(plain: TrainingStep, compiled: TrainingStep) -> None:
     distances = [far(gradients(compiled, number), gradients(plain, number)) for number in range(3)]
     assert min(distances) < 1e-4
     assert max(distances) < 5e-2
+    start = everything(plain)
     for number in range(3):
         outcomes = []
         for step in (plain, compiled):
@@ -159,6 +168,12 @@ def compare(plain: TrainingStep, compiled: TrainingStep) -> None:
         held_out = windows_of(compiled, 9)
         before, after = (step.validation_losses(held_out) for step in (plain, compiled))
         assert after == pytest.approx(before, rel=10 * bound, abs=10 * bound), f"after step {number}"
+        expected, found = everything(plain), everything(compiled)
+        averages = {name for name in expected if "moving_" in name}
+        assert bool(averages) == (plain.pair.discriminator is not None)
+        for name in averages:
+            torch.testing.assert_close(found[name], expected[name], rtol=10 * bound, atol=10 * bound)
+        assert moved_apart(found, expected, start) < 5e-2, f"after step {number}"
         assert not compiled.compiled_again()
     from torch._dynamo.utils import counters
 
@@ -199,6 +214,15 @@ def everything(step: TrainingStep) -> dict[str, Tensor]:
         if module is not None
         for name, tensor in module.state_dict().items()
     }
+
+
+def moved_apart(found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str, Tensor]) -> float:
+    """How far networks are from those that are expected, as a part of how far these have moved from their start."""
+    off, moved = (
+        torch.cat([(one[name] - other[name]).flatten() for name in expected])
+        for one, other in ((found, expected), (expected, start))
+    )
+    return float(off.norm() / moved.norm())
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -274,9 +298,7 @@ def test_a_run_says_that_it_compiles_and_goes_on_with_and_without(tmp_path: Path
     found, expected = (read_weights(tmp_path / name).upscaler for name in ("run", "never"))
     assert found.keys() == expected.keys()
     start = build_networks(make_config([]), initial_weights=None)[0].state_dict()
-    moved = torch.cat([(expected[name] - start[name]).flatten() for name in expected])
-    off = torch.cat([(found[name] - expected[name]).flatten() for name in expected])
-    assert off.norm() < 5e-2 * moved.norm()
+    assert moved_apart(found, expected, start) < 5e-2
 
 
 @pytest.mark.slow
@@ -310,16 +332,91 @@ def test_a_machine_without_a_compiler_is_one_sentence(monkeypatch: pytest.Monkey
         make_step("on", [])
 
 
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (ValueError, pytest.raises(UserError, match=r"^the networks cannot be compiled here .*no such.*to off\.$")),
+        (torch.OutOfMemoryError, pytest.raises(torch.OutOfMemoryError, match=r"^no such")),
+    ],
+)
+def test_networks_that_cannot_be_compiled_are_one_sentence(
+    kind: type[Exception], expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which leaves everything as it was."""
+
+    def failing(*_: Any) -> Any:
+        raise kind("no such kernel")
+
+    compiled = torch.compile
+    step = make_step("off", [])
+    monkeypatch.setattr(torch, "compile", lambda *given, **named: compiled(*given, **named | {"backend": failing}))
+    monkeypatch.setattr(compiling, "check_compiler", lambda _: None)
+    monkeypatch.setattr(step, "_compiled", compiling.CompiledParts(step.pair, None, CPU))
+    before = everything(step)
+    with expected:
+        step.compile(windows_of(step))
+    assert same(before, everything(step))
+
+
+@pytest.mark.usefixtures("traced")
+def test_an_error_of_anything_else_stays_what_it_is() -> None:
+    step = make_step("on", [])
+    assert step._compiled is not None
+
+    parts = step._compiled
+
+    def failing(*frames: Tensor) -> ObjectiveResult:
+        if parts.on:
+            raise RuntimeError("a worker is gone")
+        return step._bare_losses(*frames)
+
+    with pytest.raises(RuntimeError, match="a worker is gone"):
+        parts.rehearse([step.frames(windows_of(step))], failing, step._probe)
+
+
+@pytest.mark.usefixtures("traced")
+def test_the_rehearsal_keeps_no_more_than_a_step() -> None:
+    """It holds one micro-batch's graph, and frees it by the gradients that are taken."""
+    step = make_step("on", IN_PARTS)
+    assert step._compiled is not None
+    results: list[weakref.ref[ObjectiveResult]] = []
+    roots: list[Tensor | None] = []
+
+    def losses(*frames: Tensor) -> ObjectiveResult:
+        assert not [result for result in results if result() is not None]
+        result = step._bare_losses(*frames)
+        results.append(weakref.ref(result))
+        roots.extend([result.generator_loss, result.discriminator_loss])
+        return result
+
+    windows = windows_of(step)
+    step._compiled.rehearse((step.frames(windows[number::2]) for number in range(2)), losses, step._probe)
+    assert len(results) == 3
+    for root in roots:
+        assert root is not None
+        with pytest.raises(RuntimeError, match="second time"):
+            torch.autograd.grad(root, parameters(step), allow_unused=True)
+
+
 def test_what_is_compiled_is_kept_where_nobody_else_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = compiling.keep_private_cache()
     assert folder == tmp_path / "compiled"
     assert folder.stat().st_mode & 0o777 == 0o700
+    assert os.environ[compiling.TRITON_CACHE] == str(folder / "triton")
+    assert Path(codecache._HEADER_DIR).is_relative_to(folder)
+    assert Path(codecache._HEADER_LOCK_DIR).is_relative_to(folder)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    for chosen in ("", str(tmp_path / "torchinductor_somebody")):
+    for chosen, tritons in (("", ""), (default_cache_dir(), f"{default_cache_dir()}/triton/0")):
         monkeypatch.setenv(compiling.CACHE, chosen)
+        monkeypatch.setenv(compiling.TRITON_CACHE, tritons)
         folder = compiling.keep_private_cache()
         assert folder == tmp_path / f"tecogan_compiled_{os.getuid()}"
         assert os.environ[compiling.CACHE] == str(folder)
+        assert os.environ[compiling.TRITON_CACHE] == str(folder / "triton")
+    own = tmp_path / "new" / "torchinductor_mine"
+    monkeypatch.setenv(compiling.CACHE, str(own))
+    assert compiling.keep_private_cache() == own
     monkeypatch.setenv(compiling.CACHE, "/proc/compiled")
     with pytest.raises(UserError, match=r"/proc/compiled cannot be made: name a folder of your own in TORCHINDUCTOR_"):
         compiling.keep_private_cache()
@@ -327,9 +424,31 @@ def test_what_is_compiled_is_kept_where_nobody_else_writes(tmp_path: Path, monke
     folder.chmod(0o777)
     with pytest.raises(UserError, match=r"can be written by others.*TORCHINDUCTOR_CACHE_DIR"):
         compiling.keep_private_cache()
-    folder.rmdir()
+    shutil.rmtree(folder)
     folder.symlink_to(tmp_path / "compiled")
     with pytest.raises(UserError, match="can be written by others"):
+        compiling.keep_private_cache()
+
+
+@pytest.mark.parametrize("variable", [compiling.CACHE, compiling.TRITON_CACHE])
+def test_a_folder_that_others_could_replace_is_refused(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    above = tmp_path / "above"
+    folder = above / "between" / "mine"
+    folder.mkdir(parents=True)
+    link = tmp_path / "link"
+    link.symlink_to(folder.parent)
+    for chosen in (folder, link / "mine"):
+        for mode, is_refused in ((0o777, True), (0o775, True), (0o1777, False), (0o755, False)):
+            above.chmod(mode)
+            monkeypatch.setenv(variable, str(chosen))
+            refused = pytest.raises(UserError, match=rf"{above} can be written by others, who .* own in {variable}")
+            with refused if is_refused else contextlib.nullcontext():
+                compiling.keep_private_cache()
+                assert os.environ[variable] == str(folder)
+    folder.chmod(0o770)
+    with pytest.raises(UserError, match=rf"{folder} can be written by others, and .* own in {variable}"):
         compiling.keep_private_cache()
 
 
