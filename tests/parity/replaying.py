@@ -39,27 +39,28 @@ STEP_TOLERANCE = (1e-5, 5e-4, 1e-3, 3e-3)
 """Relative tolerance of raw losses at each step: rounding grows through the kinks of floor, leaky ReLU and max pool."""
 
 
-class RecordingPair(PlainPair):
-    """Plain engines that keep both losses' gradients at the weights before the first step."""
+class RecordingStep(TrainingStep):
+    """A step that keeps both losses' gradients at the weights before the first one."""
 
     gradients: dict[str, np.ndarray]
     moving: dict[str, np.ndarray]
 
-    def backward(self, result: ObjectiveResult, *, update_discriminator: bool, last: bool) -> None:
+    def forward(self, lr_frames: Tensor, hr_frames: Tensor) -> ObjectiveResult:
+        result = super().forward(lr_frames, hr_frames)
         if not hasattr(self, "gradients"):
             gradients: dict[str, Tensor] = {}
             for prefix, module, loss in (
-                ("", self.upscaler_module, result.generator_loss),
-                ("discriminator.", self.discriminator_module, result.discriminator_loss),
+                ("", self.pair.upscaler_module, result.generator_loss),
+                ("discriminator.", self.pair.discriminator_module, result.discriminator_loss),
             ):
                 if module is not None and loss is not None:
                     names = [prefix + name for name, _ in module.named_parameters()]
                     tensors = torch.autograd.grad(loss, list(module.parameters()), retain_graph=True)
                     gradients |= dict(zip(names, tensors, strict=True))
             self.gradients = by_their_names(gradients)
-            buffers = named(self.discriminator_module, "named_buffers")
+            buffers = named(self.pair.discriminator_module, "named_buffers")
             self.moving = by_their_names({f"discriminator.{name}": buffer for name, buffer in buffers.items()})
-        super().backward(result, update_discriminator=update_discriminator, last=last)
+        return result
 
 
 class Replay:
@@ -73,8 +74,8 @@ class Replay:
         if config.loss.adversarial > 0:
             discriminator = build_discriminator(config.discriminator)
             fill_by_rule(discriminator, trace.seed, prefix="discriminator.")
-        pair = RecordingPair(upscaler, discriminator, config)
-        step = TrainingStep(config, pair, device=torch.device("cpu"), vgg=vgg_of(trace))
+        pair = PlainPair(upscaler, discriminator, config)
+        step = RecordingStep(config, pair, device=torch.device("cpu"), vgg=vgg_of(trace))
         self.step = step
         self.losses: list[dict[str, float]] = []
         self.decisions: list[bool] = []
@@ -94,8 +95,8 @@ class Replay:
                 self.averages.append(step.state.records.averages)
                 self.weights.append(weights_of(step))
                 self.snapshots.append(take_snapshot(step.state, pair, None))
-        self.gradients = pair.gradients
-        self.moving = pair.moving
+        self.gradients = step.gradients
+        self.moving = step.moving
 
 
 def named(module: torch.nn.Module | None, kind: str) -> dict[str, Tensor]:
