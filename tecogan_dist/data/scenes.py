@@ -127,8 +127,6 @@ class Scenes(Sequence[Scene]):
             return NotImplemented
         return len(self) == len(other) and all(ours == theirs for ours, theirs in zip(self, other, strict=True))
 
-    __hash__ = None  # type: ignore[assignment]  # as of a list
-
     def numbers(self, name: str = "number") -> np.ndarray:
         """A column of whole numbers."""
         return np.asarray(self.columns.column(name).to_numpy())
