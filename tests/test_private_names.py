@@ -23,6 +23,7 @@ LEDGER = "tecogan_dist/tuning/ledger.py"
 DEEPSPEED = "tecogan_dist/training/engines/deepspeed.py"
 MOMENTS = "tecogan_dist/training/engines/moments.py"
 COMPILING = "tecogan_dist/training/compiling.py"
+COMPILED_CACHE = "tecogan_dist/training/compiled_cache.py"
 PT2 = "tecogan_dist/upscaling/export/pt2_file.py"
 STREAM = "tecogan_dist/data/stream/stream.py"
 ERRORS = "tecogan_dist/cluster/ray_errors.py"
@@ -80,9 +81,9 @@ NAMES = [
     ),
     ("torch._dynamo.utils", "counters", COMPILING),
     ("torch._functorch.config", "donated_buffer", COMPILING),
-    ("torch._inductor.codecache", "_HEADER_DIR", COMPILING),
-    ("torch._inductor.codecache", "_HEADER_LOCK_DIR", COMPILING),
-    ("torch._inductor.runtime.cache_dir_utils", "default_cache_dir", COMPILING),
+    ("torch._inductor.codecache", "_HEADER_DIR", COMPILED_CACHE),
+    ("torch._inductor.codecache", "_HEADER_LOCK_DIR", COMPILED_CACHE),
+    ("torch._inductor.runtime.cache_dir_utils", "default_cache_dir", COMPILED_CACHE),
     ("torch.compiler", "skip_guard_on_globals_unsafe", COMPILING),
     ("torch.distributed._functional_collectives", "all_reduce", "tecogan_dist/models/discriminator.py"),
     ("torch.distributed._functional_collectives", "wait_tensor", "tecogan_dist/models/discriminator.py"),

@@ -5,13 +5,11 @@ Most tests stop short of generating code: what is traced, guarded and differenti
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import multiprocessing
 import os
 import shutil
 import sys
-import tempfile
 import time
 import weakref
 from collections.abc import Iterator
@@ -23,7 +21,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._inductor import codecache
-from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
@@ -31,7 +28,7 @@ from tecogan_dist.data.stream.windows import window_config
 from tecogan_dist.models import vgg as vgg_network
 from tecogan_dist.models.vgg import Vgg19
 from tecogan_dist.runs.find import read_weights
-from tecogan_dist.training import compiling
+from tecogan_dist.training import compiled_cache, compiling
 from tecogan_dist.training.begin import build_networks, build_pair
 from tecogan_dist.training.clock import Clock
 from tecogan_dist.training.engines.pair import losses_in_order
@@ -66,8 +63,8 @@ needs_compiler = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing that was compiled before is found, and nothing stays."""
-    monkeypatch.setenv(compiling.CACHE, str(tmp_path / "compiled"))
-    monkeypatch.setenv(compiling.TRITON_CACHE, "")
+    monkeypatch.setenv(compiled_cache.CACHE, str(tmp_path / "compiled"))
+    monkeypatch.setenv(compiled_cache.TRITON_CACHE, "")
     for folder in ("_HEADER_DIR", "_HEADER_LOCK_DIR"):
         monkeypatch.setattr(codecache, folder, getattr(codecache, folder))
     monkeypatch.setattr(logging.getLogger("torch.__trace"), "propagate", False)
@@ -397,59 +394,6 @@ def test_the_rehearsal_keeps_no_more_than_a_step() -> None:
         assert root is not None
         with pytest.raises(RuntimeError, match="second time"):
             torch.autograd.grad(root, parameters(step), allow_unused=True)
-
-
-def test_what_is_compiled_is_kept_where_nobody_else_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = compiling.keep_private_cache()
-    assert folder == tmp_path / "compiled"
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert os.environ[compiling.TRITON_CACHE] == str(folder / "triton")
-    assert Path(codecache._HEADER_DIR).is_relative_to(folder)
-    assert Path(codecache._HEADER_LOCK_DIR).is_relative_to(folder)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    for chosen, tritons in (("", ""), (default_cache_dir(), f"{default_cache_dir()}/triton/0")):
-        monkeypatch.setenv(compiling.CACHE, chosen)
-        monkeypatch.setenv(compiling.TRITON_CACHE, tritons)
-        folder = compiling.keep_private_cache()
-        assert folder == tmp_path / f"tecogan_compiled_{os.getuid()}"
-        assert os.environ[compiling.CACHE] == str(folder)
-        assert os.environ[compiling.TRITON_CACHE] == str(folder / "triton")
-    own = tmp_path / "new" / "torchinductor_mine"
-    monkeypatch.setenv(compiling.CACHE, str(own))
-    assert compiling.keep_private_cache() == own
-    monkeypatch.setenv(compiling.CACHE, "/proc/compiled")
-    with pytest.raises(UserError, match=r"/proc/compiled cannot be made: name a folder of your own in TORCHINDUCTOR_"):
-        compiling.keep_private_cache()
-    monkeypatch.setenv(compiling.CACHE, "")
-    folder.chmod(0o777)
-    with pytest.raises(UserError, match=r"can be written by others.*TORCHINDUCTOR_CACHE_DIR"):
-        compiling.keep_private_cache()
-    shutil.rmtree(folder)
-    folder.symlink_to(tmp_path / "compiled")
-    with pytest.raises(UserError, match="can be written by others"):
-        compiling.keep_private_cache()
-
-
-@pytest.mark.parametrize("variable", [compiling.CACHE, compiling.TRITON_CACHE])
-def test_a_folder_that_others_could_replace_is_refused(
-    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    above = tmp_path / "above"
-    folder = above / "between" / "mine"
-    folder.mkdir(parents=True)
-    link = tmp_path / "link"
-    link.symlink_to(folder.parent)
-    for chosen in (folder, link / "mine"):
-        for mode, is_refused in ((0o777, True), (0o775, True), (0o1777, False), (0o755, False)):
-            above.chmod(mode)
-            monkeypatch.setenv(variable, str(chosen))
-            refused = pytest.raises(UserError, match=rf"{above} can be written by others, who .* own in {variable}")
-            with refused if is_refused else contextlib.nullcontext():
-                compiling.keep_private_cache()
-                assert os.environ[variable] == str(folder)
-    folder.chmod(0o770)
-    with pytest.raises(UserError, match=rf"{folder} can be written by others, and .* own in {variable}"):
-        compiling.keep_private_cache()
 
 
 DEEPSPEED = {
