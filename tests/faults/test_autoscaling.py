@@ -21,7 +21,17 @@ from tecogan_dist.training.reporter import PlainReporter
 from tecogan_dist.training.task import TrainingTask, select_scenes
 from tests.support.autoscaling import AutoscaledCluster, autoscaled_cluster
 from tests.support.paths import REPOSITORY
-from tests.support.training_runs import SAVE_EVERY, STEPS, TINY, Command, assert_near_run, curve, until, write_store
+from tests.support.training_runs import (
+    SAVE_EVERY,
+    STEPS,
+    TINY,
+    WORKER_LOST,
+    Command,
+    assert_near_run,
+    curve,
+    until,
+    write_store,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -63,7 +73,7 @@ def test_machines_come_with_a_run_and_go_after_it(cluster: AutoscaledCluster, st
     line = run.wait_for(r"^step 8/", after=line)
     killed = min(first)
     cluster.kill(killed)
-    line = run.wait_for(r"^worker \d was lost: .*; all start again from the last checkpoint \(1 of 3", after=line)
+    line = run.wait_for(WORKER_LOST + r".*; all start again from the last checkpoint \(1 of 3", after=line)
     line = run.wait_for(BEGINS, after=line)
     assert SAVE_EVERY < int(run.lines[line - 1].split()[1]) < STEPS
     then = cluster.machines()
@@ -82,6 +92,7 @@ def test_nothing_is_asked_for_after_a_run_that_never_began(
 ) -> None:
     """Two workers of four would do, and the cluster may not grow to four. A machine for data starts, those with GPUs
     never do. The job is stopped: the machine goes, none comes."""
+    until(lambda: not cluster.machines(), "the end of the machines of the test before, should it have failed")
     elastic = ("--cluster.workers", "4", "--cluster.min_workers", "2", "--batch_size", "12")
     run = submit(cluster, "stopped", "--cluster.device", "cuda", *elastic, store=store, output=tmp_path / "run")
     line = run.wait_for("^1 machine .* cannot hold 2 workers of 1 CPU and 1 GPU, plus one CPU per worker for data; ")

@@ -42,6 +42,8 @@ tracking: {{display_every: 1, save_every: {SAVE_EVERY}}}
 cluster: {{workers: 2}}
 """
 RAY = str(Path(sys.executable).with_name("ray"))
+WORKER_LOST = r"^worker \d (was lost|lost the connection to another worker)"
+"""What is said of a worker of two that is gone: Ray may hear first of the other one, which misses it."""
 PATIENCE = 300.0
 """Seconds for anything that takes seconds on a quiet machine."""
 

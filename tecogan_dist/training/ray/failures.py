@@ -24,6 +24,8 @@ from tecogan_dist.cluster.ray_errors import ACTOR_GONE, behind_controller, find_
 from tecogan_dist.runs.checkpoints import newest_checkpoint
 
 SHOWN_RANKS = 8
+_CONNECTION_LOST = re.compile("Connection closed by peer|Connection reset by peer|Broken pipe|ncclRemoteError")
+"""What gloo and NCCL say in a worker whose peer is gone."""
 SAVING_PATIENCE = 120.0
 """Seconds that a change of the number of workers waits for a checkpoint. The controller does nothing else meanwhile."""
 
@@ -108,12 +110,15 @@ def same_command(output: Location) -> str:
 def describe(errors: dict[int, Exception]) -> str:
     """What happened to workers, given their errors by rank. Half a sentence.
 
-    A worker that is gone makes the collectives of the others fail: then only the gone ones are named.
+    A worker that is gone makes the collectives of the others fail: then only the gone ones are named. Where Ray does
+    not know of one yet, the others' lost connection is what is known.
     """
     lost = lost_workers(errors)
     if not lost:
         rank, error = min(errors.items())
         text = (str(error).strip() or "no reason given").splitlines()[-1].rstrip(".")
+        if (broken := _CONNECTION_LOST.search(str(error))) and not isinstance(error, UserError):
+            return f"worker {rank} lost the connection to another worker ({broken[0]})"
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         return f"worker {rank} failed ({kind}{text})"
     ranks = sorted(lost)
