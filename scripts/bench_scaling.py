@@ -1,12 +1,13 @@
 """Training on 1 and 2 workers with one thread each: samples a second, the parts of a step, bytes communicated.
 
 Workers are processes on gloo, each with its own stream of a real clip through an embedded Ray, which decodes beside
-them. The networks are the published ones, so that their gradients are, and windows are small. Strong scaling shares a
-fixed global batch, weak scaling gives every worker the same. All collectives of torch.distributed are wrapped: their
-time, in which a worker also waits for a slower one, is taken out of the part of the step that they happen in, and their
-bytes are what a worker of a ring sends. Then a model of what many GPUs would see, ``scaling_model.py``.
+them. Networks and crops are the published ones, windows are shorter. Strong scaling shares a fixed global batch, weak
+scaling gives every worker the same. What the machine itself takes from two processes shows in two trainings side by
+side that know nothing of each other. All collectives of torch.distributed are wrapped: their time, in which a worker
+also waits for a slower one, is taken out of the part of the step that they happen in, and their bytes are what a worker
+of a ring sends. Then a model of what many GPUs would see, ``scaling_model.py``.
 
-    python scripts/bench_scaling.py [--steps 7] [--batch-size 4] [--crop-size 16] [--sequence-length 4]
+    python scripts/bench_scaling.py [--steps 5] [--batch-size 4] [--crop-size 32] [--sequence-length 4]
     python scripts/bench_scaling.py --control [--workers 4 8 16]
 
 The second form measures what control costs as workers become more, ``bench_control.py``.
@@ -53,7 +54,7 @@ from tecogan_dist.training.step import TrainingStep
 from tecogan_dist.weights.vgg import read_vgg
 
 CPU = torch.device("cpu")
-STAGES: tuple[Literal[0, 1, 2, 3], ...] = 1, 0, 2, 3
+STAGES: tuple[Literal[0, 1, 2, 3], ...] = 0, 1, 2, 3
 """The first, train's default, is measured for longer."""
 PARTS = "data wait", "forward", "backward", "all-reduce", "optimiser"
 WARM_UP, SHORT = 2, 2
@@ -67,6 +68,15 @@ class Case:
     batch_size: int
     zero_stage: Literal[0, 1, 2, 3]
     steps: int
+    apart: bool = False
+    """The workers are as many trainings of one worker, each with its part of the batch."""
+
+    @property
+    def name(self) -> str:
+        who = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
+        return (
+            f"{f'{self.workers} side by side' if self.apart else who}, batch {self.batch_size}, ZeRO {self.zero_stage}"
+        )
 
 
 @dataclass(frozen=True)
@@ -169,41 +179,63 @@ def one_step(training_step: TrainingStep, batches: Iterator[Tensor]) -> dict[str
     return parts
 
 
-def work(rank: int, cases: list[Case], port: int, address: str, store: Path, options: Any, results: Any) -> None:
+def work(number: int, cases: list[Case], ports: list[int], shared: Shared) -> None:
     """One worker's process."""
     warnings.filterwarnings("ignore", category=FutureWarning)  # names of torch's that DeepSpeed still uses
-    workers = cases[0].workers
+    apart = cases[0].apart
+    rank, workers, port = (0, 1, ports[number]) if apart else (number, cases[0].workers, ports[0])
     prepare_device(CPU, Config())
     with on_loopback():  # where the embedded Ray listens
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(shared.address, log_to_driver=False, logging_level=logging.ERROR)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(workers)}
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=workers)
     watch_collectives()
     for case in cases:
+        shared.begin.wait()
+        own = replace(case, workers=1, batch_size=case.batch_size // case.workers) if apart else case
         of_all: list[Any] = [None] * workers
-        dist.all_gather_object(of_all, measure(case, store, options, rank=rank))
+        dist.all_gather_object(of_all, measure(own, shared.store, shared.options, rank=rank))
         if rank == 0:
-            results.put((case, of_all))
-    results.close()
-    results.join_thread()
+            shared.results.put((case, of_all))
+    shared.results.close()
+    shared.results.join_thread()
     dist.barrier()
     os._exit(0)  # gloo's threads may outlive the other worker and complain
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What workers' processes are given."""
+
+    address: str
+    """Of Ray."""
+    store: Path
+    options: argparse.Namespace
+    begin: Any
+    """A barrier, at which all meet before each case."""
+    results: Any
+    """A queue of cases and what was measured."""
+
+
 def run(cases: list[Case], address: str, store: Path, options: argparse.Namespace) -> dict[Case, list[Measured]]:
     """The cases, all with the same number of workers, in processes of their own: what each worker measured."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    processes = cases[0].workers
+    ports = []
+    for _ in range(processes):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
     spawn = multiprocessing.get_context("spawn")
-    results = spawn.Queue()
+    shared = Shared(address, store, options, spawn.Barrier(processes), spawn.Queue())
     workers = [
-        spawn.Process(target=work, args=(rank, cases, port, address, store, options, results), daemon=True)
-        for rank in range(cases[0].workers)
+        spawn.Process(target=work, args=(number, cases, ports, shared), daemon=True) for number in range(processes)
     ]
     for worker in workers:
         worker.start()
-    found = dict(results.get(timeout=PATIENCE) for _ in cases)
+    found: dict[Case, list[Measured]] = {case: [] for case in cases}
+    for _ in range(sum(case.workers if case.apart else 1 for case in cases)):
+        case, measured = shared.results.get(timeout=PATIENCE)
+        found[case] += measured
     for worker in workers:
         worker.join(timeout=60)
     return found
@@ -211,20 +243,21 @@ def run(cases: list[Case], address: str, store: Path, options: argparse.Namespac
 
 def print_parts(found: dict[Case, list[Measured]]) -> None:
     steps = {case: statistics.mean(one.step for one in measured) for case, measured in found.items()}
-    whole, half, two, *_ = found
-    print(f"\n{'':28}samples/s  step s" + "".join(f"{part:>11}" for part in PARTS))
+    cpu = {case: sum(one.cpu for one in measured) for case, measured in found.items()}
+    whole, half, beside, two, *_ = found
+    print(f"\n{'':31}samples/s  step s" + "".join(f"{part:>11}" for part in PARTS) + "   CPU s of all")
     for case, measured in found.items():
         parts = (statistics.mean(one.parts[part] for one in measured) for part in PARTS)
-        name = (
-            f"{case.workers} worker{'s' if case.workers > 1 else ''}, batch {case.batch_size}, ZeRO {case.zero_stage}"
-        )
         print(
-            f"{name:28}{case.batch_size / steps[case]:9.2f}{steps[case]:8.2f}"
+            f"{case.name:31}{case.batch_size / steps[case]:9.2f}{steps[case]:8.2f}"
             + "".join(f"{part:11.3f}" for part in parts)
+            + f"{cpu[case]:15.2f}"
         )
-    cpu = [sum(one.cpu for one in found[case]) for case in (whole, two)]
-    efficiency = steps[whole] / steps[two] / 2, steps[half] / steps[two], cpu[0] / cpu[1]
-    print("efficiency of 2 workers: strong {:.2f}, weak {:.2f}, by CPU time of a step {:.2f}".format(*efficiency))
+    print("efficiency of 2 workers         same batch  twice the batch")
+    print(f"by wall time                {steps[whole] / steps[two] / 2:14.2f}{steps[half] / steps[two]:17.2f}")
+    print(f"by CPU time                 {cpu[whole] / cpu[two]:14.2f}{2 * cpu[half] / cpu[two]:17.2f}")
+    of_beside = steps[beside] / steps[two], cpu[beside] / cpu[two]
+    print("of 2 trainings side by side: {:.2f} by wall time, {:.2f} by CPU time".format(*of_beside))
     still, complete = found[two][0].checkpoint
     print(f"checkpoint: 2 workers stand still for {still:.2f} s, it is complete after {complete:.2f} s")
 
@@ -232,7 +265,7 @@ def print_parts(found: dict[Case, list[Measured]]) -> None:
 def print_traffic(found: dict[Case, list[Measured]]) -> None:
     print("\nsent by each of 2 workers in a step, against a ring all-reduce of both networks' gradients:")
     for case, (measured, *_) in found.items():
-        if case.workers > 1:
+        if case.workers > 1 and not case.apart:
             sent, calls = measured.traffic.sent, measured.traffic.calls
             ideal = 2 * (1 - 1 / case.workers) * sum(measured.gradient_bytes)
             kinds = ", ".join(f"{calls[name]} {name} {sent[name] / 1e6:.2f} MB" for name in sent if calls[name])
@@ -241,7 +274,7 @@ def print_traffic(found: dict[Case, list[Measured]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"steps": 7, "batch-size": 4, "crop-size": 16, "sequence-length": 4}.items():
+    for name, default in {"steps": 5, "batch-size": 4, "crop-size": 32, "sequence-length": 4}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--control", action="store_true", help="measure control instead, on more workers")
     parser.add_argument("--workers", type=int, nargs="+", default=bench_control.WORKERS, help="of --control")
@@ -250,12 +283,15 @@ def main() -> None:
         bench_control.main(options.workers)
         return
     one = [Case(1, batch, STAGES[0], options.steps) for batch in (options.batch_size, options.batch_size // 2)]
+    beside = [Case(2, options.batch_size, STAGES[0], options.steps, apart=True)]
     two = [Case(2, options.batch_size, stage, SHORT if i else options.steps) for i, stage in enumerate(STAGES)]
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, {vars(options)}")
     with tempfile.TemporaryDirectory() as folder, connected(None, cpus=6):
         port = ray.get_runtime_context().gcs_address.rpartition(":")[2]
         store, address = write_store(Path(folder)), f"127.0.0.1:{port}"
-        found = run(one, address, store, options) | run(two, address, store, options)
+        found: dict[Case, list[Measured]] = {}
+        for cases in one, beside, two:
+            found |= run(cases, address, store, options)
     print_parts(found)
     print_traffic(found)
     print_model(found[two[0]][0].traffic, found[two[0]][0].gradient_bytes, workers=2)

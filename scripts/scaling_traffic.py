@@ -19,6 +19,7 @@ COLLECTIVES = {
     "reduce": ("tensor", 1),
     "broadcast": ("tensor", 1),
     "all_gather_into_tensor": ("output_tensor", 1),
+    "all_gather_single": ("output_tensor", 1),
     "all_gather": ("tensor_list", 1),
     "reduce_scatter_tensor": ("input", 1),
     "reduce_scatter": ("input_list", 1),

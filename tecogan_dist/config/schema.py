@@ -197,8 +197,9 @@ class ClusterConfig:
     """CPUs reserved for a worker; its torch threads on a CPU run."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast of convolutions; weights, losses and optimiser stay in fp32."""
-    zero_stage: Literal[0, 1, 2, 3] = 1
-    """DeepSpeed ZeRO stage of both engines."""
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """DeepSpeed ZeRO stage of both engines: what is sharded over the workers, moments (1), gradients (2), weights (3).
+    0, nothing, sends least: these networks fit into any GPU."""
     compile: Literal["off", "on", "auto"] = "auto"
     """on: flow network, recurrent step, discriminator and VGG19 through torch.compile before the first step, which
     takes minutes, for fewer and larger kernels in each step. It needs a C++ compiler, on CUDA triton and a C compiler.
@@ -206,7 +207,7 @@ class ClusterConfig:
     activation_checkpointing: Switch = False
     """Compute each frame's activations again in the backward pass: long windows in little memory, a third slower."""
     overlap_communication: Switch = False
-    """Reduce gradients beside the backward pass (ZeRO 1 to 3 on NCCL)."""
+    """Reduce gradients beside the backward pass (ZeRO 1 to 3 on NCCL; ZeRO 0 does as far as that is possible)."""
     bucket_megabytes: Annotated[PositiveInt, pydantic.Field(le=10_000)] = 200
     """Gradients that are reduced in one message (ZeRO 1 to 3)."""
     min_workers: Count | None = None

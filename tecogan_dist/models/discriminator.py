@@ -90,43 +90,69 @@ class BatchNorm(nn.Module):
         return F.batch_norm(x, mean, variance, gamma, self.beta, True, self.MOMENTUM, self.EPSILON)
 
     def _normalize_globally(self, x: Tensor, update_statistics: bool) -> Tensor:
-        workers = dist.get_world_size()
-        mean = sum_over_workers(x.mean((0, 2, 3))) / workers
-        centred = x - mean.view(1, -1, 1, 1)
-        variance = sum_over_workers(centred.square().mean((0, 2, 3))) / workers
+        y, mean, variance = _NormOverWorkers.apply(x, self.beta, self.EPSILON)
         if update_statistics:
-            count = workers * x.numel() // x.shape[1]
+            count = dist.get_world_size() * x.numel() // x.shape[1]
             with torch.no_grad():
                 self.moving_mean.lerp_(mean, self.MOMENTUM)
                 self.moving_variance.lerp_(variance * (count / (count - 1)), self.MOMENTUM)
-        scale = (variance + self.EPSILON).rsqrt()
-        return centred * scale.view(1, -1, 1, 1) + self.beta.view(1, -1, 1, 1)
+        normalized: Tensor = y
+        return normalized
 
 
-def sum_over_workers(x: Tensor) -> Tensor:
-    """The sum of what all workers have; so is its gradient."""
-    total: Tensor = _SumOverWorkers.apply(x)
-    return total
+class _NormOverWorkers(torch.autograd.Function):
+    """Batch norm of all workers' batches as one: returns the result, and the mean and the biased variance.
 
-
-class _SumOverWorkers(torch.autograd.Function):
-    """In a graph of torch.compile by the collectives that it can take in, which do not have a gradient everywhere."""
+    Workers meet once on the way forth and once on the way back. The gradient of x is that of all workers' losses
+    together, the gradient of beta that of this worker's loss: engines average over the workers what weights get.
+    """
 
     @staticmethod
-    def forward(_ctx: Any, x: Tensor) -> Tensor:
-        return _summed(x)
+    def forward(ctx: Any, x: Tensor, beta: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+        own = torch.stack(torch.var_mean(x, (0, 2, 3), correction=0))
+        variances, means = _gathered(own).unbind(1)
+        mean = means.mean(0)
+        # Not the mean of squares less the square of the mean: digits would be lost where the mean is large.
+        variance = (variances + (means - mean).square()).mean(0)
+        ctx.save_for_backward(x, mean, (variance + epsilon).rsqrt())
+        ctx.mark_non_differentiable(mean, variance)
+        gamma = torch.ones_like(beta)
+        return F.batch_norm(x, mean, variance, gamma, beta, False, 0.0, epsilon), mean, variance
 
     @staticmethod
-    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
-        return _summed(gradient)
+    def backward(ctx: Any, gradient: Tensor, *_: None) -> tuple[Tensor, Tensor, None]:
+        x, mean, scale = ctx.saved_tensors
+        normal = (x - _by_channel(mean)) * _by_channel(scale)
+        own = torch.stack([gradient.sum((0, 2, 3)), (gradient * normal).sum((0, 2, 3))])
+        count = dist.get_world_size() * x.numel() // x.shape[1]
+        shift, slope = _summed(own) / count
+        result = (gradient - _by_channel(shift) - normal * _by_channel(slope)) * _by_channel(scale)
+        return result, own[0], None
+
+
+def _by_channel(values: Tensor) -> Tensor:
+    return values.view(1, -1, 1, 1)
+
+
+def _gathered(x: Tensor) -> Tensor:
+    """What all workers have, (workers, *x.shape)."""
+    if torch.compiler.is_compiling():
+        workers = present(dist.group.WORLD, "there are other workers")
+        found: Tensor = collectives.wait_tensor(collectives.all_gather_tensor(x, 0, workers))
+    else:
+        found = x.new_empty((dist.get_world_size() * len(x), *x.shape[1:]))
+        # Newer versions of torch warn of the second name, older ones do not know the first.
+        gather = dist.all_gather_single if hasattr(dist, "all_gather_single") else dist.all_gather_into_tensor
+        gather(found, x)
+    return found.unflatten(0, (-1, len(x)))
 
 
 def _summed(x: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         workers = present(dist.group.WORLD, "there are other workers")
-        traced: Tensor = collectives.wait_tensor(collectives.all_reduce(x.contiguous(), "sum", workers))
+        traced: Tensor = collectives.wait_tensor(collectives.all_reduce(x, "sum", workers))
         return traced
-    total = x.clone(memory_format=torch.contiguous_format)
+    total = x.clone()
     dist.all_reduce(total)
     return total
 

@@ -51,6 +51,7 @@ CASES = {
     "clipped": ["--cluster.zero_stage", "2", "--optimizer.gradient_clipping", "0.05"],
     "zero0_clipped": ["--cluster.zero_stage", "0", "--optimizer.gradient_clipping", "0.05"],
     "checkpointed": ["--cluster.zero_stage", "1", "--cluster.activation_checkpointing", "True"],
+    "zero0_bf16": ["--cluster.zero_stage", "0", "--cluster.precision", "bf16"],
 }
 """The first four on every number of workers, the others where they are quick: on 1 and 2."""
 MICRO_BATCHES = {
@@ -68,8 +69,9 @@ def cases_on(processes: int) -> dict[str, list[str]]:
 
 
 MEASURED = {"grad_norm/flow", "grad_norm/generator", "grad_norm/discriminator", "weights/update_ratio"}
-BOUND = 5e-2
-"""Largest distance of the weights of N workers from those of one, as a part of the way that they went."""
+BOUND, BOUND_BF16 = 5e-2, 0.25
+"""Largest distance of the weights of N workers from those of one, as a part of the way that they went. (In one process
+bf16 is 0.19 away from fp32.)"""
 
 
 @pytest.fixture(autouse=True)
@@ -229,7 +231,7 @@ def test_any_number_of_workers_trains_as_one_process(
     print(f"{case} on {processes}: {distance:.1e} of the way, losses {found['losses'][-1] - losses[-1]:.1e}")
     # One process is exact, but for DeepSpeed's clipping, which adds 1e-6 to the norm.
     is_exact = processes == 1 and "clipped" not in case
-    assert distance <= (0 if is_exact else BOUND)
+    assert distance <= (0 if is_exact else BOUND_BF16 if "bf16" in case else BOUND)
     assert found["losses"] == pytest.approx(losses, rel=1e-4)
     # Of the last step: gradients before clipping, whole whatever is sharded, and how far the weights went.
     assert found["measured"] == pytest.approx(measured, rel=1e-5 if is_exact else 3e-2)
@@ -287,7 +289,7 @@ def compare_on_cuda(zero_stage: int, port: int) -> None:
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     dist.init_process_group("nccl", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
-    for precision in ("fp32", "bf16") if zero_stage > 0 else ("fp32",):
+    for precision in ("fp32", "bf16"):
         config = make_config(["--cluster.zero_stage", str(zero_stage), "--cluster.precision", precision])
         states = []
         for distributed in (False, True):

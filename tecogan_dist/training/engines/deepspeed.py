@@ -49,6 +49,7 @@ class DeepSpeedPair:
         self.discriminator_module: nn.Module | None = None if discriminator is None else self._engines[1].module
         self.not_finite: tuple[str, ...] = ()
         self.mark: Callable[[str], None] = unmarked
+        self._on_their_way: list[_Reduction] = []
 
     def _engine(self, module: nn.Module, config: Config) -> Any:
         engine, *_ = self._deepspeed.initialize(
@@ -63,7 +64,12 @@ class DeepSpeedPair:
             reduce(*arguments, **keywords)
             self.mark(ALL_REDUCE)
 
-        engine.allreduce_gradients = reduce_and_tell
+        def begin_to_reduce() -> None:
+            # DeepSpeed would wait: the discriminator's gradients travel beside the upscaler's backward pass instead.
+            if engine.is_gradient_accumulation_boundary() and torch.distributed.get_world_size() > 1:
+                self._on_their_way.append(_Reduction(module))
+
+        engine.allreduce_gradients = reduce_and_tell if self._zero_stage else begin_to_reduce
         return engine
 
     def backward(self, result: ObjectiveResult, *, update_discriminator: bool, last: bool) -> None:
@@ -71,6 +77,12 @@ class DeepSpeedPair:
         positions = order(update_discriminator)
         for position, loss in zip(positions, losses, strict=True):
             self._engines[position].backward(loss)
+        if self._on_their_way:
+            self.mark(BACKWARD)
+            for reduction in self._on_their_way:
+                reduction.finish()
+            self._on_their_way.clear()
+            self.mark(ALL_REDUCE)
         if not last:
             for position in positions:
                 self._engines[position].step()  # counts the micro-batch; the last one's makes the update
@@ -119,6 +131,27 @@ class DeepSpeedPair:
 
     def _optimizers(self) -> list[tuple[nn.Module, Any]]:
         return [(engine.module, engine.optimizer) for engine in self._engines]
+
+
+class _Reduction:
+    """A network's gradients, summed over the workers in one message while something else is computed.
+
+    Nothing is gained by smaller ones: all frames of a window share the upscaler's weights, so that no gradient of it is
+    complete before the backward pass has come to the window's first frame.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._gradients = [weight.grad for weight in module.parameters() if weight.grad is not None]
+        self._sums = torch.cat([gradient.flatten() for gradient in self._gradients])
+        self._running = torch.distributed.all_reduce(self._sums, async_op=True)
+
+    def finish(self) -> None:
+        """The gradients become the means over the workers. On CUDA this does not wait, what is computed next does."""
+        self._running.wait()
+        means = (self._sums / torch.distributed.get_world_size()).split([g.numel() for g in self._gradients])
+        torch._foreach_copy_(
+            self._gradients, [mean.view(g.shape) for mean, g in zip(means, self._gradients, strict=True)]
+        )
 
 
 def _own_part(parameter: nn.Parameter) -> Tensor:
