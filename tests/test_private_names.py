@@ -28,10 +28,14 @@ PT2 = "tecogan_dist/upscaling/export/pt2_file.py"
 STREAM = "tecogan_dist/data/stream/stream.py"
 ERRORS = "tecogan_dist/cluster/ray_errors.py"
 NAMES = [
+    ("ray.data._internal.cluster_autoscaler", "get_or_create_autoscaling_coordinator", DATA),
     ("ray.data._internal.execution.execution_callback", "ExecutionCallback.on_execution_step", DATA),
     ("ray.data._internal.stats", "get_or_create_stats_actor", DATA),
     ("ray.data._internal.usage.actor", "get_or_create_usage_collection_actor", DATA),
     ("ray.data", "DataContext", STREAM),
+    ("ray.train.torch", "TorchTrainer._create_default_callbacks", TRAIN),
+    ("ray.train.v2._internal.callbacks.datasets", "DatasetsCallback", TRAIN),
+    ("ray.train.v2._internal.callbacks.placement_group_callback", "PlacementGroupCleanerCallback", TRAIN),
     ("ray.train.v2._internal.exceptions", "WorkerGroupStartupTimeoutError", TRAIN),
     ("ray.train.v2._internal.exceptions", "WorkerHealthCheckFailedError", TRAIN),
     ("ray.train.v2._internal.execution.callback", "ControllerCallback.after_controller_state_update", TRAIN),
@@ -85,6 +89,7 @@ NAMES = [
     ("torch._inductor.codecache", "_HEADER_LOCK_DIR", COMPILED_CACHE),
     ("torch._inductor.runtime.cache_dir_utils", "default_cache_dir", COMPILED_CACHE),
     ("torch.compiler", "skip_guard_on_globals_unsafe", COMPILING),
+    ("torch.distributed._functional_collectives", "all_gather_tensor", "tecogan_dist/models/discriminator.py"),
     ("torch.distributed._functional_collectives", "all_reduce", "tecogan_dist/models/discriminator.py"),
     ("torch.distributed._functional_collectives", "wait_tensor", "tecogan_dist/models/discriminator.py"),
     ("torch._inductor", "aoti_compile_and_package", PT2),
@@ -95,11 +100,19 @@ NAMES = [
     ("torch.fx.experimental._config", "backed_size_oblivious", "tecogan_dist/upscaling/export/step.py"),
     ("wandb_workspaces.workspaces", "Workspace._to_model", "tecogan_dist/tracking/dashboard.py"),
     ("torch", "_foreach_norm", "tecogan_dist/training/engines/pair.py"),
+    ("torch", "_foreach_copy_", DEEPSPEED),
+    ("torch.utils._python_dispatch", "TorchDispatchMode._should_skip_dynamo", "tecogan_dist/training/operations.py"),
     ("torch", "_foreach_lerp_", "tecogan_dist/training/engines/ema.py"),
     ("torch.cuda.memory", "_record_memory_history", "tecogan_dist/training/profiling.py"),
     ("torch.cuda.memory", "_dump_snapshot", "tecogan_dist/training/profiling.py"),
 ]
 WORDS = [
+    ("torch._compile", ['getattr(fn, "__dynamo_disable", None)'], "tecogan_dist/training/engines/optimizers.py"),
+    (
+        "torch.optim.optimizer",
+        ["functools.update_wrapper(_use_grad, func)"],
+        "tecogan_dist/training/engines/optimizers.py",
+    ),
     ("wandb_workspaces.workspaces.interface", ["_internal_name"], "tecogan_dist/tracking/dashboard.py"),
     ("deepspeed.runtime.engine", ["micro_steps", "skipped_steps"], DEEPSPEED),
     ("deepspeed.runtime.zero.stage3", ["fp32_partitioned_groups_flat"], MOMENTS),

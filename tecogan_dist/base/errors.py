@@ -80,6 +80,9 @@ def run_module(name: str, argv: list[str] | None) -> None:
     try:
         import importlib
 
+        from tecogan_dist.base.garbage import collect_rarely
+
+        collect_rarely()
         module: Any = importlib.import_module(name)
     finally:
         signals.end()

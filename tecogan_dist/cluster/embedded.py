@@ -22,6 +22,7 @@ import ray
 from tecogan_dist.base.console import say
 from tecogan_dist.base.environment import RAY_SOCKET, SOCKET_BYTES, check_ray_folder
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.garbage import collect_rarely
 from tecogan_dist.base.signals import keeping_handlers
 from tecogan_dist.cluster import reaper
 from tecogan_dist.cluster.internals.ray_core import on_loopback, read_environment_anew, temporary_folder
@@ -32,12 +33,19 @@ from tecogan_dist.cluster.worker_output import ray_logging, worker_output
 LOOPBACK = "lo"
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 """Over which the workers of one machine talk to each other."""
+EMBEDDED = "TECOGAN_EMBEDDED_RAY"
+"""Set in the environment of all its processes."""
 NOT_NEEDED = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 """An actor that asks whether a cloud takes machines away: not this one without the command, and it takes a second."""
 LEAST_FILES, ENOUGH_FILES = 256, 65536
 """Open files of a process: below the first Ray's own processes end without a word."""
 SHARED_MEMORY = Path("/dev/shm")
 STARTS = 2
+
+
+def is_embedded() -> bool:
+    """Whether the Ray that this process belongs to ends with a command."""
+    return EMBEDDED in os.environ
 
 
 @contextlib.contextmanager
@@ -52,6 +60,7 @@ def embedded_ray(*, cpus: int, dashboard: bool) -> Iterator[None]:
     given: dict[str, Any] = {
         "num_cpus": max(os.cpu_count() or 1, cpus),
         "include_dashboard": dashboard,
+        "runtime_env": {"worker_process_setup_hook": f"{collect_rarely.__module__}.{collect_rarely.__name__}"},
         **ray_logging(),
     }
     with _environment(), _ended_with_this_process() as follow:
@@ -155,7 +164,7 @@ def _token() -> str:
 def _environment() -> Iterator[None]:
     """What Ray's processes and the workers find in theirs: a token, and loopback. As before when it is left."""
     check_mode()
-    ours: dict[str, str] = {}
+    ours = {EMBEDDED: "1"}
     if os.environ.get(MODE, "").lower() == "disabled":
         say(
             f"warning: {MODE} is 'disabled', so that the Ray inside this command asks for no token: whoever reaches "

@@ -34,16 +34,20 @@ sheets: bf16 with sums in fp32, and fp32 outside tensor cores, as this package l
 
 class Operations:
     """Counts floating-point operations of what runs inside, as torch's own counter does: two for each multiplication
-    and addition of convolutions and matrix products, backward passes included."""
+    and addition of convolutions and matrix products, backward passes included.
 
-    def __init__(self) -> None:
+    ``compiled``: some of what runs has gone through torch.compile.
+    """
+
+    def __init__(self, *, compiled: bool = False) -> None:
+        self._counting = _CountingOfCompiled if compiled else _Counting
         self.forward = 0
         self.backward: dict[bool, int] = {}
         """Of a step that updates the discriminator, and of one that does not."""
 
     def counting_forward(self) -> TorchDispatchMode | None:
         """To be entered around a step's forward passes until they have been counted once."""
-        return None if self.forward else _Counting(self._count_forward)
+        return None if self.forward else self._counting(self._count_forward)
 
     def counting_backward(self, *, update_discriminator: bool) -> TorchDispatchMode | None:
         """To be entered around a step's backward passes until their kind has been counted once."""
@@ -54,7 +58,7 @@ class Operations:
         def count(operations: int) -> None:
             self.backward[update_discriminator] += operations
 
-        return _Counting(count)
+        return self._counting(count)
 
     def of_step(self, *, update_discriminator: bool) -> int:
         """Operations of a step, on one worker."""
@@ -77,6 +81,20 @@ class _Counting(TorchDispatchMode):
         if formula is not None:
             self._count(formula(*arguments, **(keywords or {}), out_val=result))
         return result
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """torch asks. To have this skipped by its compiler, it would import the compiler: a second of a start."""
+        return False
+
+
+class _CountingOfCompiled(_Counting):
+    def __torch_dispatch__(self, *arguments: Any) -> Any:
+        return super().__torch_dispatch__(*arguments)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return True
 
 
 def peak_tflops(device: torch.device, *, precision: str) -> float | None:

@@ -69,7 +69,7 @@ class Probe:
     def __init__(self, config: Config, device: torch.device) -> None:
         self._config, self._device = config, device
         self.phases = Phases(device)
-        self._operations = Operations()
+        self._operations = Operations(compiled=config.cluster.compile == "on")
         self._counted, self._counted_steps = 0, 0
         self._peak = peak_tflops(device, precision=config.cluster.precision)
 

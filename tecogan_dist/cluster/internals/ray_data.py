@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
 from ray.data._internal.execution.execution_callback import ExecutionCallback as ExecutionCallback
 from ray.data._internal.stats import get_or_create_stats_actor
 from ray.data._internal.usage.actor import get_or_create_usage_collection_actor
+
+
+def start_helpers_early() -> None:
+    """Have this machine start the actors that every training will wait for, beside what comes before they are needed.
+
+    Ray Train's controller and Ray Data would start them one after the other, a second or more each.
+    """
+    get_or_create_autoscaling_coordinator()
+    get_or_create_stats_actor()
 
 
 def keep_statistics_here() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,13 +21,30 @@ def build_optimizer(
         return AdamTF1(
             parameters, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), eps=settings.epsilon
         )
-    return torch.optim.Adam(
+    return Adam(
         parameters,
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
         eps=settings.epsilon,
         fused=fused,
     )
+
+
+def _without_compiler() -> None:
+    """Keep torch's optimisers from importing torch's compiler only to tell it that some methods are not for it: a
+    second of every worker's start. Nothing here compiles an optimiser."""
+    for name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
+        method = inspect.unwrap(getattr(torch.optim.Optimizer, name))
+        vars(method).setdefault("__dynamo_disable", method)  # where torch looks for what it has made of it
+
+
+_without_compiler()
+
+
+class Adam(torch.optim.Adam):
+    """torch's, without what its step has around it for torch's compiler, which it would import."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
 
 
 class AdamTF1(torch.optim.Optimizer):

@@ -11,12 +11,14 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.capacity import resources_per_worker
+from tecogan_dist.cluster.embedded import is_embedded
+from tecogan_dist.cluster.internals.ray_train import LeanTrainer
 from tecogan_dist.cluster.ray_errors import ACTOR_GONE
 from tecogan_dist.runs.checkpoints import newest_checkpoint, read_state
 from tecogan_dist.training.ray.board import Board, News
@@ -73,7 +75,7 @@ class Launch:
             )
         return RunEnd(checkpoint, read_state(checkpoint).state.step, time.monotonic() - self._started)
 
-    def _fit(self, trainer: TorchTrainer) -> None:
+    def _fit(self, trainer: LeanTrainer) -> None:
         # Not in the main thread: there Ray would take Ctrl-C for itself.
         try:
             self._outcome.put(trainer.fit())
@@ -81,7 +83,7 @@ class Launch:
             self._outcome.put(error)
 
 
-def _trainer(task: TrainingTask, *, networks: ray.ObjectRef, board: Any, use_gpu: bool) -> TorchTrainer:
+def _trainer(task: TrainingTask, *, networks: ray.ObjectRef, board: Any, use_gpu: bool) -> LeanTrainer:
     config, cluster = task.config, task.config.cluster
     callbacks: list[Any] = [
         AfterFailure(board, max_failures=cluster.max_failures),
@@ -90,7 +92,7 @@ def _trainer(task: TrainingTask, *, networks: ray.ObjectRef, board: Any, use_gpu
     storage, name = storage_of(task.output)
     # Ray takes (min, max) too, which its annotation does not say yet.
     workers: Any = cluster.workers if cluster.min_workers is None else (cluster.min_workers, cluster.workers)
-    return TorchTrainer(
+    return LeanTrainer(
         lambda: train_worker(task, networks=networks, board=board),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
@@ -107,6 +109,7 @@ def _trainer(task: TrainingTask, *, networks: ray.ObjectRef, board: Any, use_gpu
         ),
         # Ours notices first, and says so.
         torch_config=TorchConfig(timeout_s=int(2 * cluster.step_timeout) + 60),
+        embedded=is_embedded(),
     )
 
 
