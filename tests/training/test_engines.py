@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Collection
 from dataclasses import replace
@@ -35,7 +36,7 @@ from tecogan_dist.training.engines.plain import PlainPair
 from tecogan_dist.training.ledger import average_over_workers
 from tecogan_dist.training.objective import ObjectiveResult
 from tecogan_dist.training.step import TrainingStep
-from tests.support.paths import REFERENCE
+from tests.support.paths import REFERENCE, REPOSITORY
 
 STEPS, SKIPPED = 12, (1, 6, 7)
 HALF = 6
@@ -72,6 +73,21 @@ MEASURED = {"grad_norm/flow", "grad_norm/generator", "grad_norm/discriminator", 
 BOUND, BOUND_BF16 = 5e-2, 0.25
 """Largest distance of the weights of N workers from those of one, as a part of the way that they went. (In one process
 bf16 is 0.19 away from fp32.)"""
+
+
+WITHOUT_COMPILER = """
+import os, sys
+import torch.distributed as dist
+from tests.training import test_engines as tests
+
+os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{sys.argv[2]}", rank=0, world_size=1)
+config = tests.make_config(["--optimizer.kind", sys.argv[1]])
+pair = tests.make_pair(config, distributed=True)
+tests.train(pair, config, range(2))
+tests.go_on(tests.keep(pair), config, distributed=True)
+print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -208,6 +224,15 @@ def far(found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str, 
         assert moved > 1e-3
         shares.append(float(error / moved))
     return max(shares)
+
+
+@pytest.mark.parametrize("kind", ["adam", "adam_tf1"])
+def test_a_worker_does_not_import_torchs_compiler(kind: str) -> None:
+    """It takes a second of every start, and torch imports it at every opportunity."""
+    words = [sys.executable, "-c", WITHOUT_COMPILER, kind, str(free_port())]
+    ran = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "[]\n"
 
 
 @pytest.mark.slow

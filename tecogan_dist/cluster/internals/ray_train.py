@@ -27,4 +27,6 @@ class LeanTrainer(TorchTrainer):
 
     def _create_default_callbacks(self) -> list[Any]:
         needless = (DatasetsCallback, PlacementGroupCleanerCallback) if self._embedded else (DatasetsCallback,)
-        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, needless)]
+        # Which trainer this name stands for, Ray decides when it is imported.
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]
+        return [callback for callback in callbacks if not isinstance(callback, needless)]

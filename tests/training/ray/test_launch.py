@@ -1,0 +1,21 @@
+"""How a run is handed to Ray Train."""
+
+from __future__ import annotations
+
+import pytest
+import ray.train
+
+from tecogan_dist.cluster.internals.ray_train import LeanTrainer
+
+NEEDED = {"BackendSetupCallback", "UserCallbackHandler"}
+
+
+@pytest.mark.parametrize(("embedded", "cleans_up"), [(True, False), (False, True)])
+def test_actors_that_have_nothing_to_do_are_not_started(embedded: bool, cleans_up: bool) -> None:
+    trainer = LeanTrainer(
+        lambda: None, scaling_config=ray.train.ScalingConfig(), run_config=ray.train.RunConfig(), embedded=embedded
+    )
+    names = {type(callback).__name__ for callback in trainer._create_default_callbacks()}
+    assert names >= NEEDED
+    assert "DatasetsCallback" not in names
+    assert ("PlacementGroupCleanerCallback" in names) == cleans_up
