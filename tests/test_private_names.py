@@ -107,6 +107,7 @@ NAMES = [
     ("torch.cuda.memory", "_dump_snapshot", "tecogan_dist/training/profiling.py"),
 ]
 WORDS = [
+    ("ray._private.workers.default_worker", ["args.worker_preload_modules.split"], "tecogan_dist/cluster/embedded.py"),
     ("torch._compile", ['getattr(fn, "__dynamo_disable", None)'], "tecogan_dist/training/engines/optimizers.py"),
     (
         "torch.optim.optimizer",

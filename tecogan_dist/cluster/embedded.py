@@ -22,7 +22,6 @@ import ray
 from tecogan_dist.base.console import say
 from tecogan_dist.base.environment import RAY_SOCKET, SOCKET_BYTES, check_ray_folder
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.base.garbage import collect_rarely
 from tecogan_dist.base.signals import keeping_handlers
 from tecogan_dist.cluster import reaper
 from tecogan_dist.cluster.internals.ray_core import on_loopback, read_environment_anew, temporary_folder
@@ -35,8 +34,13 @@ INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 """Over which the workers of one machine talk to each other."""
 EMBEDDED = "TECOGAN_EMBEDDED_RAY"
 """Set in the environment of all its processes."""
-NOT_NEEDED = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-"""An actor that asks whether a cloud takes machines away: not this one without the command, and it takes a second."""
+ON_ONE_MACHINE = {
+    # An actor that asks whether a cloud takes machines away: not this one without the command, and it takes a second.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Each worker process imports it first. Where it cannot, Ray goes on without.
+    "RAY_preload_python_modules": "tecogan_dist.base.in_workers",
+}
+"""What Ray is told unless the environment says otherwise."""
 LEAST_FILES, ENOUGH_FILES = 256, 65536
 """Open files of a process: below the first Ray's own processes end without a word."""
 SHARED_MEMORY = Path("/dev/shm")
@@ -60,7 +64,6 @@ def embedded_ray(*, cpus: int, dashboard: bool) -> Iterator[None]:
     given: dict[str, Any] = {
         "num_cpus": max(os.cpu_count() or 1, cpus),
         "include_dashboard": dashboard,
-        "runtime_env": {"worker_process_setup_hook": f"{collect_rarely.__module__}.{collect_rarely.__name__}"},
         **ray_logging(),
     }
     with _environment(), _ended_with_this_process() as follow:
@@ -177,7 +180,7 @@ def _environment() -> Iterator[None]:
             ours[TOKEN] = _token()
     if LOOPBACK in (name for _, name in socket.if_nameindex()):
         ours |= {name: LOOPBACK for name in INTERFACES if name not in os.environ}
-    ours |= {name: value for name, value in NOT_NEEDED.items() if name not in os.environ}
+    ours |= {name: value for name, value in ON_ONE_MACHINE.items() if name not in os.environ}
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     read_environment_anew()
