@@ -64,12 +64,15 @@ def loss_values(losses: Mapping[str, float], config: Config, *, step: int) -> di
 
 
 class Probe:
-    """Measures a worker's steps. Most is only measured in a step that is recorded; nothing waits for the device."""
+    """Measures a worker's steps. Most is only measured in a step that is recorded; nothing waits for the device.
 
-    def __init__(self, config: Config, device: torch.device) -> None:
+    ``compiled``: networks have gone through torch.compile.
+    """
+
+    def __init__(self, config: Config, device: torch.device, *, compiled: bool = False) -> None:
         self._config, self._device = config, device
         self.phases = Phases(device)
-        self._operations = Operations(compiled=config.cluster.compile == "on")
+        self._operations = Operations(compiled=compiled)
         self._counted, self._counted_steps = 0, 0
         self._peak = peak_tflops(device, precision=config.cluster.precision)
 

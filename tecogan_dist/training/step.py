@@ -92,7 +92,7 @@ class TrainingStep:
         self._config, self._device = config, device
         network = None if vgg is None else build_vgg(vgg, device)
         self._objective = Objective(config, vgg=network)
-        self._ledger, self._probe = Ledger(), Probe(config, device)
+        self._ledger, self._probe = Ledger(), Probe(config, device, compiled=compiles(config))
         self._compiled = None
         if compiles(config):
             self._compiled = CompiledParts(pair, network, device)

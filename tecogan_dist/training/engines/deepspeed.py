@@ -64,7 +64,7 @@ class DeepSpeedPair:
             reduce(*arguments, **keywords)
             self.mark(ALL_REDUCE)
 
-        def begin_to_reduce() -> None:
+        def begin_to_reduce(*_: Any, **__: Any) -> None:
             # DeepSpeed would wait: the discriminator's gradients travel beside the upscaler's backward pass instead.
             if engine.is_gradient_accumulation_boundary() and torch.distributed.get_world_size() > 1:
                 self._on_their_way.append(_Reduction(module))

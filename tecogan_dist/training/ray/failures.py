@@ -90,7 +90,7 @@ def explained(failure: BaseException, output: Location) -> BaseException:
     if problem is not None:
         return problem
     if isinstance(failure, WorkerGroupError):
-        if lost_workers(failure.worker_failures):
+        if lost_workers(failure.worker_failures) or any(map(_connection_lost, failure.worker_failures.values())):
             what = f"{describe(failure.worker_failures)}, and cluster.max_failures allows no further start"
             return UserError(f"{what}: {same_command(output)}.")
         # Its own text is cut short.
@@ -117,14 +117,20 @@ def describe(errors: dict[int, Exception]) -> str:
     if not lost:
         rank, error = min(errors.items())
         text = (str(error).strip() or "no reason given").splitlines()[-1].rstrip(".")
-        if (broken := _CONNECTION_LOST.search(str(error))) and not isinstance(error, UserError):
-            return f"worker {rank} lost the connection to another worker ({broken[0]})"
+        if broken := _connection_lost(error):
+            return f"worker {rank} lost the connection to another worker ({broken})"
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         return f"worker {rank} failed ({kind}{text})"
     ranks = sorted(lost)
     named = ", ".join(str(rank) for rank in ranks[:SHOWN_RANKS]) + (" and more" if len(ranks) > SHOWN_RANKS else "")
     who = f"worker {named} was lost" if len(ranks) == 1 else f"workers {named} were lost"
     return f"{who}: {_reason(lost[ranks[0]])}"
+
+
+def _connection_lost(error: Exception) -> str:
+    """What a collective says that lacks another worker; empty for all other errors."""
+    found = None if isinstance(error, UserError) else _CONNECTION_LOST.search(str(error))
+    return found[0] if found else ""
 
 
 def _reason(error: RayActorError | OutOfMemoryError) -> str:

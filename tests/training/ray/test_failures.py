@@ -60,6 +60,10 @@ def test_many_lost_workers_are_not_all_named() -> None:
 @pytest.mark.parametrize(
     ("failure", "sentence"),
     [
+        (
+            WorkerGroupError("", {1: COLLECTIVE}),
+            "worker 1 lost the connection to another worker .* cluster.max_failures allows no further start",
+        ),
         (WorkerGroupError("", {0: asked(DEAD)}), "worker 0 was lost: .* cluster.max_failures allows no further start"),
         (ControllerError(DEAD), r"the process \(12 on 10.0.0.7\) died, and the run needs it"),
         (DEAD, r"the process \(12 on 10.0.0.7\) died, and the run needs it"),
