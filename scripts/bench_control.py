@@ -2,8 +2,8 @@
 
     python scripts/bench_scaling.py --control [--workers 4 8 16]
 
-Each number of workers is a real run of Ray Train on an embedded Ray, with a tiny network, one window a worker, gloo and
-ZeRO 1; see ``control_run.py``. N processes on a few cores take N times as long whatever they do, so what is compared is
+Each number of workers is a real run of Ray Train on an embedded Ray, with a tiny network, one window a worker and gloo;
+see ``control_run.py``. N processes on a few cores take N times as long whatever they do, so what is compared is
 what one process pays: a worker's CPU time for what all workers do, the CPU time of the process that does it for what
 one does for all, and counts. Times on the clock are given as time * cores / N, a worker's share of the cores, which
 shows waiting that costs no CPU, and is inflated by whatever else runs. A cost that grows as N ** p has the exponent p;

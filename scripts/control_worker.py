@@ -130,8 +130,8 @@ def measured_worker(task: TrainingTask, *, networks: ray.ObjectRef, board: Any) 
             clock.mark("windows")
             yield windows
 
-    def one_step(*args: Any) -> StepOutcome:
-        seen["outcome"] = original_step(*args)
+    def one_step(*args: Any, **named: Any) -> StepOutcome:
+        seen["outcome"] = original_step(*args, **named)
         clock.mark("step")
         return seen["outcome"]
 
@@ -149,7 +149,7 @@ def measured_worker(task: TrainingTask, *, networks: ray.ObjectRef, board: Any) 
     original_question = RayReporter.asked_to_stop
     with (
         patch.object(loop, "begin", begin),
-        patch.object(TrainingStep, "__call__", lambda *args: one_step(*args)),
+        patch.object(TrainingStep, "__call__", lambda *args, **named: one_step(*args, **named)),
         patch.object(RankZero, "progress", progress),
         patch.object(RayReporter, "asked_to_stop", asked_to_stop),
     ):
@@ -185,7 +185,7 @@ def _alone(clock: Clock, task: TrainingTask, board: Any, seen: dict[str, Any]) -
             ledger.record(number, seen["outcome"].losses, Flags())
             ledger.settle()
     step: TrainingStep = seen["step"]
-    sent, all_reduce = Counter[str](), dist.all_reduce
+    sent, all_reduce = Counter(collectives=0, bytes=0), dist.all_reduce
 
     def counted(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         sent.update(collectives=1, bytes=tensor.nbytes)
