@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tecogan_dist.base.errors import UserError, run_command
+from tecogan_dist.base.errors import UserError, run_command, run_module
 from tecogan_dist.cluster.connect import connected
 from tecogan_dist.metrics.sequence import mean
 from tecogan_dist.metrics.sequence import measure as measure_sequence
@@ -84,10 +84,10 @@ def clip() -> Path:
 
 
 def command(name: str, *arguments: object) -> None:
-    """What ``python -m tecogan_dist.<name>`` does, in this process: Ray has been started, and torch is imported."""
+    """What ``python -m tecogan_dist.<name>`` runs, in this process: on its Ray, if it has one, and its imports."""
     words = [str(argument) for argument in arguments]
     print(f"$ python -m tecogan_dist.{name} {' '.join(words)}", flush=True)
-    importlib.import_module(f"tecogan_dist.commands.{name}").main(words)
+    run_module(f"tecogan_dist.commands.{name}", words)
 
 
 def headline(text: str) -> None:

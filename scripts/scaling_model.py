@@ -15,10 +15,9 @@ NVLINK, NETWORK = 300e9, 25e9
 GPUs)."""
 LATENCY, LATENCY_OF_DOUBLING = 20e-6, 15e-6
 """Seconds of a small collective within a node, and what each doubling of the nodes adds (a tree)."""
-BACKWARD, UNROLLED = 0.6, 19
-"""The backward passes' part of a step; frames of the mirrored window. All of these share the upscaler's weights, so
-that its gradients are complete within the last one's backward pass only, and no more than that can hide their
-reduction. The discriminator's are complete before the upscaler's pass begins."""
+BACKWARD = 0.6
+"""The part of a step that the upscaler's backward pass takes. It hides the reduction of the discriminator's gradients,
+which are complete before. Its own are complete at its end: all frames of a window share the upscaler's weights."""
 DECODED = {"360p": 71.0, "720p": 22.0}
 """Windows a second and core from encoded clips, 8 windows a decoding (bench_data.py)."""
 
@@ -26,23 +25,21 @@ DECODED = {"360p": 71.0, "720p": 22.0}
 def print_model(traffic: Traffic, gradient_bytes: tuple[int, int], workers: int) -> None:
     """A step of N GPUs: that of one, its small collectives, and what is not hidden of its gradients' reduction."""
     share = sum(traffic.sent.values()) / (1 - 1 / workers) / sum(gradient_bytes)
-    hidden = BACKWARD * GPU_STEP / UNROLLED, BACKWARD * GPU_STEP
+    hidden = BACKWARD * GPU_STEP
     text = f"""model: a step of {GPU_WINDOWS} windows takes a GPU {GPU_STEP} s; of N each sends {share:.2f} (N - 1) / N
         of {gradient_bytes[0] / 1e6:.1f} MB (upscaler) and {gradient_bytes[1] / 1e6:.1f} MB (discriminator), at
         {NVLINK / 1e9:.0f} GB/s within {GPUS_OF_NODE} GPUs and {NETWORK / 1e9:.0f} GB/s between nodes; {traffic.small}
         small collectives take {LATENCY * 1e6:.0f} us each and {LATENCY_OF_DOUBLING * 1e6:.0f} us for each doubling of
-        nodes; overlapped, {hidden[0] * 1e3:.0f} ms of the upscaler's reduction and {hidden[1] * 1e3:.0f} ms of the
-        discriminator's are free"""
+        nodes; {hidden * 1e3:.0f} ms of the discriminator's reduction are hidden by the upscaler's backward pass"""
     print("\n" + textwrap.fill(" ".join(text.split()), 118))
-    print(" GPUs  batch  step ms  efficiency  overlapped" + "".join(f"  cores for {size}" for size in DECODED))
+    print(" GPUs  batch  step ms  efficiency" + "".join(f"  cores for {size}" for size in DECODED))
     for gpus in (1, 8, 64, 512):
         nodes = math.ceil(gpus / GPUS_OF_NODE)
         bandwidth = NVLINK if nodes == 1 else NETWORK
         small = traffic.small * (LATENCY + LATENCY_OF_DOUBLING * math.log2(nodes)) if gpus > 1 else 0.0
         reductions = [share * (1 - 1 / gpus) * size / bandwidth for size in gradient_bytes]
-        step = GPU_STEP + small + sum(reductions)
-        overlapped = GPU_STEP + small + sum(max(0.0, r - free) for r, free in zip(reductions, hidden, strict=True))
+        step = GPU_STEP + small + reductions[0] + max(0.0, reductions[1] - hidden)
         print(
-            f"{gpus:5}{gpus * GPU_WINDOWS:7}{step * 1e3:9.1f}{GPU_STEP / step:12.3f}{GPU_STEP / overlapped:12.3f}"
+            f"{gpus:5}{gpus * GPU_WINDOWS:7}{step * 1e3:9.1f}{GPU_STEP / step:12.3f}"
             + "".join(f"{gpus * GPU_WINDOWS / step / rate:16.1f}" for rate in DECODED.values())
         )

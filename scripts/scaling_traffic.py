@@ -62,6 +62,8 @@ def count_anew() -> Traffic:
 def watch_collectives() -> None:
     """Wrap torch.distributed before DeepSpeed takes hold of it."""
     for name, (argument, factor) in COLLECTIVES.items():
+        if not hasattr(dist, name):  # of another version of torch
+            continue
         setattr(dist, name, _watched(getattr(dist, name), name, argument, factor))
 
 

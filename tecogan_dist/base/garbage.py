@@ -10,5 +10,5 @@ stay: looking through them again and again was a fifth of the time that imports 
 
 
 def collect_rarely() -> None:
-    """Look through objects less often than Python does by default. For every process of ours, at its beginning."""
+    """Look through objects less often than Python does by default: in commands, and in workers of a Ray inside one."""
     gc.set_threshold(ALLOCATIONS, *gc.get_threshold()[1:])

@@ -14,6 +14,7 @@ from ray.exceptions import RpcError
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.cluster.connect import cluster_address, connected
+from tecogan_dist.cluster.embedded import is_embedded
 from tecogan_dist.cluster.internals.ray_data import keep_statistics_here, start_helpers_early
 from tecogan_dist.cluster.shortage import MODEL, Names, advice, fits
 from tecogan_dist.config.schema import Config
@@ -55,7 +56,8 @@ def connected_for(demand: Demand) -> Iterator[None]:
     cpus = demand.trainings * cluster.workers * (cluster.cpus_per_worker + 1)
     with connected(cluster.address, cpus=cpus, dashboard=demand.needs_dashboard):
         if not cluster_address(cluster.address):
-            start_helpers_early()
+            if is_embedded():
+                start_helpers_early()
             yield
             return
         keep_statistics_here()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.metadata
 import os
 import resource
 import secrets
@@ -37,10 +38,10 @@ EMBEDDED = "TECOGAN_EMBEDDED_RAY"
 ON_ONE_MACHINE = {
     # An actor that asks whether a cloud takes machines away: not this one without the command, and it takes a second.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    # Each worker process imports it first. Where it cannot, Ray goes on without.
-    "RAY_preload_python_modules": "tecogan_dist.base.in_workers",
 }
 """What Ray is told unless the environment says otherwise."""
+IMPORTED = {"RAY_preload_python_modules": "tecogan_dist.base.in_workers"}
+"""What each worker process imports first."""
 LEAST_FILES, ENOUGH_FILES = 256, 65536
 """Open files of a process: below the first Ray's own processes end without a word."""
 SHARED_MEMORY = Path("/dev/shm")
@@ -180,7 +181,8 @@ def _environment() -> Iterator[None]:
             ours[TOKEN] = _token()
     if LOOPBACK in (name for _, name in socket.if_nameindex()):
         ours |= {name: LOOPBACK for name in INTERFACES if name not in os.environ}
-    ours |= {name: value for name, value in ON_ONE_MACHINE.items() if name not in os.environ}
+    told = ON_ONE_MACHINE | (IMPORTED if _is_installed() else {})
+    ours |= {name: value for name, value in told.items() if name not in os.environ}
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     read_environment_anew()
@@ -193,6 +195,14 @@ def _environment() -> Iterator[None]:
             else:
                 os.environ[name] = value
         read_environment_anew()
+
+
+def _is_installed() -> bool:
+    """Whether every process of this Python can import this package; those of a source tree may not."""
+    try:
+        return bool(importlib.metadata.version("tecogan_dist"))
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def _children() -> list[psutil.Process]:

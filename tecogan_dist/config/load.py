@@ -149,8 +149,6 @@ def _cluster_problems(config: Config) -> list[str]:
                 "cluster.min_workers or accumulation"
             )
             break
-    if cluster.overlap_communication and cluster.zero_stage == 0:
-        problems.append("cluster.overlap_communication needs cluster.zero_stage 1, 2 or 3 (stage 0 does so by itself)")
     if cluster.compile == "on" and cluster.zero_stage == 3:
         problems.append(
             "cluster.compile on needs cluster.zero_stage 0, 1 or 2 (stage 3 brings weights in by hooks inside of what "

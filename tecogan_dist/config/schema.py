@@ -207,7 +207,8 @@ class ClusterConfig:
     activation_checkpointing: Switch = False
     """Compute each frame's activations again in the backward pass: long windows in little memory, a third slower."""
     overlap_communication: Switch = False
-    """Reduce gradients beside the backward pass (ZeRO 1 to 3 on NCCL; ZeRO 0 does as far as that is possible)."""
+    """Reduce gradients beside the backward pass on NCCL. ZeRO 0 does so anyway, with the discriminator's, and is not
+    changed by this."""
     bucket_megabytes: Annotated[PositiveInt, pydantic.Field(le=10_000)] = 200
     """Gradients that are reduced in one message (ZeRO 1 to 3)."""
     min_workers: Count | None = None

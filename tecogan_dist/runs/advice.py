@@ -162,9 +162,9 @@ CHECKPOINT_WAIT = Kind(
 ALL_REDUCE = Kind(
     name="all-reduce dominates",
     severity="warning",
-    change="Give each worker more windows (batch_size) or use fewer workers (cluster.workers), set "
-    "cluster.overlap_communication, and look for a slow machine with tecogan doctor.",
-    settings=("batch_size", "cluster.workers", "cluster.overlap_communication"),
+    change="Give each worker more windows (batch_size) or use fewer workers (cluster.workers), leave "
+    "cluster.zero_stage at 0, which sends least, and look for a slow machine with tecogan doctor.",
+    settings=("batch_size", "cluster.workers", "cluster.zero_stage"),
 )
 MEMORY = Kind(
     name="GPU memory is full",

@@ -25,10 +25,7 @@ INITIAL_FILE = "initial.safetensors"
 TUNE_FOLDER = "tune"
 """Ray Tune's own notes; each command makes them anew, from what the trials' folders hold."""
 _SPACE = pydantic.TypeAdapter(Space)
-FIXED = (
-    *("tracking.validation_scene_count", "tracking.validation_frames"),
-    *("cluster.precision", "cluster.zero_stage"),
-)
+FIXED = ("tracking.validation_scene_count", "tracking.validation_frames", "cluster.precision")
 MAY_CHANGE = (
     *("space.concurrent", "space.repeat", "space.trial.cpus_per_worker", "space.trial.gpus_per_worker"),
     "space.trial.resources_per_worker",

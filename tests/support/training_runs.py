@@ -42,8 +42,9 @@ tracking: {{display_every: 1, save_every: {SAVE_EVERY}}}
 cluster: {{workers: 2}}
 """
 RAY = str(Path(sys.executable).with_name("ray"))
-WORKER_LOST = r"^worker \d (was lost|lost the connection to another worker)"
-"""What is said of a worker of two that is gone: Ray may hear first of the other one, which misses it."""
+WORKER_LOST = r"^workers? \d.*; all start again from the last checkpoint \(\d of 3"
+"""What is said when a machine is gone, whoever is heard of first: its worker or workers, or the other one, which misses
+its peer, or what had been decoded there."""
 PATIENCE = 300.0
 """Seconds for anything that takes seconds on a quiet machine."""
 
@@ -87,8 +88,8 @@ class Command:
                     if re.search(pattern, line):
                         return number + 1
                 remaining = deadline - time.monotonic()
-                assert self._reader.is_alive(), f"ended before {pattern!r}:\n{self.end}"
-                assert remaining > 0, f"no {pattern!r} in {seconds} s:\n{self.end}"
+                assert self._reader.is_alive(), f"ended before {pattern!r}:\n{self._since(after)}"
+                assert remaining > 0, f"no {pattern!r} in {seconds} s:\n{self._since(after)}"
                 self._news.wait(min(remaining, 1.0))
 
     def finish(self, seconds: float = PATIENCE) -> int:
@@ -114,6 +115,11 @@ class Command:
     def end(self) -> str:
         """Its last lines, for a message."""
         return "\n".join(self.lines[-50:])
+
+    def _since(self, number: int) -> str:
+        """The first lines from a number on, shortened, and the last lines."""
+        first = [line[:300] for line in self.lines[number:] if "(raylet)" not in line][:50]
+        return "\n".join([*first, "[...]", self.end])
 
     def _read(self) -> None:
         assert self.process.stdout is not None

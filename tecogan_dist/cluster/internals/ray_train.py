@@ -18,15 +18,16 @@ class LeanTrainer(TorchTrainer):
     """Ray's, without two actors that have nothing to do, a second each of a start on two cores.
 
     One would hand out datasets, which our workers do not get from Ray Train. The other gives back the workers' places
-    when the controller is gone and Ray goes on, which one inside the command (``embedded``) does not.
+    when the run is gone and Ray goes on: not needed where Ray ends with the run (``ends_with_ray``), as one inside
+    ``tecogan train`` does, and needed for a sweep's trials.
     """
 
-    def __init__(self, *arguments: Any, embedded: bool, **keywords: Any) -> None:
-        self._embedded = embedded
+    def __init__(self, *arguments: Any, ends_with_ray: bool, **keywords: Any) -> None:
+        self._ends_with_ray = ends_with_ray
         super().__init__(*arguments, **keywords)
 
     def _create_default_callbacks(self) -> list[Any]:
-        needless = (DatasetsCallback, PlacementGroupCleanerCallback) if self._embedded else (DatasetsCallback,)
+        needless = (DatasetsCallback, PlacementGroupCleanerCallback) if self._ends_with_ray else (DatasetsCallback,)
         # Which trainer this name stands for, Ray decides when it is imported.
         callbacks = super()._create_default_callbacks()  # type: ignore[misc]
         return [callback for callback in callbacks if not isinstance(callback, needless)]

@@ -180,7 +180,7 @@ def deepspeed_settings(config: Config, *, workers: int) -> dict[str, Any]:
         # DeepSpeed's default is 1.0; the original does not clip.
         "gradient_clipping": config.optimizer.gradient_clipping,
         "zero_optimization": zero,
-        # AdamTF1 works on each element alone, so it may run on a shard.
+        # Both of ours work on each element alone, so that they may run on a shard. DeepSpeed knows torch's own.
         "zero_allow_untested_optimizer": True,
         "steps_per_print": None,
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayError
 from ray.train import WorkerGroupError
 
 from tecogan_dist.base.errors import UserError
@@ -90,11 +90,11 @@ def explained(failure: BaseException, output: Location) -> BaseException:
     if problem is not None:
         return problem
     if isinstance(failure, WorkerGroupError):
-        if lost_workers(failure.worker_failures) or any(map(_connection_lost, failure.worker_failures.values())):
+        if lost_workers(failure.worker_failures) or all(map(_connection_lost, failure.worker_failures.values())):
             what = f"{describe(failure.worker_failures)}, and cluster.max_failures allows no further start"
             return UserError(f"{what}: {same_command(output)}.")
         # Its own text is cut short.
-        rank, error = next(iter(failure.worker_failures.items()))
+        rank, error = _telling(failure.worker_failures)
         failure.add_note(f"worker {rank}: {error}")
     cause = behind_controller(failure)
     if isinstance(cause, ACTOR_GONE):
@@ -115,7 +115,7 @@ def describe(errors: dict[int, Exception]) -> str:
     """
     lost = lost_workers(errors)
     if not lost:
-        rank, error = min(errors.items())
+        rank, error = _telling(errors)
         text = (str(error).strip() or "no reason given").splitlines()[-1].rstrip(".")
         if broken := _connection_lost(error):
             return f"worker {rank} lost the connection to another worker ({broken})"
@@ -127,9 +127,19 @@ def describe(errors: dict[int, Exception]) -> str:
     return f"{who}: {_reason(lost[ranks[0]])}"
 
 
+def _telling(errors: dict[int, Exception]) -> tuple[int, Exception]:
+    """The first of workers' errors that is more than the echo of another worker's; else the first."""
+    return min(errors.items(), key=lambda item: (bool(_connection_lost(item[1])), item[0]))
+
+
 def _connection_lost(error: Exception) -> str:
-    """What a collective says that lacks another worker; empty for all other errors."""
-    found = None if isinstance(error, UserError) else _CONNECTION_LOST.search(str(error))
+    """What a collective says that lacks another worker; empty for all other errors.
+
+    Both backends raise a ``RuntimeError`` of torch's. Ray's errors are such, too, with whatever happened in their text.
+    """
+    if not isinstance(error, RuntimeError) or isinstance(error, RayError | UserError):
+        return ""
+    found = _CONNECTION_LOST.search(str(error))
     return found[0] if found else ""
 
 

@@ -109,7 +109,7 @@ def _trainer(task: TrainingTask, *, networks: ray.ObjectRef, board: Any, use_gpu
         ),
         # Ours notices first, and says so.
         torch_config=TorchConfig(timeout_s=int(2 * cluster.step_timeout) + 60),
-        embedded=is_embedded(),
+        ends_with_ray=is_embedded() and ray.get_runtime_context().get_actor_id() is None,
     )
 
 

@@ -43,6 +43,8 @@ def asked(error: RayActorError | OutOfMemoryError) -> WorkerHealthCheckFailedErr
         # Ray may hear of theirs first.
         ({1: COLLECTIVE}, "worker 1 lost the connection to another worker (Connection closed by peer)"),
         ({1: RuntimeError("ncclRemoteError: 7")}, "worker 1 lost the connection to another worker (ncclRemoteError)"),
+        ({0: COLLECTIVE, 1: ValueError("bad")}, "worker 1 failed (ValueError: bad)"),
+        ({0: BrokenPipeError("Broken pipe")}, "worker 0 failed (BrokenPipeError: Broken pipe)"),
         ({1: UnreachableError("Connection reset by peer.")}, "worker 1 failed (Connection reset by peer)"),
         ({1: ValueError()}, "worker 1 failed (ValueError: no reason given)"),
         ({1: UnreachableError("no answer.")}, "worker 1 failed (no answer)"),
