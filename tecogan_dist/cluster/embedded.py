@@ -53,6 +53,11 @@ def is_embedded() -> bool:
     return EMBEDDED in os.environ
 
 
+def ends_with_this_process() -> bool:
+    """Whether the connected Ray ends when this process does: it is the command that has started it, no worker of it."""
+    return is_embedded() and ray.get_runtime_context().get_actor_id() is None
+
+
 @contextlib.contextmanager
 def embedded_ray(*, cpus: int, dashboard: bool) -> Iterator[None]:
     """Ray inside this process, with at least ``cpus`` CPUs, which are numbers for scheduling only.

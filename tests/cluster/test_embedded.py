@@ -23,10 +23,18 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 DRIVER = """
 import gc, sys, time, ray
 from tecogan_dist.cluster.connect import connected
+from tecogan_dist.cluster.embedded import ends_with_this_process
+
+class Trial:
+    def ends_with_this_process(self):
+        from tecogan_dist.cluster.embedded import ends_with_this_process
+        return ends_with_this_process()
 
 with connected(None, cpus=2, dashboard=True):
     allocations = ray.get(ray.remote(lambda: gc.get_threshold()[0]).remote())
-    print(allocations, ray.get_runtime_context().gcs_address, flush=True)
+    trial = ray.remote(num_cpus=0)(Trial).remote()
+    ends = f"{ends_with_this_process()}, {ray.get(trial.ends_with_this_process.remote())}"
+    print(ends, allocations, ray.get_runtime_context().gcs_address, flush=True)
     time.sleep(300)
 """
 STRANGER = """
@@ -63,7 +71,8 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     with subprocess.Popen([sys.executable, "-c", DRIVER], env=env, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            allocations, address = process.stdout.readline().split()
+            here, trial, allocations, address = process.stdout.readline().split()
+            assert (here, trial) == ("True,", "False")  # a trial ends, and the places of its workers are given back
             assert int(allocations) == ALLOCATIONS  # our processes within it look for garbage as rarely as this one
             yield Driver(process, address)
         finally:

@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.capacity import resources_per_worker
-from tecogan_dist.cluster.embedded import is_embedded
+from tecogan_dist.cluster.embedded import ends_with_this_process
 from tecogan_dist.cluster.internals.ray_train import LeanTrainer
 from tecogan_dist.cluster.ray_errors import ACTOR_GONE
 from tecogan_dist.runs.checkpoints import newest_checkpoint, read_state
@@ -109,7 +109,7 @@ def _trainer(task: TrainingTask, *, networks: ray.ObjectRef, board: Any, use_gpu
         ),
         # Ours notices first, and says so.
         torch_config=TorchConfig(timeout_s=int(2 * cluster.step_timeout) + 60),
-        ends_with_ray=is_embedded() and ray.get_runtime_context().get_actor_id() is None,
+        ends_with_ray=ends_with_this_process(),
     )
 
 
