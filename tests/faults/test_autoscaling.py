@@ -25,7 +25,6 @@ from tests.support.training_runs import (
     SAVE_EVERY,
     STEPS,
     TINY,
-    WORKER_LOST,
     Command,
     assert_near_run,
     curve,
@@ -74,7 +73,7 @@ def test_machines_come_with_a_run_and_go_after_it(cluster: AutoscaledCluster, st
     line = run.wait_for(r"^step 8/", after=line)
     killed = min(first)
     cluster.kill(killed)
-    line = run.wait_for(WORKER_LOST, after=line)
+    line = run.wait_for(r"^worker \d was lost: .*; all start again from the last checkpoint \(1 of 3", after=line)
     line = run.wait_for(BEGINS, after=line)
     assert SAVE_EVERY < int(run.lines[line - 1].split()[1]) < STEPS
     then = cluster.machines()

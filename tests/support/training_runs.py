@@ -42,9 +42,6 @@ tracking: {{display_every: 1, save_every: {SAVE_EVERY}}}
 cluster: {{workers: 2}}
 """
 RAY = str(Path(sys.executable).with_name("ray"))
-WORKER_LOST = r"^workers? \d.*; all start again from the last checkpoint \(\d of 3"
-"""What is said when a machine is gone, whoever is heard of first: its worker or workers, or the other one, which misses
-its peer, or what had been decoded there."""
 PATIENCE = 300.0
 """Seconds for anything that takes seconds on a quiet machine."""
 

@@ -28,6 +28,5 @@ class LeanTrainer(TorchTrainer):
 
     def _create_default_callbacks(self) -> list[Any]:
         needless = (DatasetsCallback, PlacementGroupCleanerCallback) if self._ends_with_ray else (DatasetsCallback,)
-        # Which trainer this name stands for, Ray decides when it is imported.
-        callbacks = super()._create_default_callbacks()  # type: ignore[misc]
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]  # Ray chooses the class at run time
         return [callback for callback in callbacks if not isinstance(callback, needless)]
