@@ -152,7 +152,7 @@ class Variant:
                 stack.enter_context(patch.object(losses, "perceptual", straightforward_perceptual))
                 stack.enter_context(patch.object(Objective, "_judgement", straightforward_judgement))
                 stack.enter_context(patch.object(layers, "channels_last", Tensor.contiguous))
-                stack.enter_context(patch.object(layers, "memory_format", lambda _: torch.contiguous_format))
+                stack.enter_context(patch.object(layers, "memory_format", lambda *_, **__: torch.contiguous_format))
             yield
 
 

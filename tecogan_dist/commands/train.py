@@ -25,6 +25,7 @@ from tecogan_dist.runs.owner import Ownership
 from tecogan_dist.runs.records import check_records, read_scores
 from tecogan_dist.tracking.wandb_variables import WandbVariables
 from tecogan_dist.training.begin import build_networks, check_origin
+from tecogan_dist.training.launching import check_graph
 from tecogan_dist.training.profiling import MOST_STEPS, Profile, check_device, check_profile, parse_steps
 from tecogan_dist.training.ray.display import Display, clock
 from tecogan_dist.training.ray.failures import same_command
@@ -85,6 +86,7 @@ def main(argv: list[str] | None = None) -> None:
             use_gpu = check_cluster(demand)
             if profile is not None:
                 check_device(profile, is_gpu=use_gpu)
+            check_graph(config, is_gpu=use_gpu)
             ownership.check()
             write_run_file(folder, config=config, data=data)
             task = dataclasses.replace(task, owner=ownership.word)

@@ -200,10 +200,11 @@ class ClusterConfig:
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO stage of both engines: what is sharded over the workers, moments (1), gradients (2), weights (3).
     0, nothing, sends least: these networks fit into any GPU."""
-    compile: Literal["off", "on", "auto"] = "auto"
-    """on: flow network, recurrent step, discriminator and VGG19 through torch.compile before the first step, which
-    takes minutes, for fewer and larger kernels in each step. It needs a C++ compiler, on CUDA triton and a C compiler.
-    auto: off, as long as that was not measured on a GPU."""
+    compile: Literal["off", "on", "graph", "auto"] = "auto"
+    """graph: forward and backward passes as captured CUDA graphs, whose thousands of kernels are started by one call
+    each (GPUs, ZeRO 0). on: flow network, recurrent step, discriminator and VGG19 through torch.compile before the
+    first step, which takes minutes; it needs a C++ compiler, on CUDA triton and a C compiler. auto: graph on a GPU with
+    ZeRO 0, unless several workers share a batch norm, else off."""
     activation_checkpointing: Switch = False
     """Compute each frame's activations again in the backward pass: long windows in little memory, a third slower."""
     overlap_communication: Switch = False

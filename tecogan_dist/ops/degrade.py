@@ -6,8 +6,6 @@ have low resolution of their own.
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -90,14 +88,12 @@ def blur_down_crops(hr: Tensor, scale: int = 4) -> Tensor:
     return lr.view(n, c, *lr.shape[-2:])
 
 
-@functools.cache
 def _frame_profile() -> np.ndarray:
     """(13,), float64: :func:`blur_down`'s weights along one direction."""
     profile = torch.exp(-0.5 * (torch.arange(-_RADIUS, _RADIUS + 1, dtype=torch.float64) / BLUR_SIGMA) ** 2)
     return (profile / profile.sum()).numpy()
 
 
-@functools.cache
 def _crop_kernel() -> np.ndarray:
     """(1, 1, 9, 9), float64: :func:`blur_down_crops`' weights."""
     profile = np.exp(-0.5 * np.arange(-BLUR_MARGIN, BLUR_MARGIN + 1) ** 2 / BLUR_SIGMA**2)

@@ -1,4 +1,4 @@
-"""``cluster.compile``: the heavy parts of a training step through torch.compile, each for the shapes of the run alone.
+"""``cluster.compile on``: the heavy parts of a step through torch.compile, each for the shapes of the run alone.
 
 These are the flow network, the recurrent step of one frame (compiled once, used for every frame of a window), the
 discriminator and VGG19. Each is one graph, without a break; a module's own ``forward`` is replaced, so that weights,
@@ -23,18 +23,12 @@ from torch import Tensor, nn
 
 from tecogan_dist.base.console import printable
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.config.schema import Config
 from tecogan_dist.models.recurrent import RecurrentUpscaler
 from tecogan_dist.models.vgg import Vgg19
 from tecogan_dist.training.compiled_cache import keep_private_cache
 from tecogan_dist.training.engines.pair import EnginePair
-from tecogan_dist.training.objective import ObjectiveResult
 from tecogan_dist.training.recording import Probe
-
-Frames = tuple[Tensor, Tensor]
-"""Of low and of high resolution."""
-Losses = Callable[[Tensor, Tensor], ObjectiveResult]
-Counting = contextlib.AbstractContextManager[object]
+from tecogan_dist.training.rehearsal import Frames, Losses, differentiate, rehearse, unchanged_buffers
 
 BACKEND = "inductor"
 COMPILERS = ("torch._dynamo.", "torch._functorch.", "torch._inductor.", "triton.")
@@ -43,11 +37,6 @@ NEEDED = {
     "cpu": "a C++ compiler (g++, or the one that CXX names)",
     "cuda": "triton, which comes with torch for CUDA, and a C compiler (gcc) with Python's headers",
 }
-
-
-def compiles(config: Config) -> bool:
-    """Whether the run's networks are compiled. ``auto`` is off as long as that was not measured on a GPU."""
-    return config.cluster.compile == "on"
 
 
 class CompiledParts:
@@ -81,48 +70,17 @@ class CompiledParts:
         is compiled: torch can do no more than one of both. All workers call it. Raises :class:`UserError` where the
         networks cannot be compiled.
         """
-        kinds = (True, False) if self._pair.discriminator_module is not None else (False,)
-        forward = probe.counting_forward()
-        backward = {kind: probe.counting_backward(update_discriminator=kind) for kind in kinds}
-        with _unchanged_buffers(self._pair.discriminator_module):
-            for frames in micro_batches:
-                with forward:
-                    result = losses(*frames)
-                self._differentiate(result, backward)
-                del result  # its frames would be there beside the next ones
+        with unchanged_buffers(self._pair.discriminator_module):
+            frames = rehearse(self._pair, micro_batches, losses, probe)
             self.on = True
             with _reported():
-                self._differentiate(losses(*frames), {})
+                differentiate(self._pair, losses(*frames), {})
         self._graphs = _graphs()
-
-    def _differentiate(self, result: ObjectiveResult, counting: dict[bool, Counting]) -> None:
-        """Take each loss's gradient once, as a step does. ``counting`` goes around by kind of step: the generator's is
-        the same in both."""
-        modules = self._pair.upscaler_module, self._pair.discriminator_module
-        weights = [weight for module in modules if module is not None for weight in module.parameters()]
-        # Gradients that are asked for by name: no hook of an engine hears of them.
-        if result.discriminator_loss is not None:
-            with counting.get(True, contextlib.nullcontext()):
-                torch.autograd.grad(result.discriminator_loss, weights, allow_unused=True)
-        with contextlib.ExitStack() as stack:
-            for of_kind in counting.values():
-                stack.enter_context(of_kind)
-            torch.autograd.grad(result.generator_loss, weights, allow_unused=True)
 
     def has_more(self) -> bool:
         """Whether torch has compiled anything since the last call or, at first, since the rehearsal."""
         before, self._graphs = self._graphs, _graphs()
         return self.on and self._graphs != before
-
-
-@contextlib.contextmanager
-def _unchanged_buffers(module: nn.Module | None) -> Iterator[None]:
-    kept = [] if module is None else [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, before in kept:
-            buffer.copy_(before)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,6 @@ from tecogan_dist.runs.writing import Snapshot
 from tecogan_dist.tracking.wandb_records import END_SECONDS
 from tecogan_dist.training.begin import begin, find_origin, the_first_workers
 from tecogan_dist.training.clock import Clock
-from tecogan_dist.training.compiling import compiles
 from tecogan_dist.training.device import prepare_device, to_device
 from tecogan_dist.training.ledger import Flags
 from tecogan_dist.training.profiling import Profiler
@@ -38,6 +37,10 @@ from tecogan_dist.training.validation import Validator
 
 Stream = Callable[..., Iterator[Tensor]]
 """Called as :func:`training_stream` is; yields this worker's windows of each step."""
+PREPARING = {
+    "compiled": "compiling the networks, once: this takes minutes",
+    "captured": "capturing a step as CUDA graphs, once: this takes seconds",
+}
 LAST_SECONDS = 300.0 + END_SECONDS
 """For which a worker that has ended, well or not, may be bringing its last records to the output and to W&B."""
 
@@ -78,8 +81,8 @@ def train(
             validator.start(step)
         on_device = to_device(batches, device)
         for windows in clock.timed(on_device, on_first=lambda seconds: zero.begins(first_step, workers, seconds)):
-            if step.state.step == first_step and compiles(config):
-                zero.say("compiling the networks, once: this takes minutes")
+            if step.state.step == first_step and step.launched != "singly":
+                zero.say(PREPARING[step.launched])
                 with clock.stopped():
                     step.compile(windows)
 

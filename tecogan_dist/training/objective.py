@@ -52,7 +52,7 @@ class Objective:
         discriminator_module: nn.Module | None,
         lr_frames: Tensor,
         hr_frames: Tensor,
-        fade_in: float,
+        fade_in: float | Tensor,
         update_statistics: bool = True,
     ) -> ObjectiveResult:
         """Forward everything once.
@@ -111,7 +111,7 @@ class Objective:
         real: Tensor,
         fake: Tensor,
         *,
-        fade_in: float,
+        fade_in: float | Tensor,
         update_statistics: bool,
     ) -> Judgement:
         """What the discriminator makes of triplets: ``real`` ones through ``discriminator``, ``fake`` ones through its

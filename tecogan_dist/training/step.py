@@ -6,6 +6,7 @@ on: the training loop, the parity tests, the tests of the engines and the benchm
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,10 +21,12 @@ from tecogan_dist.ops.degrade import windows_to_frames
 from tecogan_dist.ops.images import to_unit
 from tecogan_dist.runs.checkpoints import TrainingState, moved_average
 from tecogan_dist.runs.quantities import ALL_REDUCE, BACKWARD, FORWARD, OPTIMISER, VALIDATION_LOSS
+from tecogan_dist.training.capturing import CapturedPasses, Passed
 from tecogan_dist.training.clock import Clock
-from tecogan_dist.training.compiling import CompiledParts, compiles
+from tecogan_dist.training.compiling import CompiledParts
 from tecogan_dist.training.engines.ema import WeightAverage
 from tecogan_dist.training.engines.pair import EnginePair
+from tecogan_dist.training.launching import launched
 from tecogan_dist.training.ledger import Flags, Ledger, Sample, average_over_workers, mean_of
 from tecogan_dist.training.objective import Objective, ObjectiveResult
 from tecogan_dist.training.recording import Probe, loss_values
@@ -90,12 +93,15 @@ class TrainingStep:
     ) -> None:
         self.pair, self.average, self.state = pair, average, state
         self._config, self._device = config, device
-        network = None if vgg is None else build_vgg(vgg, device)
+        bf16 = config.cluster.precision == "bf16"
+        network = None if vgg is None else build_vgg(vgg, device, bf16=bf16)
         self._objective = Objective(config, vgg=network)
-        self._ledger, self._probe = Ledger(), Probe(config, device, compiled=compiles(config))
-        self._compiled = None
-        if compiles(config):
-            self._compiled = CompiledParts(pair, network, device)
+        self.launched = launched(config, device)
+        self._ledger, self._probe = Ledger(), Probe(config, device, compiled=self.launched == "compiled")
+        self._compiled = CompiledParts(pair, network, device) if self.launched == "compiled" else None
+        self._captured = None
+        if self.launched == "captured":
+            self._captured = CapturedPasses(pair, frames=self.frames, losses=self._bare_losses)
         pair.mark = self._probe.phases.end
 
     def __call__(
@@ -114,9 +120,8 @@ class TrainingStep:
         forward, backward = probe.counting_forward(), probe.not_counting()
         for number in range(config.accumulation):
             # Every so-manyth window: a micro-batch holds the same ones over all workers, however many there are.
-            lr_frames, hr_frames = self.frames(windows[number :: config.accumulation])
-            with forward:
-                result = self.forward(lr_frames, hr_frames)
+            passed = self._pass(windows[number :: config.accumulation], forward)
+            result = passed.result
             phases.end(FORWARD)
             if number == 0:
                 self.settle()  # the step before: its balance decides, and the GPU has not been waited for
@@ -148,22 +153,23 @@ class TrainingStep:
             losses=mean_losses,
             updates_discriminator=updates,
             problem="" if finite else self._leave_out(),
-            lr_frames=lr_frames,
-            hr_frames=hr_frames,
+            lr_frames=passed.lr_frames,
+            hr_frames=passed.hr_frames,
             sr_frames=result.unrolled.sr_frames.detach(),
             warped=result.unrolled.warped.detach(),
         )
 
     def compile(self, windows: Tensor) -> None:
-        """Compile the networks for windows of this shape, where that is wanted and not done. All workers call it.
+        """Compile or capture what a step does with windows of this shape, where that is wanted and not done.
 
-        Nothing of the run's state changes. A step does it by itself if this was not called before.
+        All workers call it. Nothing of the run's state changes. A step does it by itself if this was not called before.
         """
-        if self._compiled is None or self._compiled.on:
-            return
         count = self._config.accumulation
-        frames = (self.frames(windows[number::count]) for number in range(count))  # no more at a time than in a step
-        self._compiled.rehearse(frames, self._bare_losses, self._probe)
+        if self._compiled is not None and not self._compiled.on:
+            micro_batches = (self.frames(windows[number::count]) for number in range(count))  # not all at a time
+            self._compiled.rehearse(micro_batches, self._bare_losses, self._probe)
+        if self._captured is not None and not self._captured.on:
+            self._captured.capture(windows[::count], self._fade_in, self._probe)
 
     def compiled_again(self) -> bool:
         """Whether anything was compiled since the last call or, at first, since :meth:`compile`: it should not be."""
@@ -174,6 +180,10 @@ class TrainingStep:
         """Of the generator in the next step."""
         return learning_rate_at(self._config.optimizer, self.state.step)
 
+    @property
+    def _fade_in(self) -> float:
+        return fade_in_at(self._config.loss, self.state.step)
+
     def frames(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """``lr_frames`` (N, T, 3, h, w), 0..1, and ``hr_frames`` (N, T, 3, H, W), -1..1, of the stream's windows."""
         return windows_to_frames(windows, degradation=self._config.data.degradation, scale=self._config.model.scale)
@@ -183,10 +193,25 @@ class TrainingStep:
         pair = self.pair
         return self._losses(lr_frames, hr_frames, pair.upscaler, pair.discriminator, update_statistics=True)
 
-    def _bare_losses(self, lr_frames: Tensor, hr_frames: Tensor, *, update_statistics: bool = True) -> ObjectiveResult:
-        """The same beside the engines, which take no notice."""
+    def _pass(self, windows: Tensor, counting: contextlib.AbstractContextManager[object]) -> Passed:
+        """A micro-batch's forward passes, through the engines or captured; ``counting`` goes around them."""
+        if self._captured is not None:
+            return self._captured(windows, self._fade_in)
+        frames = self.frames(windows)
+        with counting:
+            return Passed(*frames, self.forward(*frames))
+
+    def _bare_losses(
+        self,
+        lr_frames: Tensor,
+        hr_frames: Tensor,
+        fade_in: float | Tensor | None = None,
+        *,
+        update_statistics: bool = True,
+    ) -> ObjectiveResult:
+        """The objective beside the engines, which take no notice; with another fade-in than the next step's, if any."""
         networks = self.pair.upscaler_module, self.pair.discriminator_module
-        return self._losses(lr_frames, hr_frames, *networks, update_statistics=update_statistics)
+        return self._losses(lr_frames, hr_frames, *networks, fade_in=fade_in, update_statistics=update_statistics)
 
     def _losses(
         self,
@@ -195,6 +220,7 @@ class TrainingStep:
         upscaler: Callable[..., Any],
         discriminator: Callable[..., Any] | None,
         *,
+        fade_in: float | Tensor | None = None,
         update_statistics: bool,
     ) -> ObjectiveResult:
         with self._autocast():
@@ -204,7 +230,7 @@ class TrainingStep:
                 discriminator_module=self.pair.discriminator_module,
                 lr_frames=lr_frames,
                 hr_frames=hr_frames,
-                fade_in=fade_in_at(self._config.loss, self.state.step),
+                fade_in=self._fade_in if fade_in is None else fade_in,
                 update_statistics=update_statistics,
             )
 

@@ -73,12 +73,13 @@ def _preprocessing(path: Path, metadata: dict[str, str]) -> Preprocessing:
     raise UserError(f"{path} was written by another version of tecogan_dist: convert it again.")
 
 
-def build_vgg(weights: VggWeights, device: torch.device = CPU) -> Vgg19:
-    """A frozen VGG19 with these weights on the device, in the memory order in which it is fastest there."""
+def build_vgg(weights: VggWeights, device: torch.device = CPU, *, bf16: bool = False) -> Vgg19:
+    """A frozen VGG19 with these weights on the device, in the memory order in which it is fastest there; ``bf16``:
+    under an autocast to that."""
     with torch.random.fork_rng(devices=[]):  # its own initial values, soon replaced, must not move the run's seed
         vgg = Vgg19(weights.preprocessing)
     vgg.load_state_dict(weights.state)
-    return vgg.eval().to(device).to(memory_format=layers.memory_format(device))
+    return vgg.eval().to(device).to(memory_format=layers.memory_format(device, bf16=bf16))
 
 
 def save_vgg(path: Path, weights: VggWeights) -> None:
