@@ -6,7 +6,10 @@ once, and a pass of the discriminator for each loss that needs one, the C librar
 generated triplets, memory that is kept. Each has a process of its own.
 
     python scripts/bench_step.py [--batch-size 1] [--sequence-length 10] [--blocks 16] [--repeats 3] [--device cpu]
-        [--compile]
+        [--precision bf16] [--compile]
+
+On a GPU a third form is ours with its passes captured as CUDA graphs, as ``train`` has them there by itself;
+``--compile`` adds ours through torch.compile.
 
 Seconds are those of a quiet machine's clock, or with --cpu-time of the process, where other work runs beside. On CPU
 the peak is the growth of the resident set by the first step; on CUDA it is what torch allocated.
@@ -47,7 +50,7 @@ from tecogan_dist.runs.quantities import STEP_TIME
 from tecogan_dist.tracking.tracker import Tracker
 from tecogan_dist.training import losses
 from tecogan_dist.training.clock import Clock, Phases
-from tecogan_dist.training.device import keep_freed_memory
+from tecogan_dist.training.device import keep_freed_memory, prepare_device
 from tecogan_dist.training.engines.plain import PlainPair
 from tecogan_dist.training.objective import Judgement, Objective, mirror
 from tecogan_dist.training.recording import Probe
@@ -107,7 +110,9 @@ def straightforward_judgement(
     return Judgement(values, fade_in * (weights.adversarial * adversarial + feature_match), own)
 
 
-Form = Literal["straightforward", "ours", "compiled"]
+Form = Literal["straightforward", "ours", "captured", "compiled"]
+MODES: dict[Form, Literal["off", "on", "graph"]] = {"captured": "graph", "compiled": "on"}
+"""``cluster.compile`` of a form, if it is not off."""
 
 
 class Variant:
@@ -116,17 +121,19 @@ class Variant:
     def __init__(self, options: argparse.Namespace, form: Form, *, display_every: int = 10**9) -> None:
         torch.manual_seed(1)
         self.form = form
-        self.device = torch.device(options.device)
+        self.device = torch.device(options.device, 0) if options.device == "cuda" else torch.device(options.device)
         # Damped: an untrained generator's outputs would grow from frame to frame, and the losses beyond comparison.
         config = Config(model=ModelConfig(blocks=options.blocks, output_init_scale=0.1))
         config = replace(
             config,
             batch_size=options.batch_size,
             data=replace(config.data, sequence_length=options.sequence_length),
-            cluster=replace(config.cluster, precision=options.precision, compile="on" if form == "compiled" else "off"),
+            cluster=replace(config.cluster, precision=options.precision, compile=MODES.get(form, "off")),
             tracking=replace(config.tracking, display_every=display_every),
         )
         self.config = config
+        if self.device.type == "cuda":
+            prepare_device(self.device, config)
         upscaler = build_upscaler(config.model).to(self.device)
         discriminator = build_discriminator(config.discriminator).to(self.device)
         pair = PlainPair(upscaler, discriminator, config)
@@ -212,7 +219,6 @@ def measure_recording(options: argparse.Namespace) -> None:
 def serve(connection: Connection, options: argparse.Namespace, form: Form) -> None:
     """Runs in a process of its own: a step for each message, answered by its losses, seconds and MiB at the peak."""
     torch.set_num_threads(options.threads)
-    torch.backends.cudnn.allow_tf32 = False  # losses are compared to rounding; TF32 would hide that
     clock = time.process_time if options.cpu_time else time.perf_counter
     variant = Variant(options, form)
     if form != "straightforward" and variant.device.type == "cpu":
@@ -243,7 +249,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--recording", action="store_true", help="what records cost, instead")
-    parser.add_argument("--compile", action="store_true", help="with cluster.compile on besides, as a third form")
+    parser.add_argument("--compile", action="store_true", help="with cluster.compile on besides, as one more form")
     parser.add_argument("--cpu-time", action="store_true", help="seconds of CPU time")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
@@ -253,9 +259,11 @@ def main() -> None:
         return
 
     context = multiprocessing.get_context("spawn")
-    forms: tuple[Form, ...] = (
-        ("straightforward", "ours", "compiled") if options.compile else ("straightforward", "ours")
-    )
+    forms: list[Form] = ["straightforward", "ours"]
+    if options.device.startswith("cuda"):
+        forms.append("captured")
+    if options.compile:
+        forms.append("compiled")
     sides: dict[Form, Connection] = {}
     for form in forms:
         sides[form], theirs = context.Pipe()
