@@ -114,7 +114,7 @@ def test_frvsr_preset_differs_where_the_original_does() -> None:
         ("cluster: {workers: 100000000}", "cluster.workers: "),
         ("cluster: {resources_per_worker: {tpu: 0.00001}}", "input should be 0 or at least 0.0001"),
         ("cluster: {compile: on, zero_stage: 3}", "cluster.compile on needs cluster.zero_stage 0, 1 or 2"),
-        ("cluster: {compile: true}", "cluster.compile: input should be 'off', 'on' or 'auto', not true"),
+        ("cluster: {compile: true}", "cluster.compile: input should be 'off', 'on', 'graph' or 'auto', not true"),
     ],
 )
 def test_bad_settings_are_one_sentence(text: str, part: str) -> None:
@@ -192,7 +192,7 @@ def test_overrides_change_what_they_name_and_nothing_else() -> None:
         (["--seed", "2", "--steps", "many"], "--steps cannot be 'many'"),
         (["--data.flip", "perhaps"], "--data.flip cannot be 'perhaps'"),
         (["--data.train_scenes", "1"], "--data.train-scenes cannot be '1'"),
-        (["--cluster.compile", "true"], "--cluster.compile cannot be 'true': write off, on or auto"),
+        (["--cluster.compile", "true"], "--cluster.compile cannot be 'true': write off, on, graph or auto"),
         (["--cluster.zero_stage=7"], "--cluster.zero-stage cannot be '7'"),
         (["--model.scale", "8"], "--model.scale cannot be '8'"),
         (["7"], "'7' belongs to no setting"),
