@@ -46,8 +46,8 @@ def out_of_memory(error: torch.cuda.OutOfMemoryError) -> str:
     """What to do about it, in one sentence."""
     return (
         f"the GPU's memory is too small ({str(error).split('. ')[0]}): lower batch_size, data.crop_size or "
-        "data.sequence_length, raise accumulation, or use more workers, cluster.activation_checkpointing or "
-        "cluster.precision bf16."
+        "data.sequence_length, raise accumulation, or use more workers, cluster.activation_checkpointing, "
+        "cluster.precision bf16 or cluster.compile off."
     )
 
 

@@ -114,6 +114,7 @@ def test_frvsr_preset_differs_where_the_original_does() -> None:
         ("cluster: {workers: 100000000}", "cluster.workers: "),
         ("cluster: {resources_per_worker: {tpu: 0.00001}}", "input should be 0 or at least 0.0001"),
         ("cluster: {compile: on, zero_stage: 3}", "cluster.compile on needs cluster.zero_stage 0, 1 or 2"),
+        ("cluster: {compile: graph, zero_stage: 1}", "cluster.compile graph needs cluster.zero_stage 0 ("),
         ("cluster: {compile: true}", "cluster.compile: input should be 'off', 'on', 'graph' or 'auto', not true"),
     ],
 )
