@@ -155,6 +155,7 @@ class Variant:
     def _form(self) -> Iterator[None]:
         """While it is open, the step is as it is written in this way."""
         with contextlib.ExitStack() as stack:
+            stack.enter_context(patch.object(torch.cuda, "reset_peak_memory_stats"))  # the peak of all is wanted
             if self.form == "straightforward":
                 stack.enter_context(patch.object(losses, "perceptual", straightforward_perceptual))
                 stack.enter_context(patch.object(Objective, "_judgement", straightforward_judgement))

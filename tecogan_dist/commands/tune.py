@@ -32,6 +32,7 @@ from tecogan_dist.runs.facts import facts_of_command
 from tecogan_dist.runs.owner import Ownership
 from tecogan_dist.tracking.wandb_variables import GROUP, WandbVariables
 from tecogan_dist.training.begin import build_networks
+from tecogan_dist.training.launching import check_graph
 from tecogan_dist.training.task import Networks, TrainingTask, measured_scenes, read_networks, select_scenes
 from tecogan_dist.tuning.checks import check_space, check_values, check_weights
 from tecogan_dist.tuning.configs import (
@@ -176,6 +177,7 @@ def _training_task(space: Space, base: Config, *, data: Location, output: Locati
 def _check_machines(demand: Demand, space: Space, *, source: Path) -> bool:
     """Whether trials take GPUs. Raises :class:`UserError` if the connected Ray has less than a sweep needs."""
     use_gpu = check_cluster(demand)
+    check_graph(demand.config, is_gpu=use_gpu)
     if space.trial.gpus_per_worker and not use_gpu:
         raise UserError(
             f"{source}: trial.gpus_per_worker is {space.trial.gpus_per_worker:g} and no GPU is used here: leave it "

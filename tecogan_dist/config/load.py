@@ -155,7 +155,9 @@ def _cluster_problems(config: Config) -> list[str]:
             "would be compiled)"
         )
     if cluster.compile == "graph" and cluster.zero_stage:
-        problems.append("cluster.compile graph needs cluster.zero_stage 0 (the others work within the backward pass)")
+        problems.append(
+            "cluster.compile graph needs cluster.zero_stage 0 (the other stages work within the backward pass)"
+        )
     if config.optimizer.ema_decay and cluster.zero_stage == 3:
         problems.append(
             "optimizer.ema_decay needs cluster.zero_stage 0, 1 or 2 (stage 3 would gather all weights for every step)"

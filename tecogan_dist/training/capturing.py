@@ -3,13 +3,14 @@
 There are three: the forward passes, the discriminator's backward pass, which a step may leave out, and the upscaler's.
 A replay works in the same memory every time: windows are copied in, and what is seen of the result is copied out. The
 losses that come out have their graph's replay for a backward pass (:class:`_Replayed`), so that what happens to
-gradients, from accumulation to the update, is as it is without graphs. Weights must stay where they are, which ZeRO 0
-leaves them.
+gradients, from accumulation to the update, is as it is without graphs. Weights must stay where they are, and ZeRO 0
+leaves them there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,7 +39,8 @@ class Graph(Protocol):
         """What ``work`` returns, filled by each replay. It may be filled by now, or not."""
 
     def replay(self) -> None:
-        """Do the work again. Graphs are replayed in the order in which they were recorded; one may be left out."""
+        """Do the work again. Graphs are replayed in the order in which they were recorded; the second may be left
+        out."""
 
 
 class CudaGraphs:
@@ -67,7 +69,7 @@ class _CudaGraph:
 
     def record(self, work: Work) -> list[Tensor]:
         # The outer block: a capture that fails leaves its own stream in force (torch 2.14, `graph.__exit__`). Other
-        # threads, which measure held-out scenes and read losses, may use CUDA meanwhile.
+        # threads may use CUDA meanwhile.
         current = torch.cuda.current_stream()
         with (
             torch.cuda.stream(current),
@@ -99,23 +101,13 @@ class Passed:
 
 
 class CapturedPasses:
-    """The passes of micro-batches of one size; they are called once they have been captured.
+    """The passes of micro-batches of one size; they are called once they have been captured."""
 
-    ``frames`` are a micro-batch's, ``losses`` of frames and of a fade-in, beside the engines.
-    """
-
-    def __init__(
-        self,
-        pair: EnginePair,
-        *,
-        frames: Callable[[Tensor], Frames],
-        losses: Callable[[Tensor, Tensor, Tensor], ObjectiveResult],
-        graphs: Graphs | None = None,
-    ) -> None:
-        self._pair, self._frames, self._losses = pair, frames, losses
+    def __init__(self, pair: EnginePair, *, graphs: Graphs | None = None) -> None:
+        self._pair = pair
         self._graphs: Graphs = graphs or CudaGraphs()
-        self._forward = self._graphs.new()
         self._windows = self._fade_in = torch.empty(0)
+        self._forward: Graph | None = None
         self._outputs: list[Tensor] = []
         self._names: list[str] = []
         self._result: ObjectiveResult | None = None
@@ -127,29 +119,44 @@ class CapturedPasses:
         """Whether they have been captured."""
         return self._upscaler is not None
 
-    def capture(self, windows: Tensor, fade_in: float, probe: Probe) -> None:
+    def capture(
+        self,
+        windows: Tensor,
+        *,
+        frames: Callable[[Tensor], Frames],
+        losses: Callable[[Tensor, Tensor, float | Tensor], ObjectiveResult],
+        micro_batches: int,
+        probe: Probe,
+    ) -> None:
         """Capture the passes for micro-batches such as ``windows``, with no effect on weights or state.
 
-        Operations are counted before. All workers call it. Raises :class:`UserError` where they cannot be captured;
-        want of memory stays what it is.
+        ``frames`` are a micro-batch's, ``losses`` of frames and of a fade-in, beside the engines; neither is kept. The
+        operations of a step of so many ``micro_batches`` are counted before, and the memory that it takes. All workers
+        call it. Raises :class:`UserError` where they cannot be captured; want of memory stays what it is.
         """
         self._windows = windows.clone()
-        self._fade_in = torch.full((), fade_in, device=windows.device)
-        try:
-            with unchanged_buffers(self._pair.discriminator_module):
-                self._graphs.warm_up(lambda: self._warm_up(probe))
-                self._outputs = self._forward.record(self._pass)
+        self._fade_in = torch.ones((), device=windows.device)
+
+        def warm_up() -> None:
+            given = frames(self._windows)
+            rehearse(self._pair, [given] * micro_batches, lambda lr, hr: losses(lr, hr, self._fade_in), probe)
+            for _ in range(WARM_UPS - micro_batches):
+                differentiate(self._pair, losses(*given, self._fade_in), {})
+
+        def forward() -> list[Tensor]:
+            given = frames(self._windows)
+            self._result = losses(*given, self._fade_in)
+            self._names = list(self._result.losses)
+            return _outputs(*given, self._result)
+
+        with unchanged_buffers(self._pair.discriminator_module):
+            self._graphs.warm_up(warm_up)
+            with _reported(), probe.remembering_memory():
+                self._forward = self._graphs.new()
+                self._outputs = self._forward.record(forward)
                 if present(self._result, "it was recorded").discriminator_loss is not None:
                     self._discriminator = self._recorded(self._pair.discriminator_module, "discriminator_loss")
                 self._upscaler = self._recorded(self._pair.upscaler_module, "generator_loss")
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(
-                f"a step cannot be captured as a CUDA graph here ({printable(lines[0], limit=200)}): set "
-                "cluster.compile to off."
-            ) from error
         self._result = None
 
     def __call__(self, windows: Tensor, fade_in: float) -> Passed:
@@ -159,7 +166,7 @@ class CapturedPasses:
         """
         self._windows.copy_(windows)
         self._fade_in.fill_(fade_in)
-        self._forward.replay()
+        present(self._forward, "passes are captured first").replay()
         outputs = [tensor.clone() for tensor in self._outputs]
         lr_frames, hr_frames, numbers, sr_frames, lr_flow, hr_flow, warped, *return_flow = outputs
         *losses, generator_loss, discriminator_loss = numbers.unbind()
@@ -178,26 +185,6 @@ class CapturedPasses:
         )
         return Passed(lr_frames, hr_frames, result)
 
-    def _warm_up(self, probe: Probe) -> None:
-        frames = self._frames(self._windows)
-        rehearse(self._pair, [frames], lambda lr, hr: self._losses(lr, hr, self._fade_in), probe)
-        for _ in range(WARM_UPS - 1):
-            differentiate(self._pair, self._losses(*frames, self._fade_in), {})
-
-    def _pass(self) -> list[Tensor]:
-        lr_frames, hr_frames = self._frames(self._windows)
-        self._result = result = self._losses(lr_frames, hr_frames, self._fade_in)
-        self._names = list(result.losses)
-        roots = (result.generator_loss, result.discriminator_loss)
-        numbers = [
-            *result.losses.values(),
-            *(root if root is not None else torch.zeros_like(roots[0]) for root in roots),
-        ]
-        unrolled = result.unrolled
-        seen = [lr_frames, hr_frames, torch.stack(numbers), unrolled.sr_frames, unrolled.lr_flow, unrolled.hr_flow]
-        seen += [unrolled.warped, *([] if unrolled.return_flow is None else [unrolled.return_flow])]
-        return [tensor.detach() for tensor in seen]
-
     def _recorded(self, module: nn.Module | None, loss: str) -> _Backward:
         weights = list(present(module, "a loss has a network").parameters())
         graph = self._graphs.new()
@@ -206,6 +193,33 @@ class CapturedPasses:
             return list(torch.autograd.grad(getattr(self._result, loss), weights))
 
         return _Backward(graph, weights, graph.record(differentiated))
+
+
+def _outputs(lr_frames: Tensor, hr_frames: Tensor, result: ObjectiveResult) -> list[Tensor]:
+    """All that is seen of a pass, in the order in which :meth:`CapturedPasses.__call__` takes it apart."""
+    nothing = torch.zeros_like(result.generator_loss)
+    roots = [nothing if root is None else root for root in (result.generator_loss, result.discriminator_loss)]
+    numbers, unrolled = torch.stack([*result.losses.values(), *roots]), result.unrolled
+    seen = [lr_frames, hr_frames, numbers, unrolled.sr_frames, unrolled.lr_flow, unrolled.hr_flow, unrolled.warped]
+    seen += [] if unrolled.return_flow is None else [unrolled.return_flow]
+    return [tensor.detach() for tensor in seen]
+
+
+@contextlib.contextmanager
+def _reported() -> Iterator[None]:
+    """What cannot be captured as a :class:`UserError`; want of memory and lost workers stay what they are."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, torch.distributed.DistError):
+        raise
+    except RuntimeError as error:
+        if isinstance(error.__context__, torch.OutOfMemoryError):  # which the end of a broken capture has hidden
+            raise error.__context__ from None
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"a step cannot be captured as a CUDA graph here ({printable(lines[0], limit=200)}): set cluster.compile "
+            "to off."
+        ) from error
 
 
 class _Backward:
@@ -227,7 +241,8 @@ class _Backward:
 
 class _Replayed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, replayed: _Backward, *weights: Tensor) -> Tensor:  # noqa: ARG004 - they get gradients
+    def forward(ctx: Any, value: Tensor, replayed: _Backward, *weights: Tensor) -> Tensor:
+        del weights  # they are given so that they get gradients
         ctx.replayed = replayed
         return value.clone()
 

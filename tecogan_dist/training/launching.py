@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
-import torch.distributed as dist
+from typing import TYPE_CHECKING, Literal
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.config.schema import Config
+
+if TYPE_CHECKING:  # a command checks settings before it has torch
+    import torch
 
 Launched = Literal["singly", "compiled", "captured"]
 
@@ -30,10 +30,12 @@ def launched(config: Config, device: torch.device) -> Launched:
 def check_graph(config: Config, *, is_gpu: bool) -> None:
     """Raise :class:`UserError` if a graph is wanted and workers have no GPU."""
     if config.cluster.compile == "graph" and not is_gpu:
-        raise UserError("cluster.compile graph is for GPUs, and the workers have none: set cluster.compile to off.")
+        raise UserError("cluster.compile graph is for GPUs, and the workers have none: set it to auto or off.")
 
 
 def _meets(config: Config) -> bool:
     """Whether workers meet within the passes: a graph with collectives of several GPUs was never run."""
+    import torch.distributed as dist
+
     workers = dist.get_world_size() if dist.is_initialized() else 1
     return workers > 1 and config.loss.adversarial > 0 and config.discriminator.global_batch_norm

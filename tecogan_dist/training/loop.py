@@ -84,7 +84,9 @@ def train(
             if step.state.step == first_step and step.launched != "singly":
                 zero.say(PREPARING[step.launched])
                 with clock.stopped():
-                    step.compile(windows)
+                    problem = step.compile(windows)
+                if problem:
+                    zero.say(f"warning: {problem}")
 
             # A step.
             try:

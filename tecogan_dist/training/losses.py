@@ -107,14 +107,14 @@ def perceptual(sr_frames: Tensor, hr_frames: Tensor, vgg: Vgg19, *, chunk: int) 
     return total, distances
 
 
-@functools.lru_cache(maxsize=16)
+@functools.cache
 def _comparisons(
     n: int, length: int, t: int, chunk: int, device: torch.device
 ) -> list[tuple[Tensor, list[tuple[Tensor, Tensor]]]]:
     """For each chunk of the n * ``length`` targets: their rows, and for the way there and the way back the rows of the
     n * ``t`` frames and which of the chunk's targets those are compared with.
 
-    Kept on the device, for each copy of a list to a GPU would wait for it.
+    Kept on the device, for each copy of a list to a GPU would wait for it; and for good, for captured steps read them.
     """
     found = []
     chunk = -(-n * length // -(-n * length // chunk))  # all as large as they can be alike

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -75,6 +75,7 @@ class Probe:
         self._operations = Operations(compiled=compiled)
         self._counted, self._counted_steps = 0, 0
         self._peak = peak_tflops(device, precision=config.cluster.precision)
+        self._peak_memory = 0.0
 
     def is_recorded(self, number: int) -> bool:
         """Whether a record is made after this many steps."""
@@ -93,6 +94,14 @@ class Probe:
         counting = self._operations.counting_backward(update_discriminator=update_discriminator)
         return counting or self.not_counting()
 
+    @contextlib.contextmanager
+    def remembering_memory(self) -> Iterator[None]:
+        """Around a step's passes whose memory is used again in every step, but is in no tensor of torch's then."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        yield
+        self._peak_memory = memory_use(self._device).get(GPU_PEAK, 0.0)
+
     def before_update(self, pair: EnginePair, *, update_discriminator: bool) -> dict[str, Tensor]:
         """Norms of the gradients, and :meth:`after_update`'s weights to be compared with, in a recorded step."""
         norms = pair.gradient_norms(update_discriminator=update_discriminator)
@@ -106,7 +115,10 @@ class Probe:
         self._weights = []
         times = dict.fromkeys(PHASES, math.nan) | self.phases.take()
         waited = {} if clock is None else {DATA_WAIT: clock.take_wait()}
-        return Sample(on_device, times | waited | memory_use(self._device))
+        memory = memory_use(self._device)
+        if GPU_PEAK in memory:
+            memory[GPU_PEAK] = max(memory[GPU_PEAK], self._peak_memory)
+        return Sample(on_device, times | waited | memory)
 
     def count(self, *, update_discriminator: bool) -> None:
         """A step is done."""

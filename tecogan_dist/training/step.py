@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tecogan_dist.base.console import printable
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.config.schema import Config
 from tecogan_dist.models.discriminator import forget_bad_statistics
@@ -26,7 +27,7 @@ from tecogan_dist.training.clock import Clock
 from tecogan_dist.training.compiling import CompiledParts
 from tecogan_dist.training.engines.ema import WeightAverage
 from tecogan_dist.training.engines.pair import EnginePair
-from tecogan_dist.training.launching import launched
+from tecogan_dist.training.launching import Launched, launched
 from tecogan_dist.training.ledger import Flags, Ledger, Sample, average_over_workers, mean_of
 from tecogan_dist.training.objective import Objective, ObjectiveResult
 from tecogan_dist.training.recording import Probe, loss_values
@@ -96,12 +97,12 @@ class TrainingStep:
         bf16 = config.cluster.precision == "bf16"
         network = None if vgg is None else build_vgg(vgg, device, bf16=bf16)
         self._objective = Objective(config, vgg=network)
-        self.launched = launched(config, device)
+        self.launched: Launched = launched(config, device)
         self._ledger, self._probe = Ledger(), Probe(config, device, compiled=self.launched == "compiled")
         self._compiled = CompiledParts(pair, network, device) if self.launched == "compiled" else None
         self._captured = None
         if self.launched == "captured":
-            self._captured = CapturedPasses(pair, frames=self.frames, losses=self._bare_losses)
+            self._captured = CapturedPasses(pair)
         pair.mark = self._probe.phases.end
 
     def __call__(
@@ -159,17 +160,35 @@ class TrainingStep:
             warped=result.unrolled.warped.detach(),
         )
 
-    def compile(self, windows: Tensor) -> None:
+    def compile(self, windows: Tensor) -> str:
         """Compile or capture what a step does with windows of this shape, where that is wanted and not done.
 
         All workers call it. Nothing of the run's state changes. A step does it by itself if this was not called before.
+        Returns why steps are not captured after all, where nobody insists on it; else nothing. Raises
+        :class:`UserError` for what is insisted on and cannot be done.
         """
         count = self._config.accumulation
         if self._compiled is not None and not self._compiled.on:
             micro_batches = (self.frames(windows[number::count]) for number in range(count))  # not all at a time
             self._compiled.rehearse(micro_batches, self._bare_losses, self._probe)
-        if self._captured is not None and not self._captured.on:
-            self._captured.capture(windows[::count], self._fade_in, self._probe)
+        if self._captured is None or self._captured.on:
+            return ""
+        try:
+            self._captured.capture(
+                windows[::count],
+                frames=self.frames,
+                losses=self._bare_losses,
+                micro_batches=count,
+                probe=self._probe,
+            )
+        except (UserError, torch.OutOfMemoryError) as error:
+            if self._config.cluster.compile == "graph":
+                raise
+            problem = printable(str(error).splitlines()[0], limit=200)
+        else:
+            return ""
+        self._captured, self.launched = None, "singly"
+        return f"steps are not captured as CUDA graphs and take longer: {problem}"
 
     def compiled_again(self) -> bool:
         """Whether anything was compiled since the last call or, at first, since :meth:`compile`: it should not be."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from torch import Tensor
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.config.schema import Config
 from tecogan_dist.models.discriminator import BatchNorm
+from tecogan_dist.runs.find import read_weights
+from tecogan_dist.training import capturing
+from tecogan_dist.training import step as steps_of_training
 from tecogan_dist.training.begin import build_networks, build_pair
 from tecogan_dist.training.capturing import CapturedPasses, Work
 from tecogan_dist.training.device import prepare_device
@@ -73,7 +78,7 @@ def make_step(changes: list[str], mode: str = "off", *, device: torch.device = C
 def make_captured(changes: list[str]) -> TrainingStep:
     """On a CPU."""
     step = make_step(changes)
-    step._captured = CapturedPasses(step.pair, frames=step.frames, losses=step._bare_losses, graphs=Again())
+    step._captured = CapturedPasses(step.pair, graphs=Again())
     return step
 
 
@@ -110,8 +115,9 @@ def test_steps_are_the_same(case: str) -> None:
         assert values(found) == pytest.approx(values(expected), rel=1e-6)
 
 
-def test_the_capture_changes_nothing_and_counts_a_step_of_either_kind() -> None:
-    plain, captured = make_step([]), make_captured([])
+@pytest.mark.parametrize("changes", [[], ["--accumulation", "2"]])
+def test_the_capture_changes_nothing_and_counts_a_step_of_either_kind(changes: list[str]) -> None:
+    plain, captured = make_step(changes), make_captured(changes)
     before = everything(captured)
     captured.compile(windows_of(captured))
     assert same(before, everything(captured))
@@ -151,25 +157,91 @@ class Refusing(Again):
         raise self.error
 
 
+REFUSED = "not permitted when stream is capturing"
+BROKEN = RuntimeError("operation failed due to a previous error during capture")
+BROKEN.__context__ = torch.OutOfMemoryError("no more")
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
         (
-            RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might"),
-            pytest.raises(
-                UserError, match=r"^a step cannot be captured .*is capturing\): set cluster\.compile to off\.$"
-            ),
+            RuntimeError(f"{REFUSED}\nCUDA kernel errors might"),
+            pytest.raises(UserError, match=rf"^a step cannot be captured .*{REFUSED}\): set cluster\.compile to off"),
         ),
         (torch.OutOfMemoryError("no more"), pytest.raises(torch.OutOfMemoryError, match="no more")),
+        (BROKEN, pytest.raises(torch.OutOfMemoryError, match="no more")),
+        (dist.DistBackendError("a peer is gone"), pytest.raises(dist.DistBackendError, match="a peer is gone")),
     ],
 )
 def test_a_step_that_cannot_be_captured_is_one_sentence(error: Exception, expected: Any) -> None:
-    step = make_step([])
-    step._captured = CapturedPasses(step.pair, frames=step.frames, losses=step._bare_losses, graphs=Refusing(error))
+    step = make_refusing(error, insisting=True)
     before = everything(step)
     with expected:
         step.compile(windows_of(step))
     assert same(before, everything(step))
+
+
+def make_refusing(error: Exception, *, insisting: bool) -> TrainingStep:
+    step = make_step([])
+    cluster = replace(step._config.cluster, compile="graph" if insisting else "auto")
+    step._config = replace(step._config, cluster=cluster)
+    step._captured = CapturedPasses(step.pair, graphs=Refusing(error))
+    return step
+
+
+@pytest.mark.parametrize("error", [RuntimeError(REFUSED), torch.OutOfMemoryError("no more")])
+def test_where_nobody_insists_a_step_that_cannot_be_captured_runs_without(error: Exception) -> None:
+    plain, refusing = make_step([]), make_refusing(error, insisting=False)
+    problem = refusing.compile(windows_of(refusing))
+    assert problem.startswith("steps are not captured as CUDA graphs and take longer: ")
+    assert str(error) in problem
+    assert refusing.compile(windows_of(refusing)) == ""
+    assert values(take(refusing, 0, updates=True)) == values(take(plain, 0, updates=True))
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_run_says_what_it_does_and_goes_on_with_and_without(
+    works: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that never captures: without graphs, with them, and without again, each from the last checkpoint."""
+    run(make_config(["--steps", "3"]), tmp_path / "never")
+    monkeypatch.setattr(capturing, "CudaGraphs", Again if works else lambda: Refusing(RuntimeError(REFUSED)))
+    said: list[list[str]] = []
+    for steps in (1, 2, 3):
+        monkeypatch.setattr(steps_of_training, "launched", lambda *_, now=steps: "captured" if now == 2 else "singly")
+        said.append([])
+        run(make_config(["--steps", str(steps)]), tmp_path / "run", say=said[-1].append)
+    assert [any("capturing a step" in line for line in lines) for lines in said] == [False, True, False]
+    assert [any("warning: steps are not captured" in line for line in lines) for lines in said] == [
+        False,
+        not works,
+        False,
+    ]
+    found, expected = (read_weights(tmp_path / name).upscaler for name in ("run", "never"))
+    for name, weight in found.items():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_is_let_go_of() -> None:
+    """With all that graphs keep, without Python's search for cycles."""
+    step = make_step([])
+    passes = CapturedPasses(step.pair, graphs=Forgetful())
+    step._captured = passes
+    step.compile(windows_of(step))
+    let_go = weakref.ref(step)
+    del step
+    assert let_go() is None
+
+
+class Forgetful(Again):
+    """Keeps no more of the work than a CUDA graph does."""
+
+    def new(self) -> Any:
+        return self
+
+    def record(self, work: Work) -> list[Tensor]:
+        return work()
 
 
 def test_a_graph_is_for_gpus(tmp_path: Path) -> None:
@@ -196,6 +268,7 @@ def test_what_auto_is(changes: list[str], on_a_gpu: str) -> None:
     assert launched(config, CPU) == ("compiled" if "on" in changes else "singly")
 
 
+TWO = ["--batch_size", "4", "--cluster.workers", "2"]
 DEEPSPEED = {"fp32": [], "bf16 in parts": ["--cluster.precision", "bf16", "--accumulation", "2"]}
 
 
@@ -226,11 +299,13 @@ def train_worker(rank: int, port: int, folder: Path) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    # Only where workers do not meet in the passes.
+    assert launched(make_config(TWO), GPU) == "singly"
+    assert launched(make_config([*TWO, *CASES["no discriminator"]]), GPU) == "captured"
     for case, changes in DEEPSPEED.items():
         results: dict[str, list[dict[str, float]]] = {}
         for name, make in (("singly", make_step), ("captured", make_captured)):
-            step = make(["--batch_size", "4", "--cluster.workers", "2", *changes])
-            assert launched(step._config, GPU) == "singly"
+            step = make([*TWO, *changes])
             results[name] = [
                 values(take(step, number, updates=number != 1, windows=windows_of(step, number)[rank::2]))
                 for number in range(3)
@@ -250,6 +325,7 @@ def test_captured_steps_are_the_same_on_a_gpu(case: str) -> None:
     prepare_device(GPU, plain._config)
     assert captured.launched == "captured"
     bound = 1e-2 if case == "bf16" else 1e-4
+    outcomes = []
     for number in range(4):
         windows = windows_of(plain, number).to(GPU)
         found, expected = (take(step, number, updates=number != 1, windows=windows) for step in (captured, plain))
@@ -258,6 +334,11 @@ def test_captured_steps_are_the_same_on_a_gpu(case: str) -> None:
         assert captured.validation_losses(held_out) == pytest.approx(
             plain.validation_losses(held_out), rel=10 * bound, abs=bound
         )
+        outcomes.append((found, expected, found.sr_frames.clone()))
+    # What a step gave is not overwritten by the next ones.
+    assert all(torch.equal(found.sr_frames, at_first) for found, _, at_first in outcomes)
+    found, expected, _ = outcomes[0]
+    torch.testing.assert_close(found.sr_frames, expected.sr_frames, rtol=10 * bound, atol=10 * bound)
 
 
 @pytest.mark.gpu
