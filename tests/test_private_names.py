@@ -6,9 +6,13 @@ import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from ray._private import services
+
+from tecogan_dist.cluster.embedded import ON_ONE_MACHINE
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu" if not torch.cuda.is_available() else "cuda")
 
@@ -33,11 +37,22 @@ NAMES = [
     ("ray.data._internal.stats", "get_or_create_stats_actor", DATA),
     ("ray.data._internal.usage.actor", "get_or_create_usage_collection_actor", DATA),
     ("ray.data", "DataContext", STREAM),
-    ("ray.train.torch", "TorchTrainer._create_default_callbacks", TRAIN),
+    ("ray.train._internal.utils", "get_address_and_port", TRAIN),
+    ("ray.train.backend", "Backend.share_cuda_visible_devices", TRAIN),
+    ("ray.train.constants", "DEFAULT_TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", TRAIN),
+    ("ray.train.constants", "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", TRAIN),
+    ("ray.train.torch.config", "TorchConfigContextManager", TRAIN),
+    ("ray.train.torch.config", "_set_torch_distributed_env_vars", TRAIN),
+    ("ray.train.torch.config", "_setup_torch_process_group", TRAIN),
+    ("ray.train.torch.config", "_shutdown_torch", TRAIN),
     ("ray.train.v2._internal.callbacks.datasets", "DatasetsCallback", TRAIN),
     ("ray.train.v2._internal.callbacks.placement_group_callback", "PlacementGroupCleanerCallback", TRAIN),
     ("ray.train.v2._internal.exceptions", "WorkerGroupStartupTimeoutError", TRAIN),
     ("ray.train.v2._internal.exceptions", "WorkerHealthCheckFailedError", TRAIN),
+    ("ray.train.v2._internal.execution.worker_group.state", "_shutdown_sync_actor", TRAIN),
+    ("ray.train.v2._internal.execution.worker_group.worker_group", "SynchronizationActor", TRAIN),
+    ("ray.train.v2._internal.util", "TrainingFramework.TORCH", TRAIN),
+    ("ray.train.v2.api.data_parallel_trainer", "DataParallelTrainer._create_default_callbacks", TRAIN),
     ("ray.train.v2._internal.execution.callback", "ControllerCallback.after_controller_state_update", TRAIN),
     ("ray.train.v2._internal.execution.controller.state", "PreemptingState", TRAIN),
     ("ray.train.v2._internal.execution.controller.state", "ReschedulingState", TRAIN),
@@ -56,11 +71,15 @@ NAMES = [
     ("ray._private.authentication.authentication_token_setup", "AuthenticationTokenLoader", CORE),
     ("ray._private.authentication.authentication_token_setup", "Config", CORE),
     ("ray._private.ray_constants", "ENABLE_RAY_CLUSTER", CORE),
+    ("ray._private.ray_constants", "env_integer", TRAIN),
     ("ray._common.tls_utils", "load_certs_from_env", CORE),
     ("ray._common.utils", "get_default_system_temp_dir", CORE),
     ("ray._private.services", "canonicalize_bootstrap_address", CORE),
     ("ray._private.ray_logging", "global_worker_stdstream_dispatcher.remove_handler", CORE),
+    ("ray._private.utils", "set_sigterm_handler", CORE),
     ("ray._private.node", "Node.dead_processes", CORE),
+    ("ray._private.node", "Node.start_api_server", CORE),
+    ("ray._private.node", "Node.start_monitor", CORE),
     ("ray._private.worker", "_global_node", CORE),
     ("yt_dlp.postprocessor.ffmpeg", "FFmpegPostProcessor._ffmpeg_location", "tecogan_dist/data/prepare/fetching.py"),
     ("yt_dlp.networking._urllib", "UrllibRH._create_instance", "tecogan_dist/data/prepare/fetching.py"),
@@ -107,6 +126,20 @@ NAMES = [
     ("torch.cuda.memory", "_dump_snapshot", "tecogan_dist/training/profiling.py"),
 ]
 WORDS = [
+    ("ray._private.worker", ["ray._private.utils.set_sigterm_handler(sigterm_handler)"], CORE),
+    ("ray._private.node", ["self._webui_url", "self.start_monitor()", "self.start_api_server("], CORE),
+    ("ray.train.v2._internal.execution.worker_group.state", ["        _shutdown_sync_actor(self.sync_actor)"], TRAIN),
+    (
+        "ray.train.v2._internal.execution.worker_group.worker_group",
+        ["sync_actor = SynchronizationActor.options("],
+        TRAIN,
+    ),
+    ("ray.train.v2._internal.constants", ['"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"'], "tecogan_dist/cluster/embedded.py"),
+    (
+        "ray.train.torch.config",
+        ["worker_group.execute(_set_torch_distributed_env_vars)", "destroy_process_group=len(worker_group) > 1"],
+        TRAIN,
+    ),
     ("ray._private.workers.default_worker", ["args.worker_preload_modules.split"], "tecogan_dist/cluster/embedded.py"),
     ("torch._compile", ['getattr(fn, "__dynamo_disable", None)'], "tecogan_dist/training/engines/optimizers.py"),
     (
@@ -177,6 +210,14 @@ def test_private_attributes_are_there(module: str, names: list[str], file: str) 
         text = source.read()
     for name in names:
         assert name in text, f"{module} does not set {name} any more: mend {file}"
+
+
+def test_rays_settings_are_there() -> None:
+    """Those that its processes read from the environment, and would ignore if they were called otherwise."""
+    program = Path(services.RAYLET_EXECUTABLE).read_bytes()
+    for name in ON_ONE_MACHINE:
+        if name.startswith("RAY_raylet_"):
+            assert name.encode() in program, f"Ray has no {name} any more: mend tecogan_dist/cluster/embedded.py"
 
 
 def test_decoding_processes_import_no_torch() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
+from types import FrameType
 
 from tecogan_dist.base.errors import SIGNALS
 
@@ -20,3 +22,34 @@ def keeping_handlers() -> Iterator[None]:
             if handler is not None:
                 with contextlib.suppress(ValueError):  # outside the main thread nobody sets any
                     signal.signal(kind, handler)
+
+
+@contextlib.contextmanager
+def interrupted_afterwards() -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM meanwhile is handled when it is left, a second one at once.
+
+    For what starts processes with Python's code in between (``preexec_fn``), as Ray does. What a handler raises in
+    there is lost, and logging's lock with it: the process would go on, and wait for that for ever.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # outside the main thread nobody sets any
+        return
+    before, arrived = {kind: signal.getsignal(kind) for kind in SIGNALS}, list[int]()
+
+    def keep(number: int, frame: FrameType | None) -> None:
+        handler = before[signal.Signals(number)]
+        if arrived and callable(handler):
+            handler(number, frame)
+        arrived.append(number)
+
+    for kind, handler in before.items():
+        if callable(handler):
+            signal.signal(kind, keep)
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            if callable(handler):
+                signal.signal(kind, handler)
+        if arrived:
+            signal.raise_signal(arrived[0])

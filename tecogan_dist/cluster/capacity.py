@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import ray
@@ -15,7 +15,6 @@ from ray.exceptions import RpcError
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.cluster.connect import cluster_address, connected
 from tecogan_dist.cluster.embedded import is_embedded
-from tecogan_dist.cluster.internals.ray_data import keep_statistics_here, start_helpers_early
 from tecogan_dist.cluster.shortage import MODEL, Names, advice, fits
 from tecogan_dist.config.schema import Config
 
@@ -43,7 +42,7 @@ class Demand:
 
 
 @contextlib.contextmanager
-def connected_for(demand: Demand) -> Iterator[None]:
+def connected_for(demand: Demand, *, importing: Sequence[str] = ()) -> Iterator[None]:
     """:func:`connected` for training. Raises :class:`UserError` if this machine is to run it and too small.
 
     A cluster can shrink afterwards: nothing of ours stays on the workers' machines, and its autoscaler is asked for
@@ -54,7 +53,10 @@ def connected_for(demand: Demand) -> Iterator[None]:
         _check_machine(demand)
     # The data stream of every worker needs a CPU next to the worker's own.
     cpus = demand.trainings * cluster.workers * (cluster.cpus_per_worker + 1)
-    with connected(cluster.address, cpus=cpus, dashboard=demand.needs_dashboard):
+    with connected(cluster.address, cpus=cpus, dashboard=demand.needs_dashboard, importing=importing):
+        # Imports Ray Data and pandas, which a command does beside the start of Ray.
+        from tecogan_dist.cluster.internals.ray_data import keep_statistics_here, start_helpers_early
+
         if not cluster_address(cluster.address):
             if is_embedded():
                 start_helpers_early()

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
@@ -29,10 +29,13 @@ SILENT_SECONDS = 3.0
 
 
 @contextlib.contextmanager
-def connected(address: str | None, *, cpus: int, dashboard: bool = False) -> Iterator[None]:
+def connected(
+    address: str | None, *, cpus: int, dashboard: bool = False, importing: Sequence[str] = ()
+) -> Iterator[None]:
     """Ray as this process already has it; else the cluster at ``address`` or that the process runs in; else here.
 
-    Here it has at least ``cpus`` CPUs, which are numbers for scheduling only, and on request a dashboard, on loopback.
+    Here it has at least ``cpus`` CPUs, which are numbers for scheduling only, and on request a dashboard, on loopback;
+    and modules that are named ``importing`` are imported while it starts.
     Raises :class:`UserError` if no cluster answers, if it refuses this process's token, or if Ray cannot be started.
     """
     if ray.is_initialized():
@@ -40,7 +43,7 @@ def connected(address: str | None, *, cpus: int, dashboard: bool = False) -> Ite
         return
     address = cluster_address(address)
     if not address:
-        with embedded_ray(cpus=cpus, dashboard=dashboard):
+        with embedded_ray(cpus=cpus, dashboard=dashboard, importing=importing):
             start_no_other_ray()
             yield
         return

@@ -13,7 +13,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,16 @@ import ray
 from tecogan_dist.base.console import say
 from tecogan_dist.base.environment import RAY_SOCKET, SOCKET_BYTES, check_ray_folder
 from tecogan_dist.base.errors import UserError
-from tecogan_dist.base.signals import keeping_handlers
+from tecogan_dist.base.importing import import_aside
+from tecogan_dist.base.signals import interrupted_afterwards
 from tecogan_dist.cluster import reaper
-from tecogan_dist.cluster.internals.ray_core import on_loopback, read_environment_anew, temporary_folder
+from tecogan_dist.cluster.internals.ray_core import (
+    leaving_sigterm,
+    on_loopback,
+    read_environment_anew,
+    temporary_folder,
+    without_needless_processes,
+)
 from tecogan_dist.cluster.lost_ray import ending_when_lost
 from tecogan_dist.cluster.tokens import MODE, TOKEN, check_mode, check_own_token
 from tecogan_dist.cluster.worker_output import ray_logging, worker_output
@@ -38,6 +45,12 @@ EMBEDDED = "TECOGAN_EMBEDDED_RAY"
 ON_ONE_MACHINE = {
     # An actor that asks whether a cloud takes machines away: not this one without the command, and it takes a second.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Seconds until Ray Train's controller looks at the workers again: of two, a run's end waits one for it.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # Ray's processes look for each other's sockets every 0.1 s for 10 s: Ray's own 10 times every second leave it idle
+    # for a second of each start, since the first look always comes a little too early.
+    "RAY_raylet_client_connect_timeout_milliseconds": "100",
+    "RAY_raylet_client_num_connect_attempts": "100",
 }
 """What Ray is told unless the environment says otherwise."""
 IMPORTED = {"RAY_preload_python_modules": "tecogan_dist.base.in_workers"}
@@ -59,8 +72,10 @@ def ends_with_this_process() -> bool:
 
 
 @contextlib.contextmanager
-def embedded_ray(*, cpus: int, dashboard: bool) -> Iterator[None]:
+def embedded_ray(*, cpus: int, dashboard: bool, importing: Sequence[str] = ()) -> Iterator[None]:
     """Ray inside this process, with at least ``cpus`` CPUs, which are numbers for scheduling only.
+
+    Modules that are named ``importing`` are imported while it starts.
 
     It listens on loopback, and so does its dashboard, if one is wanted. It asks everybody for a token, which only this
     process and those that it starts have; unless the environment says ``RAY_AUTH_MODE=disabled``, and then a line says
@@ -69,26 +84,28 @@ def embedded_ray(*, cpus: int, dashboard: bool) -> Iterator[None]:
     _check_machine()
     given: dict[str, Any] = {
         "num_cpus": max(os.cpu_count() or 1, cpus),
-        "include_dashboard": dashboard,
         **ray_logging(),
     }
     with _environment(), _ended_with_this_process() as follow:
-        _start(_temp_dir=str(_private_folder() / "ray"), **given)
-        follow(_children())
         try:
+            with interrupted_afterwards():
+                imports = import_aside(*importing)
+                _start(dashboard=dashboard, _temp_dir=str(_private_folder() / "ray"), **given)
+                follow(_children())
+                imports.join()
             with ending_when_lost(), worker_output():
                 yield
         finally:
             ray.shutdown()
 
 
-def _start(**given: Any) -> None:
+def _start(*, dashboard: bool, **given: Any) -> None:
     """``ray.init``, once more if it takes too long. Raises :class:`UserError` after that, and for all else."""
     for attempt in range(1, STARTS + 1):
         before = set(_children())
         try:
-            with on_loopback(), keeping_handlers():
-                ray.init("local", **given)
+            with on_loopback(), without_needless_processes(dashboard=dashboard), leaving_sigterm():
+                ray.init("local", include_dashboard=dashboard, **given)
             return
         except Exception as error:
             ray.shutdown()

@@ -7,8 +7,6 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
-import torch
-
 from tecogan_dist.base.console import printable
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.memory import in_words, machine_memory
@@ -19,7 +17,7 @@ from tecogan_dist.config import load as settings
 from tecogan_dist.config.overrides import check_names, full_help, override, short_help
 from tecogan_dist.config.schema import REQUIRED, Config
 from tecogan_dist.models.sizes import FLOATS, parameter_count, training_memory
-from tecogan_dist.published.names import is_name
+from tecogan_dist.published.catalogue import is_name
 
 SHOWN = "tecogan"
 """The preset whose values help shows where none is named."""
@@ -92,6 +90,10 @@ def check_size(config: Config) -> None:
             f"{in_words(machine_memory())}: lower model.channels, model.blocks or model.flow_width."
         )
     size, workers = training_memory(config), config.cluster.workers
+    if size * workers <= min(machine_memory(), LARGEST_MACHINE):
+        return  # wherever it runs
+    import torch  # knows whether there is a GPU here, and takes a second to import
+
     is_here = not (
         config.cluster.address or os.environ.get("RAY_ADDRESS") or is_judged_elsewhere() or torch.cuda.is_available()
     )

@@ -8,13 +8,12 @@ import sys
 
 from tecogan_dist.base.chatter import be_verbose
 from tecogan_dist.base.errors import UserError
+from tecogan_dist.base.importing import import_aside
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.capacity import Demand, check_cluster, connected_for
 from tecogan_dist.cluster.stopping import warn_of_short_stops
-from tecogan_dist.cluster.worker_output import last_words
 from tecogan_dist.commands.parser import CommandParser
 from tecogan_dist.commands.settings import add_settings, read_settings, with_initial_weights
-from tecogan_dist.commands.signals import stopping_by_signal
 from tecogan_dist.commands.values import input_place, output_place
 from tecogan_dist.config.schema import REQUIRED, Config
 from tecogan_dist.data.cache_folder import check_wanted
@@ -22,16 +21,14 @@ from tecogan_dist.runs.checkpoints import checkpoint_step, read_state
 from tecogan_dist.runs.facts import facts_of_command
 from tecogan_dist.runs.folder import AUTO, NEVER, RUN_FILE, RunFolder, holds_run, open_run_folder, write_run_file
 from tecogan_dist.runs.owner import Ownership
-from tecogan_dist.runs.records import check_records, read_scores
+from tecogan_dist.runs.records import check_records
 from tecogan_dist.tracking.wandb_variables import WandbVariables
-from tecogan_dist.training.begin import build_networks, check_origin
 from tecogan_dist.training.launching import check_graph
-from tecogan_dist.training.profiling import MOST_STEPS, Profile, check_device, check_profile, parse_steps
-from tecogan_dist.training.ray.display import Display, clock
-from tecogan_dist.training.ray.failures import same_command
-from tecogan_dist.training.ray.launch import Launch
-from tecogan_dist.training.task import Networks, TrainingTask, read_networks, select_scenes
+from tecogan_dist.training.profiled_steps import MOST_STEPS, Profile, check_device, check_profile, parse_steps
+from tecogan_dist.training.task import TrainingTask, select_scenes
 
+HEAVY = "pandas", "tecogan_dist.training.begin"
+"""Torch and what else takes a second to import, but nothing of Ray."""
 KEPT = "what the run had saved is kept, and the same command goes on from there"
 EXAMPLES = (
     "tecogan train --config frvsr --data STORE --output runs/frvsr",
@@ -58,11 +55,6 @@ def main(argv: list[str] | None = None) -> None:
         if holds_run(output):
             ownership.take()  # from now on it does not change; a new run makes its folder when all has been checked
             folder = open_run_folder(output, config=config, data=data, resume=options.resume)
-        begun = folder.checkpoint or folder.resume_from
-        if begun is None:
-            build_networks(config, initial_weights=config.initial_weights)  # do they fit?
-        else:
-            check_origin(begun, config)
         check_records(output)
         training_scenes, validation_scenes = select_scenes(data, config)
         task = TrainingTask(
@@ -76,13 +68,18 @@ def main(argv: list[str] | None = None) -> None:
             wandb=WandbVariables.of(),
             profile=profile,
         )
-        networks = read_networks(task)
-        is_new = not holds_run(output)
-        ownership.take()
-        if is_new and holds_run(output):
-            raise UserError(f"another command has begun a run in {output} meanwhile: the same command goes on with it.")
         demand = Demand(config)
-        with connected_for(demand):
+        with connected_for(demand, importing=HEAVY):
+            import_aside("tecogan_dist.commands.train_run").join()  # which Ctrl-C may interrupt
+            from tecogan_dist.commands.train_run import check_networks, run
+
+            networks = check_networks(task, begun=folder.checkpoint or folder.resume_from)
+            is_new = not holds_run(output)
+            ownership.take()
+            if is_new and holds_run(output):
+                raise UserError(
+                    f"another command has begun a run in {output} meanwhile: the same command goes on with it."
+                )
             use_gpu = check_cluster(demand)
             if profile is not None:
                 check_device(profile, is_gpu=use_gpu)
@@ -172,27 +169,3 @@ def _profile(options: argparse.Namespace) -> Profile | None:
         return None
     first, last = options.profile
     return Profile(first=first, last=last, memory=options.profile_memory)
-
-
-def run(task: TrainingTask, *, networks: Networks, use_gpu: bool) -> None:
-    """Train on the connected Ray, showing what the workers report, until done, failed, stopped or interrupted.
-
-    SIGTERM (``ray job stop``) and the first Ctrl-C end the run after the present step, with a checkpoint.
-    """
-    display = Display(task.config, scores=read_scores(task.output), last_words=last_words)
-    steps = task.config.steps
-    launched = Launch(task, networks=networks, use_gpu=use_gpu)
-    try:
-        with stopping_by_signal(launched.ask_to_stop, what="the run ends after this step, with a checkpoint"):
-            launched.watch(display.show)
-    except KeyboardInterrupt:
-        display.close()
-        print(f"stopped; {same_command(task.output)}")
-        raise
-    finally:
-        display.close()
-    end = launched.end()
-    if end.step < steps:
-        print(f"stopped after {end.step} of {steps} steps: the same command goes on from {end.checkpoint}")
-        raise KeyboardInterrupt
-    print(f"trained to step {end.step} in {clock(end.seconds)} ({display.rate}): the checkpoint is {end.checkpoint}")

@@ -121,6 +121,11 @@ def names(*kinds: Kind) -> list[str]:
     return [name for name, entry in catalogue().items() if not kinds or entry.kind in kinds]
 
 
+def is_name(place: object, *kinds: Kind) -> bool:
+    """Whether it is a word that the catalogue knows (of these kinds, or of any). Paths and addresses never are."""
+    return isinstance(place, str) and place in names(*kinds)
+
+
 def find(name: str) -> Entry:
     """The entry of a name. Raises :class:`UserError` for one that is not there."""
     entry = catalogue().get(name)

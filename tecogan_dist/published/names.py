@@ -12,13 +12,8 @@ from typing import Any
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.published.cache import Cache
-from tecogan_dist.published.catalogue import KINDS, Entry, Kind, catalogue, find, names
+from tecogan_dist.published.catalogue import KINDS, Entry, Kind, catalogue, find, is_name, names
 from tecogan_dist.published.fetching import Say, obtain, say_to_stderr
-
-
-def is_name(place: object, *kinds: Kind) -> bool:
-    """Whether it is a word that the catalogue knows (of these kinds, or of any). Paths and addresses never are."""
-    return isinstance(place, str) and place in names(*kinds)
 
 
 def resolve(place: Any, *kinds: Kind, say: Say = say_to_stderr) -> Any:

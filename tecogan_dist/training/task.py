@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
@@ -14,13 +14,14 @@ from tecogan_dist.data.clips import ClipStore, Scene, Scenes
 from tecogan_dist.data.stream.fits import check_scenes
 from tecogan_dist.data.stream.windows import window_config
 from tecogan_dist.metrics.names import NEED_WEIGHTS
-from tecogan_dist.metrics.perceptual import Trunk, find_trunk
 from tecogan_dist.metrics.protocol import BORDER, MULTIPLE, OFFICIAL
-from tecogan_dist.published.names import if_cached, resolve
 from tecogan_dist.runs.facts import Facts
 from tecogan_dist.tracking.wandb_variables import WandbVariables
-from tecogan_dist.training.profiling import Profile
-from tecogan_dist.weights.vgg import VggWeights, read_vgg
+from tecogan_dist.training.profiled_steps import Profile
+
+if TYPE_CHECKING:  # what needs torch is imported where it is used: a command selects scenes before it has torch
+    from tecogan_dist.metrics.perceptual import Trunk
+    from tecogan_dist.weights.vgg import VggWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,10 @@ def read_networks(task: TrainingTask) -> Networks:
 
     LPIPS's network is taken if it is at one of its places, and needed if the best checkpoint is chosen by it.
     """
+    from tecogan_dist.metrics.perceptual import find_trunk
+    from tecogan_dist.published.names import if_cached, resolve
+    from tecogan_dist.weights.vgg import read_vgg
+
     config = task.config
     vgg = None
     if config.loss.perceptual > 0:

@@ -187,7 +187,7 @@ def test_a_slow_start_is_tried_once_more(monkeypatch: pytest.MonkeyPatch, capsys
     with pytest.raises(
         UserError, match=r"could not be started on this machine \(2 times\): Timed out waiting"
     ) as raised:
-        embedded._start(_temp_dir="/tmp/x")
+        embedded._start(dashboard=False, _temp_dir="/tmp/x")
     assert len(starts) == 2
     assert "\n" not in str(raised.value)
     assert capsys.readouterr().err.count("\n") == 1

@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
+import ray
 import torch
 
 from tecogan_dist import cli
@@ -68,10 +70,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     ("arguments", "problem"),
     [
         (["--initial_weights", "required"], "starts from FRVSR weights: give --initial-weights frvsr"),
-        (["--initial_weights", "nowhere.safetensors"], r"no weights are at .*nowhere"),
         (["--data.train_scenes", "1", "9"], "no scene of the clip store is selected"),
         (["--data.crop_size", "64"], "smaller than the 264x264 crop"),
-        (["--loss.perceptual", "0.2"], "the perceptual loss needs VGG19's weights"),
         (["--steps", "0"], "steps must be at least 1"),
         (["--resume", "nowhere"], "nowhere holds nothing to resume from"),
         (["--data.cache-dir", "s3://some-bucket/cache"], "give a folder on each machine's own disk"),
@@ -82,11 +82,39 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     ],
 )
 def test_what_the_user_can_put_right_is_said_before_ray_starts(
-    store: Path, tiny: str, tmp_path: Path, arguments: list[str], problem: str
+    store: Path, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], problem: str
 ) -> None:
+    monkeypatch.setattr(train, "connected_for", lambda *_, **__: pytest.fail("a Ray is started"))
     with pytest.raises(UserError, match=problem):
         train.main(["--config", tiny, "--data", str(store), "--output", str(tmp_path / "run"), *arguments])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--initial_weights", "nowhere.safetensors"], r"no weights are at .*nowhere"),
+        (["--loss.perceptual", "0.2"], "the perceptual loss needs VGG19's weights"),
+    ],
+)
+def test_weights_that_are_not_there_are_said_before_anything_is_written(
+    store: Path, tiny: str, tmp_path: Path, arguments: list[str], problem: str
+) -> None:
+    """By torch, which is imported while Ray starts: it has ended again."""
+    with pytest.raises(UserError, match=problem):
+        train.main(["--config", tiny, "--data", str(store), "--output", str(tmp_path / "run"), *arguments])
+    assert not ray.is_initialized()
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_has_no_torch_before_it_starts_ray() -> None:
+    """Its import takes a second, in which Ray can start."""
+    code = (
+        "import sys; from tecogan_dist.commands import train; train.parse(sys.argv[1:]); print('torch' in sys.modules)"
+    )
+    words = [sys.executable, "-c", code, "--config", "smoke_frvsr", "--data", "store", "--output", "run"]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "False\n"), ran.stderr
 
 
 STRANGE_OUTPUTS = [
@@ -396,6 +424,7 @@ def test_interrupted_command_says_how_to_go_on(store: Path, tiny: str, tmp_path:
         for line in process.stdout:
             if line.startswith("step 5/"):
                 break
+        assert_nothing_needless(psutil.Process(process.pid).children(recursive=True))
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
     finally:
@@ -408,6 +437,20 @@ def test_interrupted_command_says_how_to_go_on(store: Path, tiny: str, tmp_path:
     assert (tmp_path / "run" / stopped[2] / "state.json").exists()
     assert err.startswith("interrupted")
     assert err.count("\n") == 1
+
+
+def assert_nothing_needless(processes: list[psutil.Process]) -> None:
+    """Of what takes the time of a start: Ray's autoscaler and dashboard, and torch where it is only passed on."""
+    has_torch = {}
+    for process in processes:
+        with contextlib.suppress(psutil.Error):  # one that has just ended
+            maps = [place.path for place in process.memory_maps()]
+            has_torch[" ".join(process.cmdline())] = any("libtorch" in path for path in maps)
+    assert all(has_torch[words] for words in has_torch if words.startswith("ray::RayTrainWorker"))
+    (controller,) = (words for words in has_torch if words.startswith("ray::TrainController"))
+    assert not has_torch[controller]
+    for needless in ("autoscaler/_private/monitor.py", "dashboard/dashboard.py", "ray::SynchronizationActor"):
+        assert not any(needless in words for words in has_torch)
 
 
 @pytest.mark.slow

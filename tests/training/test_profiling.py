@@ -17,9 +17,10 @@ from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.runs.checkpoints import TrainingState
 from tecogan_dist.runs.records import read_metrics
-from tecogan_dist.training import profiling
+from tecogan_dist.training import profiled_steps
 from tecogan_dist.training.loop import train
-from tecogan_dist.training.profiling import Profile, Profiler, check_device, check_profile, parse_steps
+from tecogan_dist.training.profiled_steps import Profile, check_device, check_profile, parse_steps
+from tecogan_dist.training.profiling import Profiler
 from tecogan_dist.training.reporter import PlainReporter
 from tecogan_dist.training.task import TrainingTask
 from tests.support.plain_runs import make_config, noise
@@ -147,7 +148,7 @@ def test_an_output_that_takes_no_profile_costs_the_profile_and_not_the_run(tmp_p
     [
         ("15:10", "steps 15 to 10 run backwards: give the first before the last, as 10:15"),
         ("0:3", "there is no step 0"),
-        ("1:1000", f"1000 steps would be too large to look at: give at most {profiling.MOST_STEPS}, as 1:6"),
+        ("1:1000", f"1000 steps would be too large to look at: give at most {profiled_steps.MOST_STEPS}, as 1:6"),
         ("10-15", "'10-15' names no steps: give the first and the last, as 10:15"),
         ("ten", "names no steps"),
         ("-1:3", "names no steps"),
@@ -165,7 +166,7 @@ def test_what_names_no_steps_is_said(text: str, problem: str) -> None:
 def test_steps_are_read_as_they_are_written() -> None:
     assert parse_steps("10:15") == (10, 15)
     assert parse_steps("7") == (7, 7)
-    assert parse_steps(f"1:{profiling.MOST_STEPS}") == (1, profiling.MOST_STEPS)
+    assert parse_steps(f"1:{profiled_steps.MOST_STEPS}") == (1, profiled_steps.MOST_STEPS)
 
 
 def test_steps_that_the_run_does_not_do_are_refused() -> None:

@@ -11,13 +11,14 @@ from typing import Any, Literal
 import grpc
 from ray._common.tls_utils import load_certs_from_env
 from ray._common.utils import get_default_system_temp_dir
-from ray._private import auto_init_hook, ray_constants, worker
+from ray._private import auto_init_hook, ray_constants, utils, worker
 from ray._private.authentication.authentication_token_setup import (
     AuthenticationTokenLoader,
     Config,
     maybe_enable_token_auth_if_token_available,
 )
 from ray._private.authentication.grpc_authentication_client_interceptor import _get_authentication_metadata_tuple
+from ray._private.node import Node
 from ray._private.ray_logging import global_worker_stdstream_dispatcher
 from ray._private.services import canonicalize_bootstrap_address
 
@@ -42,6 +43,38 @@ def on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def leaving_sigterm() -> Iterator[None]:
+    """A Ray that is started meanwhile sets no handler of its own, which ends the process wherever it is."""
+    before = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda _handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = before
+
+
+@contextlib.contextmanager
+def without_needless_processes(*, dashboard: bool) -> Iterator[None]:
+    """A Ray that is started meanwhile has no autoscaler, and no server for a dashboard where none is wanted.
+
+    One machine cannot grow. And the server is started, and waited for, also without a dashboard: then all that it does
+    is to report the usage of Ray. Together they are a second of a start on two cores, and one of its end.
+    """
+    before = {name: getattr(Node, name) for name in ("start_monitor", *(() if dashboard else ("start_api_server",)))}
+    for name in before:
+        setattr(Node, name, _start_nothing)
+    try:
+        yield
+    finally:
+        for name, own in before.items():
+            setattr(Node, name, own)
+
+
+def _start_nothing(node: Any, **_given: Any) -> None:
+    node._webui_url = ""  # as of a Ray without a dashboard
 
 
 @contextlib.contextmanager

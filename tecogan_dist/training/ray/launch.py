@@ -11,14 +11,13 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train.torch import TorchConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.storage import Location
 from tecogan_dist.cluster.capacity import resources_per_worker
 from tecogan_dist.cluster.embedded import ends_with_this_process
-from tecogan_dist.cluster.internals.ray_train import LeanTrainer
+from tecogan_dist.cluster.internals.ray_train import LeanTrainer, TorchInWorkers
 from tecogan_dist.cluster.ray_errors import ACTOR_GONE
 from tecogan_dist.runs.checkpoints import newest_checkpoint, read_state
 from tecogan_dist.training.ray.board import Board, News
@@ -107,8 +106,10 @@ def _trainer(task: TrainingTask, *, networks: ray.ObjectRef, board: Any, use_gpu
             callbacks=callbacks,
             **storage,
         ),
-        # Ours notices first, and says so.
-        torch_config=TorchConfig(timeout_s=int(2 * cluster.step_timeout) + 60),
+        backend_config=TorchInWorkers(
+            backend="nccl" if use_gpu else "gloo",
+            timeout_s=int(2 * cluster.step_timeout) + 60,  # the watchdog notices first, and says so
+        ),
         ends_with_ray=ends_with_this_process(),
     )
 

@@ -22,3 +22,4 @@ def test_actors_that_have_nothing_to_do_are_not_started(ends_with_ray: bool, cle
     assert names >= NEEDED
     assert "DatasetsCallback" not in names
     assert ("PlacementGroupCleanerCallback" in names) == cleans_up
+    assert ("WithoutMeetings" in names) == ends_with_ray
