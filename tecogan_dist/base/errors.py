@@ -91,7 +91,7 @@ def run_module(name: str, argv: list[str] | None) -> None:
     try:
         module.main(argv)
     except (KeyboardInterrupt, SystemExit) as error:
-        # While Ray is started, SIGTERM ends a process with its own number as status.
+        # While a cluster is joined, Ray has SIGTERM end a process with its own number as status.
         if isinstance(error, SystemExit) and error.code != signal.SIGTERM:
             raise
         kept = error.args if isinstance(error, KeyboardInterrupt) and error.args else (getattr(module, "KEPT", ""),)

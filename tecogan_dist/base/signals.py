@@ -13,7 +13,8 @@ from tecogan_dist.base.errors import SIGNALS
 
 @contextlib.contextmanager
 def keeping_handlers() -> Iterator[None]:
-    """As before when it is left. Ray's own handler prints addresses of its code and ends a process with status 15."""
+    """As before when it is left. Ray's own handlers print addresses of its code, and end a process with status 15 or by
+    an alarm."""
     before = {kind: signal.getsignal(kind) for kind in SIGNALS}
     try:
         yield
@@ -35,10 +36,11 @@ def interrupted_afterwards() -> Iterator[None]:
         yield  # outside the main thread nobody sets any
         return
     before, arrived = {kind: signal.getsignal(kind) for kind in SIGNALS}, list[int]()
+    is_over = False
 
     def keep(number: int, frame: FrameType | None) -> None:
         handler = before[signal.Signals(number)]
-        if arrived and callable(handler):
+        if (arrived or is_over) and callable(handler):
             handler(number, frame)
         arrived.append(number)
 
@@ -48,6 +50,7 @@ def interrupted_afterwards() -> Iterator[None]:
     try:
         yield
     finally:
+        is_over = True
         for kind, handler in before.items():
             if callable(handler):
                 signal.signal(kind, handler)

@@ -24,7 +24,7 @@ from tecogan_dist.base.console import say
 from tecogan_dist.base.environment import RAY_SOCKET, SOCKET_BYTES, check_ray_folder
 from tecogan_dist.base.errors import UserError
 from tecogan_dist.base.importing import import_aside
-from tecogan_dist.base.signals import interrupted_afterwards
+from tecogan_dist.base.signals import interrupted_afterwards, keeping_handlers
 from tecogan_dist.cluster import reaper
 from tecogan_dist.cluster.internals.ray_core import (
     leaving_sigterm,
@@ -47,7 +47,7 @@ ON_ONE_MACHINE = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # Seconds until Ray Train's controller looks at the workers again: of two, a run's end waits one for it.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    # Ray's processes look for each other's sockets every 0.1 s for 10 s: Ray's own 10 times every second leave it idle
+    # Ray's processes look for each other's sockets every 0.1 s for 10 s. Ray's own choice, every second, leaves it idle
     # for a second of each start, since the first look always comes a little too early.
     "RAY_raylet_client_connect_timeout_milliseconds": "100",
     "RAY_raylet_client_num_connect_attempts": "100",
@@ -87,10 +87,11 @@ def embedded_ray(*, cpus: int, dashboard: bool, importing: Sequence[str] = ()) -
         **ray_logging(),
     }
     with _environment(), _ended_with_this_process() as follow:
+        folder = str(_private_folder() / "ray")
         try:
             with interrupted_afterwards():
                 imports = import_aside(*importing)
-                _start(dashboard=dashboard, _temp_dir=str(_private_folder() / "ray"), **given)
+                _start(dashboard=dashboard, _temp_dir=folder, **given)
                 follow(_children())
                 imports.join()
             with ending_when_lost(), worker_output():
@@ -104,7 +105,8 @@ def _start(*, dashboard: bool, **given: Any) -> None:
     for attempt in range(1, STARTS + 1):
         before = set(_children())
         try:
-            with on_loopback(), without_needless_processes(dashboard=dashboard), leaving_sigterm():
+            lean = without_needless_processes(dashboard=dashboard)
+            with on_loopback(), lean, leaving_sigterm(), keeping_handlers():
                 ray.init("local", include_dashboard=dashboard, **given)
             return
         except Exception as error:

@@ -18,7 +18,7 @@ def stopping_by_signal(stop: Callable[[], None], *, what: str) -> Iterator[None]
         print(f"asked to stop: {what} (once more: at once)", flush=True)
         stop()
 
-    # Only now: Ray sets its own when it is started.
+    # Only now: Ray sets its own when a cluster is joined.
     before = {kind: signal.signal(kind, ask) for kind in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield

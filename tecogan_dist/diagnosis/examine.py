@@ -164,7 +164,7 @@ def _training(
         store = folder / "store"
         make_store(store, config)
     demand = Demand(config, names=NAMES)
-    # Ray has set its own meanwhile.
+    # In this order: Ray sets its own when a cluster is joined.
     with connected_for(demand), interrupted_by_sigterm():
         return examine_training(config, store=store, folder=folder, use_gpu=use_gpu)
 

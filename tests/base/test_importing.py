@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,16 @@ from tecogan_dist.base.importing import import_aside
 
 
 def test_what_is_imported_aside_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "slow_module_of_a_test.py").write_text("import time\ntime.sleep(0.5)\nVALUE = 5\n")
+    lines = "import threading, time", "BY = threading.current_thread().name", "time.sleep(0.5)", "VALUE = 5"
+    (tmp_path / "slow_module_of_a_test.py").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(tmp_path)
-    import_aside("slow_module_of_a_test")
-    from slow_module_of_a_test import VALUE
+    thread = import_aside("slow_module_of_a_test")
+    deadline = time.monotonic() + 30
+    while "slow_module_of_a_test" not in sys.modules and time.monotonic() < deadline:
+        time.sleep(0.01)
+    from slow_module_of_a_test import BY, VALUE
 
-    assert VALUE == 5
+    assert (thread.name, 5) == (BY, VALUE)
     del sys.modules["slow_module_of_a_test"]
 
 

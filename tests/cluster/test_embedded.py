@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from tecogan_dist.base.garbage import ALLOCATIONS
+from tests.support.paths import REPOSITORY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -36,6 +38,25 @@ with connected(None, cpus=2, dashboard=True):
     ends = f"{ends_with_this_process()}, {ray.get(trial.ends_with_this_process.remote())}"
     print(ends, allocations, ray.get_runtime_context().gcs_address, flush=True)
     time.sleep(300)
+"""
+STARTING = """
+import sys
+from tecogan_dist.base.errors import run_command
+from tecogan_dist.cluster.embedded import embedded_ray
+
+def main(argv):
+    with embedded_ray(cpus=2, dashboard=False, importing=["slow_module_of_a_test"]):
+        print("started", flush=True)
+
+run_command(main)
+"""
+SLOW = """
+import time, ray
+while not ray.is_initialized():
+    time.sleep(0.01)
+time.sleep(0.5)
+print("importing", flush=True)
+time.sleep(4)
 """
 STRANGER = """
 import os, sys, ray
@@ -142,3 +163,22 @@ def test_nothing_is_left_of_a_killed_command(driver: Driver) -> None:
     while any(process.is_running() for process in processes) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert not [process.name() for process in processes if process.is_running()]
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_a_start_ends_it_in_one_line(kind: signal.Signals, tmp_path: Path) -> None:
+    """Below Python, Ray sets a handler of SIGTERM that prints addresses and ends the process by an alarm after 3 s."""
+    (tmp_path / "slow_module_of_a_test.py").write_text(SLOW)
+    env = environment(tmp_path / "home", PYTHONPATH=os.pathsep.join([str(tmp_path), str(REPOSITORY)]))
+    words = [sys.executable, "-c", STARTING]
+    process = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(kind)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert (process.returncode, out) == (130, "")
+    assert err.count("\n") == 1, err
+    assert err.startswith("interrupted")

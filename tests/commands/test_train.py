@@ -446,7 +446,9 @@ def assert_nothing_needless(processes: list[psutil.Process]) -> None:
         with contextlib.suppress(psutil.Error):  # one that has just ended
             maps = [place.path for place in process.memory_maps()]
             has_torch[" ".join(process.cmdline())] = any("libtorch" in path for path in maps)
-    assert all(has_torch[words] for words in has_torch if words.startswith("ray::RayTrainWorker"))
+    workers = [words for words in has_torch if words.startswith("ray::RayTrainWorker")]
+    assert workers
+    assert all(has_torch[words] for words in workers)
     (controller,) = (words for words in has_torch if words.startswith("ray::TrainController"))
     assert not has_torch[controller]
     for needless in ("autoscaler/_private/monitor.py", "dashboard/dashboard.py", "ray::SynchronizationActor"):

@@ -180,7 +180,7 @@ def compare(plain: TrainingStep, compiled: TrainingStep) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @needs_compiler
-@pytest.mark.parametrize("case", ["perceptual", "in parts"])
+@pytest.mark.parametrize("case", ["perceptual"])
 def test_steps_are_the_same_in_generated_code(case: str) -> None:
     compare(make_step("off", CASES[case]), make_step("on", CASES[case]))
 

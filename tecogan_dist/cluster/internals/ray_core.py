@@ -47,7 +47,10 @@ def on_loopback() -> Iterator[None]:
 
 @contextlib.contextmanager
 def leaving_sigterm() -> Iterator[None]:
-    """A Ray that is started meanwhile sets no handler of its own, which ends the process wherever it is."""
+    """A Ray that is started meanwhile sets no handler of Python's, which would end the process wherever it is.
+
+    It sets one below Python all the same, which ``keeping_handlers`` replaces.
+    """
     before = utils.set_sigterm_handler
     utils.set_sigterm_handler = lambda _handler: None
     try:

@@ -114,11 +114,12 @@ class _TorchInWorkers(Backend):
 
     def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:  # noqa: ARG002  # as Ray calls it
         left = worker_group.execute_async(_leave, destroy=len(worker_group) > 1)
-        name, seconds = TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S, DEFAULT_TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S
+        name, default = TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S, DEFAULT_TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S
+        seconds = env_integer(name, default)
         try:
-            ray.get(left, timeout=env_integer(name, seconds))
+            ray.get(left, timeout=seconds)
         except GetTimeoutError:
-            print("torch's process group has not ended in time", flush=True)  # the processes themselves end next
+            print(f"torch's process group has not ended within {seconds} s; its processes are ended now", flush=True)
 
 
 def _prepare(*, host: str, port: int) -> None:
