@@ -100,9 +100,7 @@ class TrainingStep:
         self.launched: Launched = launched(config, device)
         self._ledger, self._probe = Ledger(), Probe(config, device, compiled=self.launched == "compiled")
         self._compiled = CompiledParts(pair, network, device) if self.launched == "compiled" else None
-        self._captured = None
-        if self.launched == "captured":
-            self._captured = CapturedPasses(pair)
+        self._captured = CapturedPasses(pair) if self.launched == "captured" else None
         pair.mark = self._probe.phases.end
 
     def __call__(
