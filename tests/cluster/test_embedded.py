@@ -40,7 +40,8 @@ with connected(None, cpus=2, dashboard=True):
     time.sleep(300)
 """
 STARTING = """
-import sys
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 from tecogan_dist.base.errors import run_command
 from tecogan_dist.cluster.embedded import embedded_ray
 
