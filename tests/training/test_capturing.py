@@ -33,7 +33,7 @@ from tecogan_dist.training.step import StepOutcome, TrainingStep
 from tecogan_dist.weights.vgg import read_vgg
 from tests.support.plain_runs import make_config, run
 from tests.support.training_runs import free_ports
-from tests.training.test_compiling import everything, narrow_vgg, same, windows_of  # noqa: F401 - a fixture
+from tests.training.test_compiling import everything, narrow_vgg, on_two_workers, same, windows_of  # noqa: F401 - a fixture
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 PERCEPTUAL = ["--loss.perceptual", "0.2", "--perceptual.chunk", "4", "--data.crop_size", "8"]
@@ -276,19 +276,7 @@ DEEPSPEED = {"fp32": [], "bf16 in parts": ["--cluster.precision", "bf16", "--acc
 @pytest.mark.timeout(300)
 def test_deepspeed_s_engines_train_two_workers_the_same(tmp_path: Path) -> None:
     """Whose batch norm is over both: its collectives are in the graphs. ``auto`` does not do that yet."""
-    port = free_ports(1)[0]
-    spawn = multiprocessing.get_context("spawn")
-    group = [spawn.Process(target=train_worker, args=(rank, port, tmp_path)) for rank in range(2)]
-    for process in group:
-        process.start()
-    try:
-        for process in group:
-            process.join(timeout=240)
-        assert [process.exitcode for process in group] == [0, 0]
-    finally:
-        for process in group:
-            process.kill()
-            process.join()
+    on_two_workers(train_worker, tmp_path)
     for case in DEEPSPEED:
         found = torch.load(tmp_path / f"{case}.pt", weights_only=True)
         for expected, losses in zip(found["singly"], found["captured"], strict=True):

@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -407,19 +407,7 @@ DEEPSPEED = {
 @pytest.mark.timeout(400)
 def test_deepspeed_s_engines_train_two_workers_the_same(tmp_path: Path) -> None:
     """Whose batch norm is over both: its collectives are in the graphs."""
-    port = free_ports(1)[0]
-    spawn = multiprocessing.get_context("spawn")
-    group = [spawn.Process(target=train_worker, args=(rank, port, tmp_path)) for rank in range(2)]
-    for process in group:
-        process.start()
-    try:
-        for process in group:
-            process.join(timeout=300)
-        assert [process.exitcode for process in group] == [0, 0]
-    finally:
-        for process in group:
-            process.kill()
-            process.join()
+    on_two_workers(train_worker, tmp_path)
     for case in DEEPSPEED:
         found = torch.load(tmp_path / f"{case}.pt", weights_only=True)
         assert found["on"]["again"] == 0
@@ -427,6 +415,23 @@ def test_deepspeed_s_engines_train_two_workers_the_same(tmp_path: Path) -> None:
         bound = 5e-2 if "bf16" in case else 1e-4
         for expected, losses in zip(found["off"]["losses"], found["on"]["losses"], strict=True):
             assert losses == pytest.approx(expected, rel=bound, abs=bound), case
+
+
+def on_two_workers(work: Callable[[int, int, Path], None], folder: Path) -> None:
+    """Run ``work(rank, port, folder)`` in two processes."""
+    port = free_ports(1)[0]
+    spawn = multiprocessing.get_context("spawn")
+    group = [spawn.Process(target=work, args=(rank, port, folder)) for rank in range(2)]
+    for process in group:
+        process.start()
+    try:
+        for process in group:
+            process.join(timeout=240)
+        assert [process.exitcode for process in group] == [0, 0]
+    finally:
+        for process in group:
+            process.kill()
+            process.join()
 
 
 def train_worker(rank: int, port: int, folder: Path) -> None:

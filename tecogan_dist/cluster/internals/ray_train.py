@@ -52,8 +52,8 @@ class WithoutMeetings(ControllerCallback):
     """Runs in the controller: workers get no actor to meet at. One that reports to Ray Train all the same fails."""
 
     def after_controller_start(self, train_run_context: Any) -> None:  # noqa: ARG002  # as Ray calls it
-        groups.SynchronizationActor = _Nobody  # type: ignore[misc, assignment]  # for the controller's whole life
-        group_state._shutdown_sync_actor = _end_nobody  # type: ignore[assignment]  # likewise
+        groups.SynchronizationActor = _Nobody  # type: ignore[misc, assignment]  # a stand-in for a class
+        group_state._shutdown_sync_actor = _end_nobody  # type: ignore[assignment]  # one that takes anything
 
 
 class _Nobody:
